@@ -59,7 +59,9 @@ def say(text: str) -> None:
 def fault(python: str) -> str:
     """Why this Python will not do, with the remedy; empty if it will."""
     try:
-        done = subprocess.run([python, "-c", PROBE], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60)
+        done = subprocess.run(
+            [python, "-c", PROBE], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60
+        )
     except (OSError, subprocess.TimeoutExpired) as problem:
         return "%s does not run (%s)" % (python, problem)
     words = done.stdout.decode("utf-8", "replace").split()
@@ -94,9 +96,11 @@ def choose(own: str) -> str:
 
 def pip(python: str, log: str, *arguments: str) -> None:
     """Run pip in the environment, quietly; a failure names pip's own last error and where the rest is."""
-    command = [python, "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet"] + list(arguments)
+    command = [python, "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet", *arguments]
     with open(log, "wb") as out:
-        status = subprocess.call(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
+        status = subprocess.call(
+            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
+        )
     if status == 0:
         return
     with open(log, "rb") as text:
@@ -112,20 +116,22 @@ def pip(python: str, log: str, *arguments: str) -> None:
 def check_engines(python: str) -> None:
     """Refuse an engine whose wheel carries no binary, unless the user names a binary of their own."""
     wanted = [name for name, _, variable in ENGINES if not os.environ.get(variable)]
-    done = subprocess.run([python, "-c", ENGINE_PROBE] + wanted, stdout=subprocess.PIPE, check=True)
+    done = subprocess.run([python, "-c", ENGINE_PROBE, *wanted], stdout=subprocess.PIPE, check=True)
     empty = done.stdout.decode("utf-8").split()
     for name, program, variable in ENGINES:
         if name in empty:
             raise Impossible(
-                "the wheel of %s that fits this platform carries no binary: %s is needed, or a %s of your own named by %s"
-                % (name, PLATFORMS, program, variable)
+                "the wheel of %s that fits this platform carries no binary: "
+                "%s is needed, or a %s of your own named by %s" % (name, PLATFORMS, program, variable)
             )
 
 
 def write_command(venv: str) -> None:
     """Put `src` on the environment's path and write the command."""
     python = os.path.join(venv, "bin", "python")
-    printed = subprocess.check_output([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"])
+    printed = subprocess.check_output(
+        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    )
     site = printed.decode("utf-8").strip()
     with open(os.path.join(site, "idi-checkout.pth"), "w") as pth:
         pth.write(os.path.relpath(os.path.join(ROOT, "src"), os.path.realpath(site)) + "\n")
@@ -145,7 +151,9 @@ def make(venv: str, requirements: str) -> None:
     if not os.path.exists(python) or fault(python):
         base = choose(sys.executable or "python3")
         say("making %s" % os.path.relpath(venv, ROOT))
-        done = subprocess.run([base, "-m", "venv", "--clear", venv], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        done = subprocess.run(
+            [base, "-m", "venv", "--clear", venv], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
         if done.returncode != 0:
             last = (done.stdout.decode("utf-8", "replace").strip().splitlines() or ["no message"])[-1]
             raise Impossible("%s -m venv failed: %s" % (base, last))

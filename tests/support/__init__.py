@@ -1,0 +1,1 @@
+"""What tests share: requirement names, scale, parts that may be missing here."""
