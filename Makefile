@@ -91,7 +91,7 @@ bench: $(V)/.stamp-dev ## every figure, each as a ratio
 docs: $(V)/.stamp-dev ## the generated pages
 	@$(PY) tools/requirements_table.py
 
-COMPILE = $(V)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+COMPILE = $(V)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --system-certs \
 	--no-emit-index-url --custom-compile-command "make pins" $(ARGS) pyproject.toml
 pins: $(V)/.stamp-dev ## pin again from pyproject.toml (ARGS=--upgrade for newer ones)
 	@$(COMPILE) -o requirements.txt
