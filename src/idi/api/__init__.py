@@ -1,0 +1,1 @@
+"""Wire types, paths, views, client, server: the one door to control."""

@@ -1,0 +1,91 @@
+"""Where a platform keeps its things, found from its declaration file and environment alone.
+
+Three folders, for three kinds of things: state (`.idi/<env>/` beside the file: journal, logs, seats),
+runtime (sockets and credentials, short because a socket's path may have 104 bytes at most, gone at
+logout without loss), keys (outside the checkout, so that a copied or committed checkout never carries
+one). All are 0700; a folder that is a link or belongs to somebody else is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+SOCKET_PATH_LIMIT = 104
+
+
+class UnsafeFolder(Exception):
+    """A folder that must be private is a link, belongs to somebody else, or cannot be made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """`hash8` tells platforms on one machine apart: it is over the file's real path and environment."""
+
+    file: Path
+    environment: str
+    hash8: str
+    state: Path
+    runtime: Path
+    keys: Path
+
+    @property
+    def socket(self) -> Path:
+        return self.runtime / "control"
+
+    @property
+    def lock(self) -> Path:
+        """Held (flock) by the one control of this platform; holds its pid."""
+        return self.state / "lock"
+
+    @property
+    def log(self) -> Path:
+        return self.logs / "control.log"
+
+    @property
+    def logs(self) -> Path:
+        return self.state / "logs"
+
+    @property
+    def start_error(self) -> Path:
+        """Why control could not start, as JSON `{"message","way_out"}`; removed by a good start."""
+        return self.state / "start-error.json"
+
+
+def paths_for(file: str | os.PathLike[str], environment: str) -> Paths:
+    """Paths of the platform declared in `file`; touches nothing."""
+    real = Path(os.path.realpath(file))
+    hash8 = hashlib.sha256(f"{real}\0{environment}".encode()).hexdigest()[:8]
+    runtime_root = os.environ.get("XDG_RUNTIME_DIR", "")
+    runtime = Path(runtime_root) / f"idi-{hash8}" if runtime_root else Path(f"/tmp/idi-{os.getuid()}-{hash8}")
+    if len(str(runtime)) > 60:  # leaves room for the sockets' names
+        runtime = Path(f"/tmp/idi-{os.getuid()}-{hash8}")
+    data = os.environ.get("XDG_DATA_HOME", "") or os.path.join(os.path.expanduser("~"), ".local", "share")
+    return Paths(
+        file=real,
+        environment=environment,
+        hash8=hash8,
+        state=real.parent / ".idi" / environment,
+        runtime=runtime,
+        keys=Path(data) / "idi" / hash8,
+    )
+
+
+def make_private(folder: Path) -> None:
+    """Make `folder` (and its parents) or check that it is ours, 0700 and no link."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if not folder.is_symlink():
+            folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except OSError as error:
+        raise UnsafeFolder(f"{folder} cannot be made: {error.strerror}.") from error
+    if not stat.S_ISDIR(found.st_mode):
+        raise UnsafeFolder(f"{folder} is a link or no folder; it must be a private folder. Remove it.")
+    if found.st_uid != os.getuid():
+        raise UnsafeFolder(f"{folder} belongs to user {found.st_uid}, not to you. Remove it.")
+    if stat.S_IMODE(found.st_mode) != 0o700:
+        folder.chmod(0o700)

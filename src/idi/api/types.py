@@ -1,0 +1,182 @@
+"""What goes over the control API's wire: documents as TypedDicts, JSON on both sides.
+
+Standard library only and no dataclasses: the command line reads these on its fast path. Times are
+RFC 3339 in UTC. A request that changes something answers JSON lines (`Progress`), the last of which is
+of type `done`; errors are problem+json (RFC 9457).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NotRequired, TypedDict
+
+
+class InstanceView(TypedDict):
+    id: str
+    address: str
+    state: Literal["starting", "ready", "unready", "stopping", "failed"]
+    since: str
+    pid: int
+    sidecar_pid: int
+    revision: str
+    restarts: int
+    reason: str
+
+
+class FiguresView(TypedDict):
+    """Over the last sampling window of `window_s` seconds; `denied` counts since the sidecar started."""
+
+    window_s: float
+    requests_per_s: float
+    errors_ratio: float
+    p95_ms: float
+    denied: int
+
+
+class ModuleView(TypedDict):
+    name: str
+    version: str
+    desired: int
+    ready: int
+    state: Literal["starting", "ready", "unready", "stopping", "failed"]
+    since: str
+    reason: str
+    instances: list[InstanceView]
+    figures: NotRequired[FiguresView]
+
+
+class PartView(TypedDict):
+    name: str
+    state: Literal["absent", "starting", "ready", "unready", "failed"]
+    since: str
+    pid: int
+    reason: str
+    restarts: int
+
+
+class RejectionView(TypedDict):
+    node: str
+    resource: str
+    message: str
+    since: str
+
+
+class ControlView(TypedDict):
+    pid: int
+    since: str
+    version: str
+
+
+class UrlView(TypedDict):
+    url: str
+
+
+class StatusView(TypedDict):
+    """`warnings` are sentences a person should read now (sealed, degraded, laptop isolation)."""
+
+    platform: str
+    env: str
+    target: str
+    control: ControlView
+    gateway: UrlView
+    console: UrlView
+    changing: str
+    parts: list[PartView]
+    modules: list[ModuleView]
+    rejections: list[RejectionView]
+    warnings: list[str]
+
+
+class StepView(TypedDict):
+    """One step of a plan, for people: `symbol` is `+` start, `~` change, `-` stop, `.` wait."""
+
+    module: str
+    kind: Literal["start-part", "stop-part", "ensure", "await-ready", "remove"]
+    symbol: str
+    text: str
+    reason: str
+
+
+class PlanView(TypedDict):
+    steps: list[StepView]
+    origins: dict[str, str]
+    warnings: list[str]
+
+
+class Progress(TypedDict):
+    """`type`: `started` (change accepted, `change` is its number), `step` (with `state`), `message`
+    (a sentence), `done` (`ok`, and `reason` where not). `lines` are an instance's last lines."""
+
+    type: Literal["started", "step", "message", "done"]
+    change: NotRequired[int]
+    step: NotRequired[StepView]
+    state: NotRequired[Literal["running", "done", "failed"]]
+    seconds: NotRequired[float]
+    text: NotRequired[str]
+    lines: NotRequired[list[str]]
+    ok: NotRequired[bool]
+    reason: NotRequired[str]
+    way_out: NotRequired[str]
+
+
+class UpRequest(TypedDict):
+    action: Literal["up"]
+    text: str
+    file: str
+
+
+class ScaleRequest(TypedDict):
+    action: Literal["scale"]
+    modules: dict[str, int]
+
+
+class RestartRequest(TypedDict):
+    action: Literal["restart"]
+    modules: list[str]
+
+
+class DownRequest(TypedDict):
+    action: Literal["down"]
+
+
+ChangeRequest = UpRequest | ScaleRequest | RestartRequest | DownRequest
+
+
+class TokenRequest(TypedDict):
+    """Without `client`: a token of the operator's own. `scopes` empty: all it may have."""
+
+    client: NotRequired[str]
+    new_secret: NotRequired[bool]
+    scopes: NotRequired[list[str]]
+    ttl_s: NotRequired[float]
+
+
+class TokenView(TypedDict):
+    token: NotRequired[str]
+    expires_in: NotRequired[int]
+    scope: NotRequired[str]
+    client_id: NotRequired[str]
+    client_secret: NotRequired[str]
+
+
+class Problem(TypedDict):
+    """RFC 9457. `way_out` says what the reader can do; `mistakes` list FILE:LINE:COL messages."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    way_out: NotRequired[str]
+    mistakes: NotRequired[list[str]]
+
+
+class RegistrationRequest(TypedDict):
+    module: str
+    port: int
+    ttl_s: float
+
+
+class RegistrationView(TypedDict):
+    instance: str
+    credential: str
+    ttl_s: float
+    mesh_address: str

@@ -1,0 +1,1 @@
+"""The long-running process: compose the parts, fold events, apply plans, answer the API."""

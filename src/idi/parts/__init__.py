@@ -1,0 +1,1 @@
+"""What touches the world: a folder per kind, a file per vendor; kinds never import each other."""

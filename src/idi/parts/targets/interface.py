@@ -1,0 +1,61 @@
+"""What every target can do: keep instances of revisions running.
+
+A plan speaks of revisions and counts; which instances there are, where they listen and when a crashed
+one starts again is the target's matter. Everything it learns goes out as events through `emit`, which
+never blocks and never raises.
+
+Retiring an instance keeps one order, because a request must not meet a closed door: the target emits
+`InstanceStopping`, then awaits `retire(instance)` (control takes the endpoint out, waits until every
+proxy has acknowledged that, and drains the sidecar), then ends the process within its grace period,
+then the sidecar, then emits `InstanceGone`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from idi.declaration.types import ModuleName
+from idi.world.events import Event
+from idi.world.types import Instance, InstanceId, RevisionId, RevisionSpec
+
+Emit = Callable[[Event], None]
+Retire = Callable[[Instance], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class SidecarSpec:
+    """How to start the sidecar of one instance: what to run, which files it needs (path -> bytes,
+    written with mode 0600 before it starts), and where its log goes is the target's matter."""
+
+    argv: tuple[str, ...]
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+MakeSidecar = Callable[[Instance], SidecarSpec]
+
+
+class Target(Protocol):
+    """Implementations are async context managers: leaving one stops watching and ends nothing."""
+
+    async def adopt(self) -> None:
+        """Find what still lives from before, watch it again, emit `RevisionEnsured`/`InstanceSeen`
+        for it (and `InstanceDied` for what died meanwhile). Changes nothing else."""
+
+    async def ensure(self, spec: RevisionSpec, count: int) -> None:
+        """Converge on exactly `count` instances of this revision. Idempotent.
+
+        Returns when missing ones are started (not ready: that is an event) and surplus ones are
+        retired and gone. Raises `PartError` when an instance cannot be started at all.
+        """
+
+    async def remove(self, module: ModuleName, revision: RevisionId) -> None:
+        """`ensure(0)`, then forget the revision. Idempotent."""
+
+    def sidecar_ready(self, instance: InstanceId, ready: bool) -> None:
+        """The data plane says whether this instance's sidecar has all of its listeners."""
+
+    def last_lines(self, instance: InstanceId, count: int = 10) -> list[str]:
+        """The last lines of an instance's output, for messages."""

@@ -1,0 +1,1 @@
+"""Declaration + overlays -> desired; (desired, world) -> ordered steps. Pure."""

@@ -1,0 +1,43 @@
+"""Steps in words, for people and for the journal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from idi.plan.types import AwaitReady, Ensure, Plan, Remove, StartPart, Step, StepKind, StopPart
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """`symbol`: `+` starts, `~` changes, `-` stops, `.` waits. `lane` is a module or part."""
+
+    lane: str
+    kind: StepKind
+    symbol: str
+    text: str
+    reason: str
+
+
+def describe(step: Step) -> Described:
+    match step:
+        case StartPart(name, reason):
+            return Described(name, "start-part", "+", f"start {name}", reason)
+        case StopPart(name, reason):
+            return Described(name, "stop-part", "-", f"stop {name}", reason)
+        case Ensure(spec, count, was, reason):
+            symbol = "+" if was == 0 else "-" if count < was else "~"
+            text = f"{instances(was)} -> {count}" if was else instances(count)
+            return Described(spec.module, "ensure", symbol, f"{text} of revision {spec.revision}", reason)
+        case AwaitReady(module, revision, count, deadline_s):
+            text = f"wait until {count} of revision {revision} ready (at most {deadline_s:g} s)"
+            return Described(module, "await-ready", ".", text, "")
+        case Remove(module, revision, was, reason):
+            return Described(module, "remove", "-", f"remove revision {revision} ({instances(was)})", reason)
+
+
+def describe_all(plan: Plan) -> list[Described]:
+    return [describe(step) for step in plan.steps()]
+
+
+def instances(count: int) -> str:
+    return f"{count} instance" if count == 1 else f"{count} instances"

@@ -1,0 +1,108 @@
+"""Declaration + overlays -> desired.
+
+A revision is content-addressed: its id is a hash of everything that a target needs to run it, so the
+same declaration always gives the same revision, and any change that matters gives another one.
+References (`${port}`, `${peer.cam.address}`) stay in the texts; only the target knows the numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, replace
+
+from idi.declaration.types import Module, Platform, Template
+from idi.plan.types import Context, Desired, DesiredModule, Overlays
+from idi.world.types import PeerPort, PortSpec, RevisionId, RevisionSpec
+
+PARTS = ("openbao", "gateway")
+
+
+def desired(platform: Platform, overlays: Overlays, context: Context) -> Desired:
+    """What this environment should run: every module with its revision, count and strategy."""
+    modules = {}
+    for name, module in platform.modules.items():
+        origin = platform.origins.get(f"modules.{name}.instances")
+        count = overlays.instances.get(name)
+        modules[name] = DesiredModule(
+            spec=revision_spec(platform, module, overlays.generations.get(name, 0), context),
+            count=module.instances if count is None else count,
+            strategy="recreate" if module.storage else module.release.strategy,
+            origin="overlay (idi scale)" if count is not None else str(origin or "default"),
+        )
+    return Desired(modules, PARTS)
+
+
+def revision_spec(platform: Platform, module: Module, generation: int, context: Context) -> RevisionSpec:
+    """The spec of a module's revision, addressed by its content and its restart generation."""
+    draft = RevisionSpec(
+        module=module.name,
+        revision=RevisionId(""),
+        version=context.version,
+        command=text(module.run, context) if module.run else "",
+        directory=context.directory,
+        environment=environment(platform, module, context),
+        ports=tuple(PortSpec(port.name, port.protocol) for port in module.ports),
+        peers=peers(platform, module),
+        readiness=module.readiness,
+        grace_s=module.grace_s,
+        storage=module.storage is not None,
+    )
+    content = json.dumps([asdict(draft), generation], sort_keys=True, separators=(",", ":"))
+    return replace(draft, revision=RevisionId(hashlib.sha256(content.encode()).hexdigest()[:8]))
+
+
+def peers(platform: Platform, module: Module) -> tuple[PeerPort, ...]:
+    """Every port of everything the module calls, default port first: `cam`, then `cam.admin`."""
+    found = []
+    for name in module.calls:
+        external = platform.externals.get(name)
+        if external is not None:
+            found.append(PeerPort(name, external.protocol))
+            continue
+        peer = next(m for m in platform.modules.values() if m.name == name)
+        for index, port in enumerate(peer.ports):
+            found.append(PeerPort(name if index == 0 else f"{name}.{port.name}", port.protocol))
+    return tuple(found)
+
+
+def environment(platform: Platform, module: Module, context: Context) -> dict[str, str]:
+    """The variables a module gets, as far as they do not depend on one instance's numbers."""
+    variables = {
+        "IDI_MODULE": module.name,
+        "IDI_ENV": platform.environment,
+        "IDI_VERSION": context.version,
+        "GATEWAY_URL": context.gateway_url,
+        "OTEL_SERVICE_NAME": module.name,
+        "OTEL_RESOURCE_ATTRIBUTES": (
+            f"service.namespace={platform.name},service.version={context.version},"
+            f"service.instance.id=${{instance}},deployment.environment.name={platform.environment}"
+        ),
+    }
+    for peer in peers(platform, module):
+        if "." not in peer.name and peer.protocol != "tcp":
+            variables[peer_variable(peer.name)] = f"${{peer.{peer.name}.url}}"
+    for name, value in module.config.items():
+        variables[name] = text(value, context)
+    return variables
+
+
+def peer_variable(peer: str) -> str:
+    return peer.upper().replace("-", "_") + "_URL"
+
+
+def text(template: Template, context: Context) -> str:
+    """A template as text: references kept as `${...}`, a literal `${` written `$${`."""
+    pieces = []
+    for part in template.parts:
+        if isinstance(part, str):
+            pieces.append(escape(part))
+        elif part.path == ("gateway", "url"):
+            pieces.append(escape(context.gateway_url))
+        else:
+            pieces.append("${" + ".".join(part.path) + "}")
+    return "".join(pieces)
+
+
+def escape(literal: str) -> str:
+    return literal.replace("${", "$${")

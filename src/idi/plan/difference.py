@@ -1,0 +1,161 @@
+"""(desired, world) -> the ordered steps that lead from one to the other.
+
+Make before break: an instance goes only after its successor is ready, one quarter of the instances (at
+least one) at a time; a module that must never have two writers (`recreate`) is the one exception, there
+the old one goes first. The plan is computed from what is, not from what was tried: cut after any step
+and computed again it reaches the same end, and where nothing differs it is empty. The order of steps
+within a module is the whole safety argument, so it is written as straight code:
+
+    rolling    ensure new k, await new k, ensure old n-k … remove old
+    blue-green ensure new n, await new n, remove old
+    recreate   remove old, ensure new n, await new n
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from idi.plan.types import AwaitReady, Desired, DesiredModule, Ensure, Plan, Remove, StartPart, Step, StopPart
+from idi.world.types import ModuleWorld, Revision, RevisionId, RevisionSpec, World
+
+UNDECLARED = "no longer declared"
+
+
+def difference(desired: Desired, world: World) -> Plan:
+    """The steps from `world` to `desired`; empty when there is nothing to do."""
+    first: list[Step] = []
+    last: list[Step] = []
+    lanes: dict[str, tuple[Step, ...]] = {}
+    for name in desired.parts:
+        part = world.parts.get(name)
+        if part is None or part.state == "absent":
+            lanes[name] = (StartPart(name),)
+    for name in reversed([n for n, p in world.parts.items() if p.state != "absent"]):
+        if name not in desired.parts:
+            # The gateway closes first: nothing new comes in while the modules go.
+            (first if name == "gateway" else last).append(StopPart(name))
+    for module in (*desired.modules, *(name for name in world.modules if name not in desired.modules)):
+        steps = module_steps(desired.modules.get(module), world.modules.get(module, ModuleWorld()))
+        if steps:
+            lanes[module] = tuple(steps)
+    return Plan(tuple(first), lanes, tuple(last))
+
+
+def module_steps(wanted: DesiredModule | None, module: ModuleWorld) -> list[Step]:
+    """The steps of one module."""
+    if wanted is None:
+        return [remove(revision, UNDECLARED) for revision in module.revisions.values()]
+    spec = wanted.spec
+    present = module.revisions.get(spec.revision)
+    others = {id: revision for id, revision in module.revisions.items() if id != spec.revision}
+    why = reason_for(spec, others)
+    if others and wanted.strategy == "recreate":
+        return [
+            *(remove(revision, why) for revision in others.values()),
+            *grow(module, spec, wanted.count, present, why),
+        ]
+    if others and wanted.strategy == "rolling":
+        return rolling(module, wanted, present, others, why)
+    return [
+        *grow(module, spec, wanted.count, present, why or scale_reason(wanted, present)),
+        *(remove(revision, why) for revision in others.values()),
+    ]
+
+
+def rolling(
+    module: ModuleWorld,
+    wanted: DesiredModule,
+    present: Revision | None,
+    others: Mapping[RevisionId, Revision],
+    why: str,
+) -> list[Step]:
+    steps: list[Step] = []
+    counts = {id: revision.count for id, revision in others.items()}
+    new = present.count if present else 0
+    batch = max(1, wanted.count // 4)
+    if present and new and ready(module, wanted.spec.revision) < min(new, wanted.count):
+        steps.append(await_ready(wanted.spec, min(new, wanted.count)))
+    while new < wanted.count:
+        grown = min(wanted.count, new + batch)
+        steps.append(Ensure(wanted.spec, grown, new, why))
+        steps.append(await_ready(wanted.spec, grown))
+        new = grown
+        surplus = sum(counts.values()) - (wanted.count - new)
+        for id, revision in others.items():
+            goes = min(counts[id], max(0, surplus))
+            if goes and new < wanted.count:  # the last ones go with the revision
+                steps.append(Ensure(revision.spec, counts[id] - goes, counts[id], why))
+                counts[id] -= goes
+                surplus -= goes
+    if (present is None and wanted.count == 0) or new > wanted.count:
+        steps.append(Ensure(wanted.spec, wanted.count, new, why))
+    steps.extend(Remove(r.spec.module, id, counts[id], why) for id, r in others.items())
+    return steps
+
+
+def grow(
+    module: ModuleWorld, spec: RevisionSpec, count: int, present: Revision | None, why: str
+) -> list[Step]:
+    """One revision to exactly `count` instances, all of them ready."""
+    steps: list[Step] = []
+    if present is None or present.count != count:
+        steps.append(Ensure(spec, count, present.count if present else 0, why))
+    if ready(module, spec.revision) < count:
+        steps.append(await_ready(spec, count))
+    return steps
+
+
+def await_ready(spec: RevisionSpec, count: int) -> AwaitReady:
+    return AwaitReady(spec.module, spec.revision, count, spec.readiness.deadline_s)
+
+
+def remove(revision: Revision, why: str) -> Remove:
+    return Remove(revision.spec.module, revision.spec.revision, revision.count, why)
+
+
+def ready(module: ModuleWorld, revision: RevisionId) -> int:
+    """Ready supervised instances of a revision."""
+    return sum(
+        1 for i in module.instances.values() if i.revision == revision and i.state == "ready" and i.supervised
+    )
+
+
+def reason_for(spec: RevisionSpec, others: Mapping[RevisionId, Revision]) -> str:
+    """Why a new revision: what differs from the one that runs, in words; '' when none runs."""
+    if not others:
+        return ""
+    before = next(iter(others.values())).spec
+    return "; ".join(spec_changes(before, spec)) or "restart"
+
+
+def scale_reason(wanted: DesiredModule, present: Revision | None) -> str:
+    if present is None or present.count == wanted.count:
+        return ""
+    return f"instances {present.count} -> {wanted.count} ({wanted.origin})"
+
+
+def spec_changes(before: RevisionSpec, after: RevisionSpec) -> list[str]:
+    """What differs between two revisions of a module. Values of configuration are shown; secrets are
+    never part of a spec."""
+    found = []
+    for name in ("command", "directory", "version", "grace_s", "storage"):
+        old, new = getattr(before, name), getattr(after, name)
+        if old != new:
+            found.append(f"{name} {old!r} -> {new!r}")
+    if before.readiness != after.readiness:
+        found.append("readiness")
+    old_ports, new_ports = [port.name for port in before.ports], [port.name for port in after.ports]
+    if before.ports != after.ports:
+        found.append(f"ports {', '.join(old_ports)} -> {', '.join(new_ports)}")
+    old_peers, new_peers = {peer.name for peer in before.peers}, {peer.name for peer in after.peers}
+    if gained := sorted(new_peers - old_peers):
+        found.append(f"calls + {', '.join(gained)}")
+    if lost := sorted(old_peers - new_peers):
+        found.append(f"calls - {', '.join(lost)}")
+    for key in sorted({*before.environment, *after.environment}):
+        old_value, new_value = before.environment.get(key), after.environment.get(key)
+        if old_value != new_value and not key.endswith("_URL"):
+            shown_old = "unset" if old_value is None else repr(old_value)
+            shown_new = "unset" if new_value is None else repr(new_value)
+            found.append(f"{key} {shown_old} -> {shown_new}")
+    return found

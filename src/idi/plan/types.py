@@ -1,0 +1,123 @@
+"""What somebody wants, and the steps that lead there, as values.
+
+A plan speaks of revisions and counts, never of processes. Steps of one module are in order; modules do
+not wait for each other. Every step is idempotent, so that a step whose outcome is unknown (a crash in
+between) is simply done again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from idi.declaration.types import ModuleName, Strategy
+from idi.world.types import RevisionId, RevisionSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Overlays:
+    """Recorded changes on top of the file: `idi scale` and `idi restart`.
+
+    `generations` counts restarts: it is part of a revision's address, so that a restart is a new
+    revision like any other change.
+    """
+
+    instances: Mapping[ModuleName, int] = field(default_factory=dict)
+    generations: Mapping[ModuleName, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Where the platform runs: the declaration's folder, the gateway's URL, the version's label."""
+
+    directory: str
+    gateway_url: str
+    version: str = "dev"
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredModule:
+    """`origin` says where the number of instances came from."""
+
+    spec: RevisionSpec
+    count: int
+    strategy: Strategy
+    origin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """`parts` are IDI's own processes, in the order in which they start."""
+
+    modules: Mapping[ModuleName, DesiredModule] = field(default_factory=dict)
+    parts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StartPart:
+    name: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StopPart:
+    name: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ensure:
+    """Keep exactly `count` instances of this revision. `was` is what there is now (for people)."""
+
+    spec: RevisionSpec
+    count: int
+    was: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitReady:
+    """Go on only when `count` instances of the revision are ready."""
+
+    module: ModuleName
+    revision: RevisionId
+    count: int
+    deadline_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Retire every instance of the revision and forget it."""
+
+    module: ModuleName
+    revision: RevisionId
+    was: int
+    reason: str = ""
+
+
+Step = StartPart | StopPart | Ensure | AwaitReady | Remove
+StepKind = Literal["start-part", "stop-part", "ensure", "await-ready", "remove"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`first` in order, then all lanes beside each other (each in order), then `last` in order.
+
+    A lane is a module or one of IDI's own parts. Parts start beside the modules: a sidecar waits for
+    its certificate by itself, so nothing is gained by waiting for it here.
+    """
+
+    first: tuple[Step, ...] = ()
+    lanes: Mapping[str, tuple[Step, ...]] = field(default_factory=dict)
+    last: tuple[Step, ...] = ()
+
+    def steps(self) -> tuple[Step, ...]:
+        return (*self.first, *(step for steps in self.lanes.values() for step in steps), *self.last)
+
+    def empty(self) -> bool:
+        return not self.steps()
+
+    def changes(self) -> tuple[Step, ...]:
+        """The steps that change something; waiting is not one."""
+        return tuple(step for step in self.steps() if not isinstance(step, AwaitReady))

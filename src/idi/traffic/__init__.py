@@ -1,0 +1,1 @@
+"""(desired, world) -> routes, edges, policies, endpoints, in no vendor's words. Pure."""

@@ -1,0 +1,1 @@
+"""What is: instances, revisions, parts; events; the fold. Pure."""

@@ -1,0 +1,127 @@
+"""What is: revisions, instances and parts, as last heard of.
+
+The world is folded from events (`world.fold`) and from nothing else. It says what exists and in which
+state, never what somebody wants (that is `plan`). It is a value: a fold returns a new world, so that a
+decision can be made on one snapshot and tested without a clock or a process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NewType
+
+from idi.declaration.types import ModuleName, Readiness
+
+RevisionId = NewType("RevisionId", str)
+"""Content address of what runs: 8 hexadecimal digits over the revision's spec."""
+
+InstanceId = NewType("InstanceId", str)
+"""`<module>-<slot>`, slot from 1: unique within a platform at any one moment."""
+
+InstanceState = Literal["starting", "ready", "unready", "stopping", "failed"]
+PartState = Literal["absent", "starting", "ready", "unready", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class PortSpec:
+    """One port that the module listens on; the target chooses numbers."""
+
+    name: str
+    protocol: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerPort:
+    """One port of one peer as a caller sees it: `name` is `cam`, or `cam.admin` for a further port."""
+
+    name: str
+    protocol: str
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionSpec:
+    """Everything a target needs to run one revision of a module, whole and self-contained.
+
+    `command` and the values of `environment` and of `late` may hold references that only the target
+    can fill (port numbers, data folder): they are written `${...}` exactly as in the declaration and
+    `$${` stands for a literal `${`.
+    """
+
+    module: ModuleName
+    revision: RevisionId
+    version: str
+    command: str
+    directory: str
+    environment: Mapping[str, str]
+    ports: tuple[PortSpec, ...]
+    peers: tuple[PeerPort, ...]
+    readiness: Readiness
+    grace_s: float
+    storage: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One instance of a revision.
+
+    `ports` are the module's own loopback ports by port name; `mesh` the sidecar's ports that accept
+    mutual TLS for each of them; `outbound` the sidecar's loopback ports by peer name. `address` is the
+    IP address of `mesh`. `since` is wall-clock seconds since the epoch of the last change of state.
+    `reason` is for people: why it is not ready. `supervised` is False for instances that registered
+    themselves.
+    """
+
+    id: InstanceId
+    module: ModuleName
+    revision: RevisionId
+    state: InstanceState
+    address: str
+    ports: Mapping[str, int]
+    mesh: Mapping[str, int]
+    outbound: Mapping[str, int]
+    since: float
+    pid: int = 0
+    sidecar_pid: int = 0
+    restarts: int = 0
+    reason: str = ""
+    supervised: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """A revision the target knows: its spec, how many instances it keeps, whether it crash-loops."""
+
+    spec: RevisionSpec
+    count: int
+    degraded: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleWorld:
+    """`shares` are explicit traffic weights by revision; empty means by number of ready instances."""
+
+    revisions: Mapping[RevisionId, Revision] = field(default_factory=dict)
+    instances: Mapping[InstanceId, Instance] = field(default_factory=dict)
+    shares: Mapping[RevisionId, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One of IDI's own processes (OpenBao, the gateway) as last heard of."""
+
+    name: str
+    state: PartState
+    since: float
+    pid: int = 0
+    reason: str = ""
+    restarts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    modules: Mapping[ModuleName, ModuleWorld] = field(default_factory=dict)
+    parts: Mapping[str, Part] = field(default_factory=dict)
+
+    def instances(self) -> tuple[Instance, ...]:
+        return tuple(i for module in self.modules.values() for i in module.instances.values())

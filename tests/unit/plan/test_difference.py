@@ -1,0 +1,131 @@
+"""A plan leads from any world to the desired one, wherever it is cut, and then there is no plan."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from idi.declaration.types import ModuleName
+from idi.plan.difference import difference
+from idi.plan.types import AwaitReady, Desired, DesiredModule, Ensure, Remove
+from idi.world.events import InstanceUnready
+from idi.world.fold import fold
+from idi.world.invariants import validate
+from idi.world.types import World
+from tests.support.worlds import perform, spec
+
+NAMES = ("cam", "jede", "sfl")
+STRATEGIES = ("rolling", "blue-green", "recreate", "canary")
+
+desired_modules = st.builds(
+    lambda revision, count, strategy: (revision, count, strategy),
+    st.sampled_from(["aaaa", "bbbb", "cccc"]),
+    st.integers(0, 5),
+    st.sampled_from(STRATEGIES),
+)
+desireds = st.dictionaries(st.sampled_from(NAMES), desired_modules, max_size=3).map(
+    lambda chosen: Desired(
+        {
+            ModuleName(name): DesiredModule(spec(name, revision), count, strategy)  # type: ignore[arg-type]
+            for name, (revision, count, strategy) in chosen.items()
+        },
+        ("openbao", "gateway") if chosen else (),
+    )
+)
+
+
+def settle(world: World, desired: Desired, rounds: int = 1) -> World:
+    for _ in range(rounds):
+        for step in difference(desired, world).steps():
+            world = perform(world, step)
+            validate(world)
+    return world
+
+
+@pytest.mark.requirement("D1")
+@given(first=desireds, second=desireds)
+def test_applying_a_plan_leaves_no_plan(first: Desired, second: Desired) -> None:
+    world = settle(World(), first)
+    assert difference(first, world).empty()
+    world = settle(world, second)
+    assert difference(second, world).empty()
+
+
+@pytest.mark.requirement("S5")
+@settings(max_examples=100)
+@given(first=desireds, second=desireds, cuts=st.lists(st.integers(0, 6), max_size=5))
+def test_cut_anywhere_and_computed_again_it_reaches_the_same_end(
+    first: Desired, second: Desired, cuts: list[int]
+) -> None:
+    whole = settle(settle(World(), first), second)
+    world = settle(World(), first)
+    for cut in cuts:
+        for step in difference(second, world).steps()[:cut]:
+            world = perform(world, step)
+            validate(world)
+    world = settle(world, second)
+    assert difference(second, world).empty()
+    assert {n: set(m.revisions) for n, m in world.modules.items()} == {
+        n: set(m.revisions) for n, m in whole.modules.items()
+    }
+    assert {n: len(m.instances) for n, m in world.modules.items()} == {
+        n: len(m.instances) for n, m in whole.modules.items()
+    }
+
+
+@given(count=st.integers(1, 6))
+def test_rolling_never_serves_with_fewer_than_wanted(count: int) -> None:
+    old = Desired({ModuleName("cam"): DesiredModule(spec("cam", "aaaa"), count, "rolling")})
+    new = Desired({ModuleName("cam"): DesiredModule(spec("cam", "bbbb"), count, "rolling")})
+    world = settle(World(), old)
+    for step in difference(new, world).steps():
+        world = perform(world, step)
+        ready = [i for i in world.instances() if i.state == "ready"]
+        assert len(ready) >= count
+
+
+def test_recreate_never_has_two_writers() -> None:
+    old = Desired({ModuleName("sfl"): DesiredModule(spec("sfl", "aaaa"), 1, "recreate")})
+    new = Desired({ModuleName("sfl"): DesiredModule(spec("sfl", "bbbb"), 1, "recreate")})
+    world = settle(World(), old)
+    for step in difference(new, world).steps():
+        world = perform(world, step)
+        assert len(world.instances()) <= 1
+
+
+def test_the_reason_says_what_differs() -> None:
+    old = Desired({ModuleName("cam"): DesiredModule(spec("cam", "aaaa", command="one"), 1, "rolling")})
+    new = Desired({ModuleName("cam"): DesiredModule(spec("cam", "bbbb", command="two"), 1, "rolling")})
+    steps = difference(new, settle(World(), old)).steps()
+    assert isinstance(steps[0], Ensure) and steps[0].reason == "command 'one' -> 'two'"
+    again = Desired({ModuleName("cam"): DesiredModule(spec("cam", "cccc", command="one"), 1, "rolling")})
+    assert difference(again, settle(World(), old)).steps()[0].reason == "restart"  # type: ignore[union-attr]
+
+
+def test_scaling_names_its_origin() -> None:
+    one = Desired({ModuleName("cam"): DesiredModule(spec("cam", "aaaa"), 1, "rolling")})
+    four = Desired(
+        {ModuleName("cam"): DesiredModule(spec("cam", "aaaa"), 4, "rolling", "overlay (idi scale)")}
+    )
+    first, second = difference(four, settle(World(), one)).steps()
+    assert isinstance(first, Ensure) and first.reason == "instances 1 -> 4 (overlay (idi scale))"
+    assert isinstance(second, AwaitReady) and second.count == 4
+
+
+def test_an_unready_instance_is_waited_for_and_nothing_else() -> None:
+    one = Desired({ModuleName("cam"): DesiredModule(spec("cam", "aaaa"), 2, "rolling")})
+    world = settle(World(), one)
+    world, _ = fold(world, InstanceUnready(ModuleName("cam"), world.instances()[0].id, 2.0, "503"))
+    plan = difference(one, world)
+    assert not plan.changes() and len(plan.steps()) == 1
+
+
+def test_down_closes_the_gateway_first_and_the_vault_last() -> None:
+    up = Desired(
+        {ModuleName("cam"): DesiredModule(spec("cam", "aaaa"), 1, "rolling")}, ("openbao", "gateway")
+    )
+    plan = difference(Desired(), settle(World(), up))
+    assert [s.name for s in plan.first] == ["gateway"]  # type: ignore[union-attr]
+    assert [s.name for s in plan.last] == ["openbao"]  # type: ignore[union-attr]
+    assert isinstance(plan.lanes["cam"][0], Remove)
