@@ -8,11 +8,12 @@ one). All are 0700; a folder that is a link or belongs to somebody else is refus
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+
+from idi.api.place import place
 
 SOCKET_PATH_LIMIT = 104
 
@@ -57,21 +58,8 @@ class Paths:
 
 def paths_for(file: str | os.PathLike[str], environment: str) -> Paths:
     """Paths of the platform declared in `file`; touches nothing."""
-    real = Path(os.path.realpath(file))
-    hash8 = hashlib.sha256(f"{real}\0{environment}".encode()).hexdigest()[:8]
-    runtime_root = os.environ.get("XDG_RUNTIME_DIR", "")
-    runtime = Path(runtime_root) / f"idi-{hash8}" if runtime_root else Path(f"/tmp/idi-{os.getuid()}-{hash8}")
-    if len(str(runtime)) > 60:  # leaves room for the sockets' names
-        runtime = Path(f"/tmp/idi-{os.getuid()}-{hash8}")
-    data = os.environ.get("XDG_DATA_HOME", "") or os.path.join(os.path.expanduser("~"), ".local", "share")
-    return Paths(
-        file=real,
-        environment=environment,
-        hash8=hash8,
-        state=real.parent / ".idi" / environment,
-        runtime=runtime,
-        keys=Path(data) / "idi" / hash8,
-    )
+    real, hash8, state, runtime, keys = place(file, environment)
+    return Paths(Path(real), environment, hash8, Path(state), Path(runtime), Path(keys))
 
 
 def make_private(folder: Path) -> None:

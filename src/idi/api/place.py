@@ -1,0 +1,28 @@
+"""The folders of a platform as plain texts: what `paths` wraps, for the command line's fast path.
+
+Neither `pathlib` nor `dataclasses`: on a cold start they cost as much again as everything that
+`idi status` needs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+
+def place(file: str | os.PathLike[str], environment: str) -> tuple[str, str, str, str, str]:
+    """Real path of the file, hash, state folder, runtime folder, key folder; touches nothing."""
+    real = os.path.realpath(file)
+    hash8 = hashlib.sha256(f"{real}\0{environment}".encode()).hexdigest()[:8]
+    runtime_root = os.environ.get("XDG_RUNTIME_DIR", "")
+    runtime = os.path.join(runtime_root, f"idi-{hash8}")
+    if not runtime_root or len(runtime) > 60:  # leaves room for the sockets' names
+        runtime = f"/tmp/idi-{os.getuid()}-{hash8}"
+    data = os.environ.get("XDG_DATA_HOME", "") or os.path.join(os.path.expanduser("~"), ".local", "share")
+    state = os.path.join(os.path.dirname(real), ".idi", environment)
+    return real, hash8, state, runtime, os.path.join(data, "idi", hash8)
+
+
+def socket_path(file: str | os.PathLike[str], environment: str) -> str:
+    """Where control listens; `paths_for(file, environment).socket`, as a text."""
+    return os.path.join(place(file, environment)[3], "control")
