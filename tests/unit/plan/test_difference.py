@@ -98,7 +98,8 @@ def test_the_reason_says_what_differs() -> None:
     old = Desired({ModuleName("cam"): DesiredModule(spec("cam", "aaaa", command="one"), 1, "rolling")})
     new = Desired({ModuleName("cam"): DesiredModule(spec("cam", "bbbb", command="two"), 1, "rolling")})
     steps = difference(new, settle(World(), old)).steps()
-    assert isinstance(steps[0], Ensure) and steps[0].reason == "command 'one' -> 'two'"
+    assert isinstance(steps[0], Ensure)
+    assert steps[0].reason == "command 'one' -> 'two'"
     again = Desired({ModuleName("cam"): DesiredModule(spec("cam", "cccc", command="one"), 1, "rolling")})
     assert difference(again, settle(World(), old)).steps()[0].reason == "restart"  # type: ignore[union-attr]
 
@@ -109,8 +110,10 @@ def test_scaling_names_its_origin() -> None:
         {ModuleName("cam"): DesiredModule(spec("cam", "aaaa"), 4, "rolling", "overlay (idi scale)")}
     )
     first, second = difference(four, settle(World(), one)).steps()
-    assert isinstance(first, Ensure) and first.reason == "instances 1 -> 4 (overlay (idi scale))"
-    assert isinstance(second, AwaitReady) and second.count == 4
+    assert isinstance(first, Ensure)
+    assert first.reason == "instances 1 -> 4 (overlay (idi scale))"
+    assert isinstance(second, AwaitReady)
+    assert second.count == 4
 
 
 def test_an_unready_instance_is_waited_for_and_nothing_else() -> None:
@@ -118,7 +121,8 @@ def test_an_unready_instance_is_waited_for_and_nothing_else() -> None:
     world = settle(World(), one)
     world, _ = fold(world, InstanceUnready(ModuleName("cam"), world.instances()[0].id, 2.0, "503"))
     plan = difference(one, world)
-    assert not plan.changes() and len(plan.steps()) == 1
+    assert not plan.changes()
+    assert len(plan.steps()) == 1
 
 
 def test_down_closes_the_gateway_first_and_the_vault_last() -> None:

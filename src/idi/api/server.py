@@ -1,0 +1,283 @@
+"""The control API over a Unix socket: who asks is known by the kernel, not by what they say.
+
+Every connection's peer credential (pid, uid) becomes the actor of what it changes; the socket is 0600,
+so only the user who runs the platform (and root) gets that far. Changes answer JSON lines while they
+run; a client that goes away does not cancel them. Every error is problem+json (RFC 9457).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from aiohttp import web
+
+from idi.api.openapi import openapi
+from idi.api.types import (
+    ChangeRequest,
+    PlanView,
+    Problem,
+    Progress,
+    RegistrationRequest,
+    RegistrationView,
+    StatusView,
+    TokenRequest,
+    TokenView,
+    UpRequest,
+)
+from idi.parts.errors import IdiError, PartError, Refused
+
+log = logging.getLogger(__name__)
+
+BODY_LIMIT = 2 * 1024 * 1024
+WATCH_PAUSE_S = 0.1
+WATCH_EVERY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end of the socket, as the kernel says."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+class Invalid(Exception):
+    """The declaration (or a request) is invalid; `mistakes` are FILE:LINE:COL messages."""
+
+    def __init__(self, mistakes: list[str], detail: str = "The declaration is invalid.") -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.mistakes = mistakes
+
+
+class Control(Protocol):
+    """What the API needs of control."""
+
+    async def status(self, figures: bool) -> StatusView: ...
+
+    async def next_change(self, timeout_s: float) -> None: ...
+
+    async def plan(self, request: UpRequest) -> PlanView: ...
+
+    def change(self, request: ChangeRequest, peer: Peer) -> AsyncIterator[Progress]: ...
+
+    async def token(self, request: TokenRequest, peer: Peer) -> TokenView: ...
+
+    async def register(self, request: RegistrationRequest, peer: Peer) -> RegistrationView: ...
+
+    async def heartbeat(self, instance: str, credential: str) -> None: ...
+
+    async def deregister(self, instance: str, credential: str) -> None: ...
+
+
+def problem(
+    status: int, title: str, detail: str, way_out: str = "", mistakes: list[str] | None = None
+) -> Problem:
+    document: Problem = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+    if way_out:
+        document["way_out"] = way_out
+    if mistakes:
+        document["mistakes"] = mistakes
+    return document
+
+
+def problem_response(document: Problem) -> web.Response:
+    return web.Response(
+        status=document["status"],
+        body=json.dumps(document).encode(),
+        content_type="application/problem+json",
+    )
+
+
+def problem_of(error: Exception) -> Problem:
+    """Which problem an error is, by whose fault it was."""
+    match error:
+        case Invalid():
+            return problem(422, "Invalid declaration", error.detail, mistakes=error.mistakes)
+        case Refused():
+            return problem(409, "Refused", error.message, error.way_out)
+        case PartError():
+            return problem(503, "A part failed", error.message, error.way_out)
+        case IdiError():
+            return problem(500, "Failed", error.message, error.way_out)
+        case web.HTTPException():
+            return problem(error.status, error.reason, error.text or error.reason)
+    return problem(500, "A bug of IDI", f"{type(error).__name__}.", "Its log says more: idi logs control.")
+
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@web.middleware
+async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except asyncio.CancelledError:
+        raise
+    except Exception as error:
+        document = problem_of(error)
+        if document["status"] == 500:
+            log.exception("%s %s", request.method, request.path)
+        return problem_response(document)
+
+
+def peer_of(request: web.Request) -> Peer:
+    transport = request.transport
+    sock = transport.get_extra_info("socket") if transport else None
+    if sock is None:
+        raise Refused("The connection has no peer credential.")
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    pid, uid, gid = struct.unpack("3i", raw)
+    if uid not in (os.getuid(), 0):
+        raise Refused(f"User {uid} may not use this platform's control API.")
+    return Peer(pid, uid, gid)
+
+
+async def body_of(request: web.Request) -> dict[str, Any]:
+    try:
+        document = json.loads(await request.read() or b"{}")
+    except ValueError as error:
+        raise web.HTTPBadRequest(text=f"The body is not JSON: {error}.") from error
+    if not isinstance(document, dict):
+        raise web.HTTPBadRequest(text="The body must be a JSON object.")
+    return document
+
+
+def need(document: Mapping[str, Any], fields: Mapping[str, type | tuple[type, ...]]) -> None:
+    for name, kind in fields.items():
+        if not isinstance(document.get(name), kind):
+            raise web.HTTPBadRequest(text=f"'{name}' is missing or of the wrong type.")
+
+
+CHANGES: Mapping[str, Mapping[str, type]] = {
+    "up": {"text": str, "file": str},
+    "scale": {"modules": dict},
+    "restart": {"modules": list},
+    "down": {},
+}
+
+
+class Server:
+    """The handlers; one method per path."""
+
+    def __init__(self, control: Control) -> None:
+        self.control = control
+
+    def application(self) -> web.Application:
+        app = web.Application(middlewares=[problems], client_max_size=BODY_LIMIT)
+        app.router.add_get("/v1/status", self.status)
+        app.router.add_get("/v1/watch", self.watch)
+        app.router.add_post("/v1/plan", self.plan)
+        app.router.add_post("/v1/changes", self.change)
+        app.router.add_post("/v1/tokens", self.token)
+        app.router.add_post("/v1/registrations", self.register)
+        app.router.add_put("/v1/registrations/{instance}", self.heartbeat)
+        app.router.add_delete("/v1/registrations/{instance}", self.deregister)
+        app.router.add_get("/v1/openapi.json", self.openapi)
+        return app
+
+    async def status(self, request: web.Request) -> web.StreamResponse:
+        peer_of(request)
+        return web.json_response(await self.control.status("figures" in request.query))
+
+    async def watch(self, request: web.Request) -> web.StreamResponse:
+        peer_of(request)
+        response = await lines(request)
+        while True:
+            await write_line(response, await self.control.status(True))
+            await self.control.next_change(WATCH_EVERY_S)
+            await asyncio.sleep(WATCH_PAUSE_S)
+
+    async def plan(self, request: web.Request) -> web.StreamResponse:
+        peer_of(request)
+        document = await body_of(request)
+        need(document, {"text": str, "file": str})
+        return web.json_response(await self.control.plan(cast(UpRequest, document)))
+
+    async def change(self, request: web.Request) -> web.StreamResponse:
+        peer = peer_of(request)
+        document = await body_of(request)
+        fields = CHANGES.get(str(document.get("action")))
+        if fields is None:
+            raise web.HTTPBadRequest(text=f"'action' must be one of {', '.join(CHANGES)}.")
+        need(document, fields)
+        progress = self.control.change(cast(ChangeRequest, document), peer)
+        first = await anext(progress)  # refusals come before the first line and keep their status
+        response = await lines(request)
+        await write_line(response, first)
+        async for item in progress:
+            await write_line(response, item)
+        await response.write_eof()
+        return response
+
+    async def token(self, request: web.Request) -> web.StreamResponse:
+        peer = peer_of(request)
+        document = await body_of(request)
+        answer = await self.control.token(cast(TokenRequest, document), peer)
+        return web.json_response(answer, headers={"cache-control": "no-store"})
+
+    async def register(self, request: web.Request) -> web.StreamResponse:
+        peer = peer_of(request)
+        document = await body_of(request)
+        need(document, {"module": str, "port": int, "ttl_s": (int, float)})
+        answer = await self.control.register(cast(RegistrationRequest, document), peer)
+        return web.json_response(answer, status=201, headers={"cache-control": "no-store"})
+
+    async def heartbeat(self, request: web.Request) -> web.StreamResponse:
+        peer_of(request)
+        await self.control.heartbeat(request.match_info["instance"], bearer(request))
+        return web.Response(status=204)
+
+    async def deregister(self, request: web.Request) -> web.StreamResponse:
+        peer_of(request)
+        await self.control.deregister(request.match_info["instance"], bearer(request))
+        return web.Response(status=204)
+
+    async def openapi(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response(openapi())
+
+
+def bearer(request: web.Request) -> str:
+    scheme, _, credential = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not credential:
+        raise web.HTTPUnauthorized(text="Send the registration's credential as a Bearer token.")
+    return credential
+
+
+async def lines(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"content-type": "application/jsonl"})
+    await response.prepare(request)
+    return response
+
+
+async def write_line(response: web.StreamResponse, document: object) -> None:
+    await response.write(json.dumps(document, separators=(",", ":")).encode() + b"\n")
+
+
+@asynccontextmanager
+async def serve(control: Control, path: Path) -> AsyncIterator[None]:
+    """Serve the API on a Unix socket, 0600 from its first moment (umask 077)."""
+    runner = web.AppRunner(Server(control).application(), access_log=None, handle_signals=False)
+    await runner.setup()
+    before = os.umask(0o177)
+    try:
+        path.unlink(missing_ok=True)
+        await web.UnixSite(runner, str(path)).start()
+    finally:
+        os.umask(before)
+    try:
+        yield
+    finally:
+        await runner.cleanup()
+        path.unlink(missing_ok=True)

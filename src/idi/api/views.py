@@ -1,0 +1,141 @@
+"""World -> the documents that people and programs see. Pure: everything comes in as values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from idi.api.types import (
+    FiguresView,
+    InstanceView,
+    ModuleView,
+    PartView,
+    PlanView,
+    RejectionView,
+    StatusView,
+    StepView,
+)
+from idi.declaration.types import ModuleName, Platform
+from idi.parts.gateway.interface import Rejection
+from idi.plan.describe import Described
+from idi.plan.types import Desired
+from idi.world.types import Instance, ModuleWorld, Part, World
+
+STATES = ("failed", "unready", "starting", "stopping", "ready")
+"""Worst first: a module shows the worst state of its instances."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a status needs beside the world."""
+
+    environment: str
+    target: str
+    pid: int
+    since: float
+    version: str
+    gateway_url: str
+    console_url: str
+    changing: str = ""
+    rejections: tuple[Rejection, ...] = ()
+    warnings: tuple[str, ...] = ()
+    figures: Mapping[str, FiguresView] = field(default_factory=dict)
+
+
+def rfc3339(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def status_view(
+    platform: Platform | None, desired: Desired, world: World, around: Surroundings
+) -> StatusView:
+    names: list[ModuleName] = list(desired.modules)
+    names += [name for name in world.modules if name not in desired.modules]
+    return {
+        "platform": platform.name if platform else "",
+        "env": around.environment,
+        "target": around.target,
+        "control": {"pid": around.pid, "since": rfc3339(around.since), "version": around.version},
+        "gateway": {"url": around.gateway_url},
+        "console": {"url": around.console_url},
+        "changing": around.changing,
+        "parts": [part_view(part) for part in world.parts.values() if part.state != "absent"],
+        "modules": [
+            module_view(name, desired, world.modules.get(name, ModuleWorld()), around) for name in names
+        ],
+        "rejections": [rejection_view(r.node, r.resource, r.message, r.at) for r in around.rejections],
+        "warnings": list(around.warnings),
+    }
+
+
+def rejection_view(node: str, resource: str, message: str, at: float) -> RejectionView:
+    return {"node": node, "resource": resource, "message": message, "since": rfc3339(at)}
+
+
+def part_view(part: Part) -> PartView:
+    return {
+        "name": part.name,
+        "state": part.state,
+        "since": rfc3339(part.since),
+        "pid": part.pid,
+        "reason": part.reason,
+        "restarts": part.restarts,
+    }
+
+
+def module_view(name: ModuleName, desired: Desired, module: ModuleWorld, around: Surroundings) -> ModuleView:
+    wanted = desired.modules.get(name)
+    instances = sorted(module.instances.values(), key=lambda i: (len(i.id), i.id))
+    ready = [i for i in instances if i.state == "ready"]
+    worst = min(instances, key=lambda i: STATES.index(i.state), default=None)
+    count = wanted.count if wanted else 0
+    degraded = next((r.degraded for r in module.revisions.values() if r.degraded), "")
+    version = wanted.spec.version if wanted else next((r.spec.version for r in module.revisions.values()), "")
+    document: ModuleView = {
+        "name": name,
+        "version": version,
+        "desired": count,
+        "ready": len(ready),
+        "state": worst.state if worst else ("ready" if count == 0 else "starting"),
+        "since": rfc3339(worst.since if worst else around.since),
+        "reason": degraded or (worst.reason if worst else "" if count == 0 else "not started yet"),
+        "instances": [instance_view(i) for i in instances],
+    }
+    figures = around.figures.get(name)
+    if figures is not None:
+        document["figures"] = figures
+    return document
+
+
+def instance_view(instance: Instance) -> InstanceView:
+    port = next(iter(instance.ports.values()), 0)
+    return {
+        "id": instance.id,
+        "address": f"127.0.0.1:{port}" if instance.supervised else f"{instance.address}:{port}",
+        "state": instance.state,
+        "since": rfc3339(instance.since),
+        "pid": instance.pid,
+        "sidecar_pid": instance.sidecar_pid,
+        "revision": instance.revision,
+        "restarts": instance.restarts,
+        "reason": instance.reason,
+    }
+
+
+def step_view(step: Described) -> StepView:
+    return {
+        "module": step.lane,
+        "kind": step.kind,
+        "symbol": step.symbol,
+        "text": step.text,
+        "reason": step.reason,
+    }
+
+
+def plan_view(steps: Iterable[Described], origins: Mapping[str, str], warnings: Iterable[str]) -> PlanView:
+    return {
+        "steps": [step_view(step) for step in steps],
+        "origins": dict(origins),
+        "warnings": list(warnings),
+    }

@@ -1,0 +1,178 @@
+"""Applying a plan: journal first, then the effect, then the outcome.
+
+`Executor` knows how to do one step on the real parts; `apply` knows the order and the journal. A step
+that fails ends its lane and no other: eight modules come up while the ninth says why it did not. What
+was begun and never got an outcome (control was killed) is found by the next start as an intent without
+outcome; the plan is then computed again from the world, and since steps are idempotent that is all the
+recovery there is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+
+from idi.control.loop import Loop
+from idi.parts.errors import Bug, IdiError
+from idi.parts.store.interface import ChangeId, Store
+from idi.parts.store.interface import Step as JournalStep
+from idi.parts.targets.interface import Target
+from idi.plan.describe import Described, describe
+from idi.plan.types import AwaitReady, Ensure, Plan, Remove, StartPart, Step, StopPart
+from idi.world.types import World
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """What a person sees of one step: `state` running, done or failed; `lines` the instance's last."""
+
+    step: Described
+    state: str
+    seconds: float = 0.0
+    reason: str = ""
+    way_out: str = ""
+    lines: tuple[str, ...] = ()
+
+
+Report = Callable[[StepReport], None]
+
+
+@dataclass(slots=True)
+class StepFailed(Exception):
+    """A step that failed, with the words for people."""
+
+    reason: str
+    way_out: str = ""
+    lines: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Executor:
+    """Does one step. `start_part` and `stop_part` come from compose: only it knows vendors."""
+
+    loop: Loop
+    target: Target
+    start_part: Callable[[str], Awaitable[None]]
+    stop_part: Callable[[str], Awaitable[None]]
+
+    async def do(self, step: Step) -> None:
+        match step:
+            case StartPart(name):
+                await self.start_part(name)
+            case StopPart(name):
+                await self.stop_part(name)
+            case Ensure(spec, count):
+                await self.target.ensure(spec, count)
+            case AwaitReady():
+                await self.await_ready(step)
+            case Remove(module, revision):
+                await self.target.remove(module, revision)
+
+    async def await_ready(self, step: AwaitReady) -> None:
+        """Wait for readiness; a failed instance ends the wait at once with its last lines."""
+
+        def settled(world: World) -> bool:
+            return enough(world, step) or bool(failed(world, step))
+
+        in_time = await self.loop.wait(settled, step.deadline_s)
+        world = self.loop.world
+        if enough(world, step):
+            return
+        mine = [i for i in world.instances() if i.module == step.module and i.revision == step.revision]
+        culprits = [i for i in mine if i.state == "failed"] or [i for i in mine if i.state != "ready"]
+        if not culprits:
+            raise StepFailed(f"{step.module} has no instance of revision {step.revision}.")
+        culprit = culprits[0]
+        when = "" if not in_time else "failed: "
+        late = f"not ready after {step.deadline_s:g} s: " if not in_time else ""
+        raise StepFailed(
+            f"{culprit.id} {when}{late}{culprit.reason or 'no answer'}.",
+            f"See idi logs {step.module}; mend it and run the command again.",
+            tuple(self.target.last_lines(culprit.id)),
+        )
+
+
+def enough(world: World, step: AwaitReady) -> bool:
+    module = world.modules.get(step.module)
+    if module is None:
+        return step.count == 0
+    ready = (i for i in module.instances.values() if i.revision == step.revision and i.state == "ready")
+    return sum(1 for _ in ready) >= step.count
+
+
+def failed(world: World, step: AwaitReady) -> list[str]:
+    module = world.modules.get(step.module)
+    if module is None:
+        return []
+    return [i.id for i in module.instances.values() if i.revision == step.revision and i.state == "failed"]
+
+
+@dataclass(slots=True)
+class Application:
+    """One plan being applied under one change of the journal."""
+
+    store: Store
+    change: ChangeId
+    executor: Executor
+    report: Report
+    failures: list[str] = field(default_factory=list)
+
+    async def run(self, plan: Plan) -> list[str]:
+        """Do everything; answer the reasons of what failed (empty: all done)."""
+        await self._lane(plan.first)
+        async with asyncio.TaskGroup() as lanes:
+            for steps in plan.lanes.values():
+                lanes.create_task(self._lane(steps))
+        if not self.failures:
+            await self._lane(plan.last)
+        return self.failures
+
+    async def _lane(self, steps: Iterable[Step]) -> None:
+        for step in steps:
+            if not await self._step(step):
+                return
+
+    async def _step(self, step: Step) -> bool:
+        described = describe(step)
+        begun = time.monotonic()
+        self.report(StepReport(described, "running"))
+        try:
+            record = JournalStep(
+                kind=described.kind,
+                subject=described.lane,
+                detail={"what": described.text, "why": described.reason},
+            )
+            [step_id] = await self.store.intend(self.change, [record])
+        except IdiError as error:
+            self._fail(StepReport(described, "failed", 0.0, error.message, error.way_out))
+            return False
+        failure: StepReport | None = None
+        try:
+            await self.executor.do(step)
+        except StepFailed as error:
+            failure = StepReport(
+                described, "failed", time.monotonic() - begun, error.reason, error.way_out, error.lines
+            )
+        except IdiError as error:
+            failure = StepReport(described, "failed", time.monotonic() - begun, error.message, error.way_out)
+        except Exception as error:
+            log.exception("step %s failed by a bug", described.text)
+            bug = Bug(f"{type(error).__name__} in step '{described.text}'.", "See idi logs control.")
+            failure = StepReport(described, "failed", time.monotonic() - begun, bug.message, bug.way_out)
+        seconds = time.monotonic() - begun
+        outcome = {} if failure is None else {"reason": failure.reason[:2000]}
+        await self.store.outcome(step_id, failure is None, outcome)
+        if failure is not None:
+            self._fail(failure)
+            return False
+        self.report(StepReport(described, "done", seconds))
+        return True
+
+    def _fail(self, report: StepReport) -> None:
+        self.failures.append(f"{report.step.lane}: {report.reason}")
+        self.report(report)

@@ -1,0 +1,137 @@
+"""Facts go straight to the proxies: event -> fold -> traffic -> one push.
+
+There is no queue in between. Whoever sees a fact (a pidfd, a probe, the data plane) runs on this event
+loop and calls `emit`, which folds at once: folding is pure and takes microseconds, so nothing can pile
+up and nothing needs a bound or a policy when full. Only the push is put off to the end of the current
+turn of the event loop (`flush`), so that a burst of facts costs one message per proxy.
+
+Two speeds: a birth or death recomputes the endpoints of one module; only a new or vanished instance
+(new ports, another sidecar) or a new declaration recomputes the whole view.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from idi.declaration.types import ExternalIssuer, ModuleName, Platform
+from idi.parts.gateway.interface import DataPlane
+from idi.traffic.types import EmbeddedKeys, Traffic
+from idi.traffic.view import assignment, services_of, view
+from idi.world.events import Event, InstanceGone, InstanceSeen
+from idi.world.fold import fold
+from idi.world.types import World
+
+log = logging.getLogger(__name__)
+
+Predicate = Callable[[World], bool]
+
+
+@dataclass(slots=True)
+class Edge:
+    """Where the gateway listens and whose tokens it takes."""
+
+    address: str
+    port: int
+    issuer: Callable[[Platform], EmbeddedKeys | ExternalIssuer]
+
+
+@dataclass(slots=True)
+class Loop:
+    """Holds the world and keeps the data plane in step with it.
+
+    `listeners` hear every event after it was folded (identities are issued, the live view refreshed);
+    they must neither block nor raise.
+    """
+
+    plane: DataPlane
+    edge: Edge
+    world: World = field(default_factory=World)
+    platform: Platform | None = None
+    traffic: Traffic | None = None
+    listeners: list[Callable[[Event], None]] = field(default_factory=list)
+    _dirty: set[ModuleName] = field(default_factory=set)
+    _structure: bool = False
+    _scheduled: bool = False
+    _waiters: list[tuple[Predicate, asyncio.Future[None]]] = field(default_factory=list)
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def emit(self, event: Event) -> None:
+        """Fold a fact; the proxies hear of it at the end of this turn of the event loop."""
+        self.world, dirty = fold(self.world, event)
+        self._dirty |= dirty
+        self._structure |= isinstance(event, InstanceSeen | InstanceGone)
+        for listener in self.listeners:
+            listener(event)
+        self._schedule()
+
+    def declare(self, platform: Platform) -> None:
+        """A new declaration: routes, edges and policies follow it at once."""
+        self.platform = platform
+        self.republish()
+
+    def republish(self) -> None:
+        """Compute the whole view again (new declaration, new token-signing keys)."""
+        self._structure = True
+        self._schedule()
+
+    def flush(self) -> None:
+        """Push what is dirty, now. Called by itself; also by whoever waits on a barrier next."""
+        self._scheduled = False
+        platform = self.platform
+        if platform is not None:
+            if self._structure or self.traffic is None:
+                edge = self.edge
+                self.traffic = view(platform, self.world, edge.address, edge.port, edge.issuer(platform))
+                self.plane.publish(self.traffic)
+            else:
+                shapes = self.traffic.services
+                for module in self._dirty:
+                    for name in services_of(platform, module):
+                        self.plane.publish_endpoints(assignment(self.world, shapes[name]))
+            self._dirty.clear()
+            self._structure = False
+        self._wake()
+
+    async def wait(self, predicate: Predicate, timeout_s: float) -> bool:
+        """Wait until the predicate holds for the world; False when the time is over."""
+        if predicate(self.world):
+            return True
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        entry = (predicate, future)
+        self._waiters.append(entry)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await future
+        except TimeoutError:
+            return False
+        finally:
+            if entry in self._waiters:
+                self._waiters.remove(entry)
+        return True
+
+    async def next_change(self, timeout_s: float) -> None:
+        """Return when anything was folded since the call, or after the time."""
+        changed = self._changed
+        try:
+            async with asyncio.timeout(timeout_s):
+                await changed.wait()
+        except TimeoutError:
+            return
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self.flush)
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+        for entry in list(self._waiters):
+            predicate, future = entry
+            if predicate(self.world):
+                self._waiters.remove(entry)
+                if not future.done():
+                    future.set_result(None)
