@@ -21,7 +21,9 @@ ModuleName = NewType("ModuleName", str)
 Protocol = Literal["http", "grpc", "tcp"]
 Strategy = Literal["rolling", "canary", "blue-green", "recreate"]
 
-RESERVED_NAMES = frozenset({"gateway", "control", "idi", "openbao", "relay", "broker", "console", "issuer", "bus", "events"})
+RESERVED_NAMES = frozenset(
+    {"gateway", "control", "idi", "openbao", "relay", "broker", "console", "issuer", "bus", "events"}
+)
 """Names that IDI's own parts carry in identities, logs, status and variables; no module may take one."""
 
 DEFAULT_PORT = "http"
@@ -349,6 +351,8 @@ class Platform:
 
     def every_scope(self) -> tuple[str, ...]:
         """All scopes any route or client of this environment names, sorted."""
-        routed = {scope for module in self.modules.values() for route in module.routes for scope in route.scopes}
+        routed = {
+            scope for module in self.modules.values() for route in module.routes for scope in route.scopes
+        }
         granted = {scope for client in self.gateway.clients.values() for scope in client.scopes}
         return tuple(sorted(routed | granted))

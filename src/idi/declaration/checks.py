@@ -1,0 +1,158 @@
+"""What must hold between the parts of a declaration once everything has been read.
+
+Names are looked up in the tree, not among the values, so that a module with one bad line still
+exists for those who call it and no mistake is reported twice in different words.
+"""
+
+from __future__ import annotations
+
+from idi.declaration.checks_modules import check_modules
+from idi.declaration.nearest import did_you_mean
+from idi.declaration.nodes import Node, Scalar, Table, find, items, keys, names_of
+from idi.declaration.reader import Reader
+from idi.declaration.scalars import shown
+from idi.declaration.types import (
+    RESERVED_NAMES,
+    ExternalIssuer,
+    KubernetesTarget,
+    LocalTarget,
+    Platform,
+    Route,
+)
+
+_OWN_PATHS = ("/healthz/",)
+
+
+def check(platform: Platform, tree: Table, reader: Reader) -> None:
+    """Everything that does not depend on where the platform runs."""
+    check_modules(platform, tree, reader)
+    _externals(tree, reader)
+    _calls(tree, reader)
+    _routes(platform, tree, reader)
+    _scopes(platform, tree, reader)
+    _events(platform, tree, reader)
+
+
+def check_target(platform: Platform, tree: Table, reader: Reader) -> None:
+    """What the environment's target needs of each module."""
+    for key in keys(tree, "modules"):
+        module = find(tree, "modules", key.text)
+        if not isinstance(module, Table):
+            continue
+        environment = platform.environment
+        if isinstance(platform.target, LocalTarget) and module.get("run") is None:
+            reader.report(
+                key,
+                f"{key.text} has no 'run', and {environment} runs on this machine; write a command line, such as "
+                f"run: python {key.text}.py.",
+            )
+        if isinstance(platform.target, KubernetesTarget) and module.get("image") is None:
+            reader.report(
+                key,
+                f"{key.text} has no 'image', and {environment} runs on Kubernetes; write an image, or the folder with "
+                "its Dockerfile.",
+            )
+        declared = platform.modules.get(key.text)  # type: ignore[call-overload]
+        scale = module.get("scale")
+        if (
+            isinstance(platform.target, KubernetesTarget)
+            and declared
+            and scale
+            and declared.scale
+            and not declared.resources.cpu_millicores
+        ):
+            reader.warn(
+                scale, f"scaling by CPU needs a CPU request; give {key.text} resources: {{cpu: 250m}}."
+            )
+
+
+def _externals(tree: Table, reader: Reader) -> None:
+    modules = {key.text: key for key in keys(tree, "modules")}
+    for key in keys(tree, "externals"):
+        if key.text in RESERVED_NAMES:
+            reader.report(
+                key,
+                f"{shown(key.text)} is a name of the platform's own parts; call the external something else.",
+            )
+        elif key.text in modules:
+            line = modules[key.text].line
+            reader.report(
+                key, f"{shown(key.text)} is also a module (line {line}); give one of them another name."
+            )
+
+
+def _calls(tree: Table, reader: Reader) -> None:
+    known = names_of(tree, "modules") + names_of(tree, "externals")
+    for name in names_of(tree, "modules"):
+        for call in items(tree, "modules", name, "calls"):
+            if call.text == name:
+                reader.report(
+                    call,
+                    f"calls names '{name}' itself; a module needs no permission to call itself, remove it.",
+                )
+            elif call.text not in known:
+                hint = did_you_mean(call.text, known)
+                reader.report(call, f"calls names {shown(call.text)}, which no module is called.{hint}")
+
+
+def _routes(platform: Platform, tree: Table, reader: Reader) -> None:
+    seen: dict[tuple[object, ...], list[tuple[str, Route, Node]]] = {}
+    # declared routes first, so that one that takes another module's default place is the one reported last
+    for name, module in platform.modules.items():
+        for index, route in enumerate(module.routes):
+            node: Node | None = find(tree, "modules", name, "routes", index)
+            if node is None:
+                node = next(key for key in keys(tree, "modules") if key.text == name)
+            where = find(node, "path") or node
+            if route.path.startswith(_OWN_PATHS):
+                reader.report(
+                    where, f"path {route.path} is the gateway's own; choose another, such as /v1/{name}/."
+                )
+            same = seen.setdefault((route.host, route.path, route.headers), [])
+            for other, earlier, place in same:
+                if earlier.methods == route.methods or set(earlier.methods) & set(route.methods):
+                    first, second = (
+                        (place, where)
+                        if (place.line, place.column) < (where.line, where.column)
+                        else (where, place)
+                    )
+                    owner = name if first is where else other
+                    reader.report(
+                        second,
+                        f"this route is also {owner}'s (line {first.line}): {route.path} with the same host, methods and "
+                        "headers; change the path, or tell them apart by methods or headers.",
+                    )
+                    break
+            same.append((name, route, where))
+
+
+def _scopes(platform: Platform, tree: Table, reader: Reader) -> None:
+    required = {
+        scope for module in platform.modules.values() for route in module.routes for scope in route.scopes
+    }
+    if isinstance(platform.gateway.issuer, ExternalIssuer):
+        for key in keys(tree, "gateway", "clients")[:1]:
+            reader.warn(
+                key,
+                "clients are for the embedded issuer; yours knows its own clients, so these mean nothing.",
+            )
+        return
+    for client in names_of(tree, "gateway", "clients"):
+        for scope in items(tree, "gateway", "clients", client, "scopes"):
+            if scope.text not in required:
+                hint = did_you_mean(scope.text, required)
+                reader.warn(scope, f"scope {shown(scope.text)} is asked for by no route.{hint}")
+
+
+def _events(platform: Platform, tree: Table, reader: Reader) -> None:
+    published = {event for module in platform.modules.values() for event in module.publishes}
+    handled = {event for module in platform.modules.values() for event in module.handles}
+    for name in names_of(tree, "modules"):
+        for key in keys(tree, "modules", name, "handles"):
+            if key.text not in published:
+                hint = did_you_mean(key.text, published)
+                reader.warn(key, f"{name} handles {shown(key.text)}, which no module publishes.{hint}")
+    for key in keys(tree, "events"):
+        if key.text not in published and key.text not in handled:
+            hint = did_you_mean(key.text, published | handled)
+            reader.warn(key, f"no module publishes or handles {shown(key.text)}.{hint}")

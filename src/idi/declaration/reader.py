@@ -1,0 +1,43 @@
+"""Collects mistakes while a tree is read, and knows the place of a piece inside a scalar."""
+
+from __future__ import annotations
+
+from idi.declaration.mistakes import Mistake
+from idi.declaration.nodes import Node, Scalar
+from idi.declaration.source import position
+
+
+class Reader:
+    """`mistakes` and `warnings` keep what was reported, once each; order is made at the end."""
+
+    __slots__ = ("file", "mistakes", "source", "warnings")
+
+    def __init__(self, file: str, source: str) -> None:
+        self.file = file
+        self.source = source
+        self.mistakes: dict[Mistake, None] = {}
+        self.warnings: dict[Mistake, None] = {}
+
+    def report(self, node: Node, message: str) -> None:
+        self.mistakes[Mistake(self.file, node.line, node.column, message)] = None
+
+    def warn(self, node: Node, message: str) -> None:
+        self.warnings[Mistake(self.file, node.line, node.column, message)] = None
+
+    def report_within(self, node: Scalar, offset: int, piece: str, message: str) -> None:
+        """Reports `piece`, found at `offset` of the scalar's text, where it stands in the file."""
+        line, column = self._place_within(node, offset, piece)
+        self.mistakes[Mistake(self.file, line, column, message)] = None
+
+    def warn_within(self, node: Scalar, offset: int, piece: str, message: str) -> None:
+        line, column = self._place_within(node, offset, piece)
+        self.warnings[Mistake(self.file, line, column, message)] = None
+
+    def _place_within(self, node: Scalar, offset: int, piece: str) -> tuple[int, int]:
+        raw = self.source[node.start : node.end]
+        found = -1
+        for _ in range(node.text[:offset].count(piece) + 1):
+            found = raw.find(piece, found + 1)
+        if found < 0:  # written with escapes or folded: the scalar's own place is the best there is
+            return node.line, node.column
+        return position(self.source, node.start + found)

@@ -1,0 +1,205 @@
+"""The whole file: the sections beside `gateway` and the modules, and the root that holds them all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from idi.declaration.names import ADDRESS, CONTEXT, ENVIRONMENT, EVENT, EXTERNAL, NAMESPACE, PLATFORM
+from idi.declaration.nodes import Table
+from idi.declaration.reader import Reader
+from idi.declaration.records import Field, Given, Named, Record
+from idi.declaration.shapes import Choice, Either, Flag, Whole
+from idi.declaration.spec_gateway import GATEWAY
+from idi.declaration.spec_module import DEFAULTS, MODULES, PROTOCOL
+from idi.declaration.types import Certificates, EventType, External, KubernetesTarget, LocalTarget
+from idi.declaration.units import Duration, Span
+
+CERTIFICATES = Record(
+    "certificates",
+    "The certificates that workloads prove themselves with.",
+    Certificates,
+    Field("life", Duration("10s", "90d", "24h"), "Life of a certificate; it is renewed at a third of that."),
+)
+
+
+def _external(given: Given, _node: Table, _reader: Reader) -> External:
+    host, _, port = given.pop("address").rpartition(":")
+    return External(host=host.strip("[]"), port=int(port), **given)
+
+
+def _external_unbuild(external: External) -> Given:
+    host = f"[{external.host}]" if ":" in external.host else external.host
+    return {"address": f"{host}:{external.port}", "protocol": external.protocol}
+
+
+EXTERNALS = Named(
+    EXTERNAL,
+    Record(
+        "external",
+        "Something that is not run here but called like a module, through the caller's sidecar.",
+        External,
+        Field("address", ADDRESS, "Where it listens.", needed=True),
+        Field("protocol", PROTOCOL, "What it speaks.", example="tcp"),
+        build=_external,
+        unbuild=_external_unbuild,
+        named=True,
+    ),
+    kind="external name",
+    example={"warehouse": {"address": "127.0.0.1:5432", "protocol": "tcp"}},
+)
+
+
+class _Plain(Record):
+    def write(self, value: Any) -> Any:
+        return {
+            key: field.shape.write(value[field.attr])
+            for key, field in self.fields.items()
+            if field.attr in value
+        }
+
+
+def _event(given: Given, _node: Table, _reader: Reader) -> EventType:
+    deliver = given.pop("deliver", {})
+    backoff = deliver.pop("backoff", None)
+    if backoff is not None:
+        deliver["backoff_first_s"], deliver["backoff_last_s"] = backoff
+    return EventType(**given, **deliver)
+
+
+def _event_unbuild(event: EventType) -> Given:
+    deliver = {"attempts": event.attempts, "backoff": (event.backoff_first_s, event.backoff_last_s)}
+    return {"keep_s": event.keep_s, "durable": event.durable, "deliver": deliver}
+
+
+EVENTS = Named(
+    EVENT,
+    Record(
+        "event",
+        "An event type: how long it is kept, and how hard delivery is tried.",
+        EventType,
+        Field("keep", Duration("1s", "3650d", "7d"), "How long events are kept."),
+        Field("durable", Flag(), "Acknowledged means on disk; false keeps events in memory only."),
+        Field(
+            "deliver",
+            _Plain(
+                "deliver",
+                "How delivery is tried before an event is put aside as dead.",
+                None,
+                Field("attempts", Whole(1, 1000, 8), "Tries in all.", default="8"),
+                Field(
+                    "backoff",
+                    Span(Duration("10ms", "1d", "1s"), "1s..5m"),
+                    "Pause after the first try .. longest pause; each is twice the one before.",
+                    default="1s..5m",
+                ),
+            ),
+            "How delivery is tried.",
+            default="8 attempts, backoff 1s..5m",
+            example={"attempts": 8, "backoff": "1s..5m"},
+        ),
+        build=_event,
+        unbuild=_event_unbuild,
+        named=True,
+    ),
+    kind="event type",
+    example={"jede.decided": {"keep": "7d"}},
+)
+
+
+class _Target(Either):
+    def read(self, node: Any, reader: Reader, key: str) -> Any:
+        value = super().read(node, reader, key)
+        return LocalTarget() if value == "local" else value
+
+    def write(self, value: Any) -> Any:
+        if isinstance(value, LocalTarget):
+            return "local"
+        return {"kubernetes": KUBERNETES.write(value)}
+
+
+KUBERNETES = Record(
+    "kubernetes",
+    "A Kubernetes cluster.",
+    KubernetesTarget,
+    Field("context", CONTEXT, "Context of the kubeconfig.", needed=True),
+    Field("namespace", NAMESPACE, "Namespace.", quiet=True, default="PLATFORM-ENVIRONMENT"),
+)
+
+
+def _target(given: Given, _node: Table, _reader: Reader) -> Any:
+    return given["kubernetes"]
+
+
+TARGET = _Target(
+    Choice("local"),
+    Record(
+        "target",
+        "A target that is not this machine.",
+        None,
+        Field("kubernetes", KUBERNETES, "A Kubernetes cluster.", needed=True, example={"context": "staging"}),
+        build=_target,
+    ),
+)
+TARGET_FIELD = Field(
+    "target",
+    TARGET,
+    "Where it runs: `local`, or a cluster.",
+    default="local for dev, else the Kubernetes context of the environment's name",
+    example={"kubernetes": {"context": "staging"}},
+)
+
+_SECTIONS = (
+    Field(
+        "gateway",
+        GATEWAY,
+        GATEWAY.about,
+        default="embedded issuer, no clients",
+        example={"issuer": "embedded"},
+    ),
+    Field("certificates", CERTIFICATES, CERTIFICATES.about, example={"life": "24h"}),
+    Field("defaults", DEFAULTS, DEFAULTS.about, default="none", example={"grace": "10s"}),
+)
+_MORE = (
+    Field("externals", EXTERNALS, "What is called but not run here."),
+    Field("events", EVENTS, "Event types; one that is only published or handled has these defaults."),
+)
+
+
+def _given(given: Given, _node: Table, _reader: Reader) -> Given:
+    return given
+
+
+class _Environment(Record):
+    """What an environment overrides; in it nothing is required."""
+
+    def schema(self, partial: bool, definitions: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+        return super().schema(True, definitions)
+
+
+ENVIRONMENT_RECORD = _Environment(
+    "environment",
+    "Where an environment runs and what differs in it: maps merge by key, lists and values replace.",
+    None,
+    TARGET_FIELD,
+    *_SECTIONS,
+    Field("modules", MODULES, "What differs in modules.", example={"jede": {"instances": 4}}),
+    *_MORE,
+    build=_given,
+)
+
+ROOT = Record(
+    "declaration",
+    "The declaration of a platform: its modules, and all that stands around them.",
+    None,
+    Field("platform", PLATFORM, "Name of the platform.", needed=True),
+    *_SECTIONS,
+    Field("modules", MODULES, "The modules, by name.", needed=True),
+    *_MORE,
+    Field(
+        "environments",
+        Named(ENVIRONMENT, ENVIRONMENT_RECORD, kind="environment name", example={"dev": {"target": "local"}}),
+        "Where the same file runs, and what differs there.",
+        default="dev, staging and production",
+    ),
+    build=_given,
+)
