@@ -14,10 +14,11 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from idi.control.loop import Loop
 from idi.parts.errors import Bug, IdiError
-from idi.parts.store.interface import ChangeId, Store
+from idi.parts.store.interface import JSON, ChangeId, StepId, Store
 from idi.parts.store.interface import Step as JournalStep
 from idi.parts.targets.interface import Target
 from idi.plan.describe import Described, describe
@@ -32,7 +33,7 @@ class StepReport:
     """What a person sees of one step: `state` running, done or failed; `lines` the instance's last."""
 
     step: Described
-    state: str
+    state: Literal["running", "done", "failed"]
     seconds: float = 0.0
     reason: str = ""
     way_out: str = ""
@@ -142,36 +143,49 @@ class Application:
         begun = time.monotonic()
         self.report(StepReport(described, "running"))
         try:
-            record = JournalStep(
-                kind=described.kind,
-                subject=described.lane,
-                detail={"what": described.text, "why": described.reason},
-            )
-            [step_id] = await self.store.intend(self.change, [record])
+            # Waiting changes nothing, so it is no intention; its failure is in the change's own end.
+            step_id = None if isinstance(step, AwaitReady) else await self._intend(described)
         except IdiError as error:
             self._fail(StepReport(described, "failed", 0.0, error.message, error.way_out))
             return False
-        failure: StepReport | None = None
-        try:
-            await self.executor.do(step)
-        except StepFailed as error:
-            failure = StepReport(
-                described, "failed", time.monotonic() - begun, error.reason, error.way_out, error.lines
-            )
-        except IdiError as error:
-            failure = StepReport(described, "failed", time.monotonic() - begun, error.message, error.way_out)
-        except Exception as error:
-            log.exception("step %s failed by a bug", described.text)
-            bug = Bug(f"{type(error).__name__} in step '{described.text}'.", "See idi logs control.")
-            failure = StepReport(described, "failed", time.monotonic() - begun, bug.message, bug.way_out)
+        failure = await self._effect(step)
         seconds = time.monotonic() - begun
-        outcome = {} if failure is None else {"reason": failure.reason[:2000]}
-        await self.store.outcome(step_id, failure is None, outcome)
+        if step_id is not None:
+            detail: dict[str, JSON] = {} if failure is None else {"reason": failure.reason[:2000]}
+            try:
+                await self.store.outcome(step_id, failure is None, detail)
+            except IdiError as error:
+                # The effect is there and its outcome is not: the next start finds and repeats it.
+                failure = failure or StepFailed(error.message, error.way_out)
         if failure is not None:
-            self._fail(failure)
+            self._fail(
+                StepReport(described, "failed", seconds, failure.reason, failure.way_out, failure.lines)
+            )
             return False
         self.report(StepReport(described, "done", seconds))
         return True
+
+    async def _intend(self, described: Described) -> StepId:
+        detail: dict[str, JSON] = {"what": described.text}
+        if described.reason:
+            detail["why"] = described.reason[:2000]
+        [step_id] = await self.store.intend(
+            self.change, [JournalStep(described.kind, described.lane, detail)]
+        )
+        return step_id
+
+    async def _effect(self, step: Step) -> StepFailed | None:
+        try:
+            await self.executor.do(step)
+        except StepFailed as error:
+            return error
+        except IdiError as error:
+            return StepFailed(error.message, error.way_out)
+        except Exception as error:  # ours: recorded, told, and the other lanes go on
+            log.exception("a step failed by a bug: %s", step)
+            bug = Bug(f"{type(error).__name__}: {error}.", "This is a bug of IDI; see idi logs control.")
+            return StepFailed(bug.message, bug.way_out)
+        return None
 
     def _fail(self, report: StepReport) -> None:
         self.failures.append(f"{report.step.lane}: {report.reason}")

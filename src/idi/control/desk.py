@@ -1,0 +1,323 @@
+"""Where every intention arrives: the API's view of control.
+
+Level-based: whatever is asked for becomes desired state (declaration plus overlays, written with the
+change's first entry), the plan is the difference to the world as it is, and applying it is the same code
+for `up`, `scale`, `restart` and `down`. An interrupted change needs no special recovery for that reason:
+the next start closes it in the journal as interrupted and computes the difference again.
+
+One change runs at a time; up to `QUEUE` more wait in order, further ones are refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import pwd
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from idi import __version__
+from idi.api.server import Invalid, Peer
+from idi.api.types import (
+    ChangeRequest,
+    FiguresView,
+    PlanView,
+    Progress,
+    StatusView,
+    UpRequest,
+)
+from idi.api.views import Surroundings, plan_view, status_view
+from idi.control.apply import Application, Executor
+from idi.control.changes import Change
+from idi.control.loop import Loop
+from idi.control.settings import Settings
+from idi.control.wanted import Wanted
+from idi.declaration.load import Loaded, Rejected, load
+from idi.declaration.nearest import did_you_mean
+from idi.declaration.types import LocalTarget, ModuleName, Platform
+from idi.parts.errors import Bug, IdiError, Refused
+from idi.parts.gateway.interface import DataPlane
+from idi.parts.store.interface import JSON, Actor, Store
+from idi.plan.describe import describe_all
+from idi.plan.desired import desired
+from idi.plan.difference import difference
+from idi.plan.types import Context, Desired, Plan
+
+log = logging.getLogger(__name__)
+
+QUEUE = 16
+RESUME_AFTER_S = 3.0
+MAX_INSTANCES = 100
+
+CONTROL = Actor("idi", "control")
+"""Who acts when nobody asked: an interrupted change is taken up again."""
+
+
+@dataclass(slots=True)
+class Desk:
+    """Takes requests, makes them changes, runs them one after another.
+
+    `warnings` and `figures` come from compose, which knows the parts. `adopt_platform` is called with
+    every declaration that becomes current (issuer clients, certificate life ...).
+    """
+
+    settings: Settings
+    store: Store
+    loop: Loop
+    plane: DataPlane
+    executor: Executor
+    tasks: asyncio.TaskGroup
+    warnings: Callable[[], list[str]]
+    figures: Callable[[], Mapping[str, FiguresView]]
+    adopt_platform: Callable[[Platform], None]
+    wanted: Wanted = field(default_factory=Wanted)
+    started: float = field(default_factory=time.time)
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)
+    closing: bool = False
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _waiting: int = 0
+    _running: Change | None = None
+    _asked: asyncio.Event = field(default_factory=asyncio.Event)
+
+    # --- what is ---------------------------------------------------------------------------------
+
+    async def status(self, figures: bool) -> StatusView:
+        settings = self.settings
+        state = self.store.state
+        warnings = [*self.warnings(), *state.alerts]
+        around = Surroundings(
+            environment=settings.environment,
+            target="laptop",
+            pid=os.getpid(),
+            since=self.started,
+            version=__version__,
+            gateway_url=settings.gateway_url,
+            console_url=settings.console_url,
+            changing=self._running.title if self._running else "",
+            rejections=self.plane.rejections(),
+            warnings=tuple(warnings),
+            figures=self.figures() if figures else {},
+        )
+        return status_view(self.loop.platform, self.desired(), self.loop.world, around)
+
+    async def next_change(self, timeout_s: float) -> None:
+        await self.loop.next_change(timeout_s)
+
+    def desired(self) -> Desired:
+        """What should run now: nothing after `down`."""
+        platform = self.loop.platform
+        if platform is None or not self.wanted.up:
+            return Desired()
+        return self.desired_of(platform, self.wanted)
+
+    def desired_of(self, platform: Platform, wanted: Wanted) -> Desired:
+        return desired(platform, wanted.overlays, Context(self.settings.directory, self.settings.gateway_url))
+
+    async def plan(self, request: UpRequest) -> PlanView:
+        loaded = self.load(request["text"], request["file"])
+        plan = difference(self.desired_of(loaded.platform, self.wanted), self.loop.world)
+        origins = {path: str(origin) for path, origin in loaded.platform.origins.items()}
+        warnings = [str(warning) for warning in loaded.warnings]
+        return plan_view(describe_all(plan), origins, warnings)
+
+    # --- what somebody wants -----------------------------------------------------------------------
+
+    async def change(self, request: ChangeRequest, peer: Peer) -> AsyncIterator[Progress]:
+        self._asked.set()
+        if self.closing:
+            raise Refused("The platform is going down.", "Run idi up when it has ended.")
+        if self._waiting >= QUEUE:
+            raise Refused(f"{QUEUE} changes are waiting already.", "Try again when they are done.")
+        actor = actor_of(peer)
+        wanted, detail, platform = self.want(request)
+        change = Change(title_of(request))
+        self.tasks.create_task(self._run(change, request, actor, wanted, detail, platform))
+        async for item in change.follow():
+            yield item
+
+    def want(self, request: ChangeRequest) -> tuple[Wanted, dict[str, JSON], Platform | None]:
+        """The desired state that the request leads to; raises `Invalid` or `Refused` and changes nothing."""
+        platform = self.loop.platform
+        if request["action"] == "up":
+            loaded = self.load(request["text"], request["file"])
+            wanted = replace(self.wanted, up=True, text=request["text"], file=request["file"])
+            return wanted, {"file": request["file"]}, loaded.platform
+        if request["action"] == "down":
+            return replace(self.wanted, up=False), {}, platform
+        if platform is None or not self.wanted.up:
+            raise Refused("The platform is not up.", "Run idi up first.")
+        if request["action"] == "scale":
+            counts = {self.module(platform, name): n for name, n in request["modules"].items()}
+            for name, count in counts.items():
+                check_count(platform, name, count)
+            instances = {**self.wanted.overlays.instances, **counts}
+            overlays = replace(self.wanted.overlays, instances=instances)
+            return replace(self.wanted, overlays=overlays), {"modules": dict(request["modules"])}, platform
+        names = [self.module(platform, name) for name in request["modules"]]
+        generations = dict(self.wanted.overlays.generations)
+        for name in names:
+            generations[name] = generations.get(name, 0) + 1
+        overlays = replace(self.wanted.overlays, generations=generations)
+        return replace(self.wanted, overlays=overlays), {"modules": [*names]}, platform
+
+    def load(self, text: str, file: str) -> Loaded:
+        loaded = load(text, file=file, environment=self.settings.environment)
+        if isinstance(loaded, Rejected):
+            raise Invalid([str(mistake) for mistake in loaded.mistakes])
+        if not isinstance(loaded.platform.target, LocalTarget):
+            raise Refused(
+                f"Environment '{self.settings.environment}' runs on Kubernetes, which this version cannot do yet.",
+                "Use an environment with target: local.",
+            )
+        return loaded
+
+    def module(self, platform: Platform, name: str) -> ModuleName:
+        if name not in platform.modules:
+            hint = did_you_mean(name, platform.modules)
+            raise Refused(
+                f"No module is called '{name}'.", hint or f"There are {', '.join(platform.modules)}."
+            )
+        return ModuleName(name)
+
+    async def _run(
+        self,
+        change: Change,
+        request: ChangeRequest,
+        actor: Actor,
+        wanted: Wanted,
+        detail: dict[str, JSON],
+        platform: Platform | None,
+    ) -> None:
+        self._waiting += 1
+        try:
+            async with self._turn:
+                self._waiting -= 1
+                self._running = change
+                # Asked for while another change ran: what it wants is computed on what is now.
+                wanted, detail, platform = self.want(request)
+                await self._apply(change, request["action"], actor, wanted, detail, platform)
+        except IdiError as error:
+            change.done(False, error.message, error.way_out)
+        except Invalid as error:
+            change.done(False, error.detail)
+        except Exception as error:  # a bug must end this change, not control
+            log.exception("change '%s' failed by a bug", change.title)
+            bug = Bug(f"{type(error).__name__}: {error}.", "This is a bug of IDI; see idi logs control.")
+            change.done(False, bug.message, bug.way_out)
+        finally:
+            self._running = None
+            if self.closing:
+                self.stopped.set()
+
+    async def _apply(
+        self,
+        change: Change,
+        action: str,
+        actor: Actor,
+        wanted: Wanted,
+        detail: dict[str, JSON],
+        platform: Platform | None,
+    ) -> None:
+        goal = self.desired_of(platform, wanted) if platform and wanted.up else Desired()
+        plan = difference(goal, self.loop.world)
+        changed = wanted != self.wanted or bool(plan.changes())
+        interrupted = await self.store.unfinished()
+        for open_change in interrupted:
+            await self.store.finish(open_change.id, False, "control ended before it was done")
+        if changed:
+            change_id = await self.store.begin(
+                actor, action, detail, documents=wanted.documents(), relief=action == "down"
+            )
+        else:
+            change_id = None
+        change.tell({"type": "started", "change": int(change_id or 0)})
+        if interrupted:
+            change.message("An interrupted change was found; this one completes it.")
+        self.become(wanted, platform)
+        self.closing = not wanted.up
+        failures = await self._work(change, change_id, plan)
+        if change_id is not None:
+            await self.store.finish(change_id, not failures, "; ".join(failures)[:2000])
+        elif not failures and not plan.steps():
+            change.message("Nothing to change.")
+        if failures:
+            self.closing = False
+            change.done(
+                False, f"{len(failures)} of {max(1, len(plan.lanes))} failed.", "idi status shows the rest."
+            )
+        else:
+            change.done(True)
+
+    async def _work(self, change: Change, change_id: object, plan: Plan) -> list[str]:
+        if not plan.steps():
+            return []
+        application = Application(self.store, change_id, self.executor, change.step)  # type: ignore[arg-type]
+        return await application.run(plan)
+
+    def become(self, wanted: Wanted, platform: Platform | None) -> None:
+        """What is wanted from now on; routes, edges and policies follow at once."""
+        self.wanted = wanted
+        if platform is not None and wanted.up:
+            self.adopt_platform(platform)
+            self.loop.declare(platform)
+
+    # --- taking up what was interrupted --------------------------------------------------------------
+
+    async def recall(self) -> None:
+        """Read what was wanted before control ended; traffic follows it before anybody asks."""
+        self.wanted = await Wanted.recall(self.store)
+        if self.wanted.text:
+            loaded = load(self.wanted.text, file=self.wanted.file, environment=self.settings.environment)
+            if isinstance(loaded, Loaded):
+                self.adopt_platform(loaded.platform)
+                self.loop.declare(loaded.platform)
+
+    async def resume(self) -> None:
+        """If nobody asks for anything soon after a start, converge on what was wanted before.
+
+        Whoever started control asks at once; only a start by other means comes to the resuming.
+        """
+        try:
+            async with asyncio.timeout(RESUME_AFTER_S):
+                await self._asked.wait()
+            return
+        except TimeoutError:
+            pass
+        if not self.wanted.text:
+            return
+        request: ChangeRequest = (
+            {"action": "up", "text": self.wanted.text, "file": self.wanted.file}
+            if self.wanted.up
+            else {"action": "down"}
+        )
+        if not self.wanted.up and not self.loop.world.modules and not self.loop.world.parts:
+            return
+        wanted, detail, platform = self.want(request)
+        await self._run(Change("resume"), request, CONTROL, wanted, detail, platform)
+
+
+def title_of(request: ChangeRequest) -> str:
+    if request["action"] == "scale":
+        return "scale " + " ".join(f"{name}={count}" for name, count in request["modules"].items())
+    if request["action"] == "restart":
+        return "restart " + " ".join(request["modules"])
+    return request["action"]
+
+
+def check_count(platform: Platform, name: ModuleName, count: int) -> None:
+    if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= MAX_INSTANCES:
+        raise Refused(f"{name}={count} is out of range.", f"Write a number from 0 to {MAX_INSTANCES}.")
+    if platform.modules[name].storage and count > 1:
+        raise Refused(
+            f"{name} has storage, so two instances would be two writers.", f"Write {name}=1 or {name}=0."
+        )
+
+
+def actor_of(peer: Peer) -> Actor:
+    try:
+        name = pwd.getpwuid(peer.uid).pw_name
+    except KeyError:
+        name = str(peer.uid)
+    return Actor("peer", name, uid=peer.uid, pid=peer.pid)

@@ -1,0 +1,28 @@
+"""How control was started: the command line it was given, as one value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from idi.api.paths import Paths
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`directory` is the declaration's folder: the working directory of every module."""
+
+    paths: Paths
+    environment: str
+    directory: str
+    gateway_address: str = "127.0.0.1"
+    gateway_port: int = 8080
+    console_port: int = 8800
+    tls: bool = False
+
+    @property
+    def gateway_url(self) -> str:
+        return f"http://{self.gateway_address}:{self.gateway_port}"
+
+    @property
+    def console_url(self) -> str:
+        return f"http://127.0.0.1:{self.console_port}"

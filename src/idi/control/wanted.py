@@ -1,0 +1,48 @@
+"""What is wanted, as it lies in the journal's documents: the declaration's text, the overlays, up or down."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+from idi.declaration.types import ModuleName
+from idi.parts.store.interface import Store
+from idi.plan.types import Overlays
+
+DOCUMENT = "wanted"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """`text` is the declaration as it was last applied, `file` its name as the user gave it."""
+
+    up: bool = False
+    text: str = ""
+    file: str = ""
+    overlays: Overlays = field(default_factory=Overlays)
+
+    def documents(self) -> dict[str, bytes | None]:
+        document = {
+            "up": self.up,
+            "text": self.text,
+            "file": self.file,
+            "instances": dict(self.overlays.instances),
+            "generations": dict(self.overlays.generations),
+        }
+        return {DOCUMENT: json.dumps(document, sort_keys=True).encode()}
+
+    @staticmethod
+    async def recall(store: Store) -> Wanted:
+        raw = await store.document(DOCUMENT)
+        if raw is None:
+            return Wanted()
+        document = json.loads(raw)
+        return Wanted(
+            up=document["up"],
+            text=document["text"],
+            file=document["file"],
+            overlays=Overlays(
+                {ModuleName(name): count for name, count in document["instances"].items()},
+                {ModuleName(name): count for name, count in document["generations"].items()},
+            ),
+        )
