@@ -1,0 +1,170 @@
+"""How OpenBao is started, and how one waits for it.
+
+It listens on a Unix socket (0600) in the runtime folder and nowhere else that would answer. Its raft
+storage insists on a TCP listener to hang its cluster port on, even for a single server, so there is one:
+loopback, a port the system chooses, and it trusts only a sender (192.0.2.1, reserved for documentation)
+that can never connect, so that every connection is closed before a byte is read. The cluster port behind
+it takes only TLS connections with a certificate that OpenBao keeps inside its own store.
+
+The seal is `static`: a key file of the user's, so that a restart opens the store without a person, and
+whoever has the state folder alone has nothing.
+
+`performance_multiplier` 1 is raft's own speed; the default waits ten seconds for peers that do not exist.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from idi.parts.clients.openbao import Health, OpenBao, State
+from idi.parts.errors import PartError
+from idi.parts.secrets.openbao.keys import KeyFolder
+
+_NOBODY = "192.0.2.1"
+_SOCKET = "bao.sock"
+_SOCKET_PATH_LIMIT = 104
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """`state` is the platform's state folder, `runtime` its short folder for sockets, `keys` the key
+    folder outside the checkout."""
+
+    state: Path
+    runtime: Path
+    keys: Path
+
+    @property
+    def storage(self) -> Path:
+        return self.state / "openbao"
+
+    @property
+    def socket(self) -> Path:
+        return self.runtime / _SOCKET
+
+    @property
+    def config(self) -> Path:
+        return self.runtime / "openbao.hcl"
+
+    @property
+    def address(self) -> str:
+        return f"unix:{self.socket}"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSpec:
+    """What to run: `files` (path -> bytes) are written with mode 0600 first; `environment` is all of it,
+    nothing is inherited, so that no variable of the user's changes what listens. Output goes to a file
+    that the supervisor owns and rotates. `notice` is a line for the user, on the first start only."""
+
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    notice: str = ""
+
+
+def prepare(places: Places, program: Path) -> ServerSpec:
+    """Everything that must be there before a start. Call it only while no server runs on this store."""
+    if len(os.fsencode(places.socket)) >= _SOCKET_PATH_LIMIT:
+        raise PartError(
+            f"The socket's path {places.socket} is too long.",
+            "Use a shorter runtime folder.",
+            retryable=False,
+        )
+    keys = KeyFolder(places.keys)
+    keys.make()
+    if keys.answer_was_lost():
+        shutil.rmtree(places.storage, ignore_errors=True)
+    if _has_store(places) and not keys.seal_key.exists():
+        raise PartError(
+            f"The store in {places.storage} has no seal key: {keys.seal_key} is gone.",
+            "Put the key back from your copy. Without it nothing in the store can be read; to begin anew, "
+            f"move {places.storage} away.",
+            retryable=False,
+        )
+    first = keys.make_seal_key()
+    places.storage.mkdir(mode=0o700, parents=True, exist_ok=True)
+    places.storage.chmod(0o700)
+    return ServerSpec(
+        argv=(str(program), "server", f"-config={places.config}"),
+        environment={
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(places.storage),
+            # It is idle but for a signature now and then: give memory back rather than keep it.
+            "GOGC": "50",
+        },
+        files={str(places.config): render(places, keys.seal_key).encode()},
+        notice=(
+            f"OpenBao's seal key and recovery key are in {places.keys}: keep a copy elsewhere, the store "
+            "cannot be opened without the seal key."
+            if first
+            else ""
+        ),
+    )
+
+
+def _has_store(places: Places) -> bool:
+    return (places.storage / "vault.db").exists()
+
+
+def render(places: Places, seal_key: Path) -> str:
+    text = json.dumps  # its strings are HCL's
+    return f"""\
+# Written by IDI at each start.
+cluster_name = "idi"
+api_addr     = "http://127.0.0.1:0"
+cluster_addr = "https://127.0.0.1:0"
+ui           = false
+log_level    = "warn"
+
+seal "static" {{
+  current_key_id = "idi-1"
+  current_key    = {text(f"file://{seal_key}")}
+}}
+
+storage "raft" {{
+  path                   = {text(str(places.storage))}
+  node_id                = "idi"
+  performance_multiplier = 1
+}}
+
+listener "unix" {{
+  address      = {text(str(places.socket))}
+  socket_mode  = "0600"
+  socket_user  = "{os.getuid()}"
+  socket_group = "{os.getgid()}"
+}}
+
+# Raft wants a TCP listener; this one closes every connection.
+listener "tcp" {{
+  address                         = "127.0.0.1:0"
+  cluster_address                 = "127.0.0.1:0"
+  tls_disable                     = true
+  proxy_protocol_behavior         = "deny_unauthorized"
+  proxy_protocol_authorized_addrs = "{_NOBODY}"
+}}
+"""
+
+
+async def wait_for(client: OpenBao, states: Collection[State], timeout_s: float = 20.0) -> Health:
+    """Until OpenBao is in one of these states; else a `PartError` with its last word."""
+    deadline = time.monotonic() + timeout_s
+    pause = 0.01
+    while True:
+        health = await client.health()
+        if health.state in states:
+            return health
+        if time.monotonic() >= deadline:
+            raise PartError(
+                f"OpenBao was not ready within {timeout_s:g} s: {health.reason}",
+                "Its log says why (`idi logs openbao`).",
+            )
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.5, 0.1)
