@@ -1,0 +1,1 @@
+"""Stand-ins: small programs that behave as modules do, one folder for each language."""
