@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from idi.declaration.checks_modules import check_modules
 from idi.declaration.nearest import did_you_mean
-from idi.declaration.nodes import Node, Scalar, Table, find, items, keys, names_of
+from idi.declaration.nodes import Node, Table, find, items, keys, names_of
 from idi.declaration.reader import Reader
 from idi.declaration.scalars import shown
 from idi.declaration.types import (
@@ -97,7 +97,6 @@ def _calls(tree: Table, reader: Reader) -> None:
 
 def _routes(platform: Platform, tree: Table, reader: Reader) -> None:
     seen: dict[tuple[object, ...], list[tuple[str, Route, Node]]] = {}
-    # declared routes first, so that one that takes another module's default place is the one reported last
     for name, module in platform.modules.items():
         for index, route in enumerate(module.routes):
             node: Node | None = find(tree, "modules", name, "routes", index)
@@ -111,16 +110,12 @@ def _routes(platform: Platform, tree: Table, reader: Reader) -> None:
             same = seen.setdefault((route.host, route.path, route.headers), [])
             for other, earlier, place in same:
                 if earlier.methods == route.methods or set(earlier.methods) & set(route.methods):
-                    first, second = (
-                        (place, where)
-                        if (place.line, place.column) < (where.line, where.column)
-                        else (where, place)
-                    )
-                    owner = name if first is where else other
+                    owners = {id(place): other, id(where): name}
+                    first, second = sorted((place, where), key=lambda at: (at.line, at.column))
                     reader.report(
                         second,
-                        f"this route is also {owner}'s (line {first.line}): {route.path} with the same host, methods and "
-                        "headers; change the path, or tell them apart by methods or headers.",
+                        f"{route.path} is also a route of {owners[id(first)]} (line {first.line}), with the same "
+                        "host, methods and headers; change the path, or tell them apart by one of these.",
                     )
                     break
             same.append((name, route, where))

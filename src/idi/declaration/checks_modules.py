@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from idi.declaration.nearest import did_you_mean, listed
-from idi.declaration.nodes import Node, Scalar, Table, find, keys, names_of
+from idi.declaration.nodes import Items, Node, Scalar, Table, find, items, keys, names_of
 from idi.declaration.reader import Reader
 from idi.declaration.references import pieces
 from idi.declaration.scalars import shown
@@ -25,7 +25,7 @@ def check_modules(platform: Platform, tree: Table, reader: Reader) -> None:
             _ports(module, reader)
             _storage(module, reader)
             _scale(platform, module, key.text, reader)
-            _references(platform, tree, module, reader)
+            _references(tree, module, reader)
 
 
 def port_names(module: Node | None) -> tuple[str, ...]:
@@ -35,7 +35,7 @@ def port_names(module: Node | None) -> tuple[str, ...]:
 
 def port_protocol(module: Node | None, port: str) -> str:
     found = find(module, "ports", port) if module is not None else None
-    return found.text if isinstance(found, Scalar) else "http"
+    return found.text if isinstance(found, Scalar) and found.text in ("tcp", "grpc") else "http"
 
 
 def _variables(module: Table, name: str, reader: Reader) -> None:
@@ -64,16 +64,14 @@ def peer_variable(peer: str) -> str:
 
 
 def _called(module: Table) -> tuple[str, ...]:
-    calls = module.get("calls")
-    found = getattr(calls, "items", ())
-    return tuple(item.text for item in found if isinstance(item, Scalar))
+    return tuple(item.text for item in items(module, "calls"))
 
 
 def _ports(module: Table, reader: Reader) -> None:
     names = port_names(module)
-    asked = [find(module, "readiness", "port")]
     routes = module.get("routes")
-    asked += [find(route, "port") for route in getattr(routes, "items", ())]
+    listed_routes = routes.items if isinstance(routes, Items) else ()
+    asked = [find(module, "readiness", "port"), *(find(route, "port") for route in listed_routes)]
     for node in asked:
         if isinstance(node, Scalar) and node.text not in names:
             reader.report(
@@ -83,14 +81,18 @@ def _ports(module: Table, reader: Reader) -> None:
             )
     for node in asked[1:]:
         if isinstance(node, Scalar) and node.text in names and port_protocol(module, node.text) == "tcp":
-            reader.report(
-                node, f"port {node.text} speaks tcp; a route needs a port that speaks http or grpc."
-            )
-    tcp_only = all(port_protocol(module, port) == "tcp" for port in names)
-    for section, what in (("routes", "routes need"), ("handles", "events are posted, which needs")):
-        node = module.get(section)
-        if tcp_only and node is not None and (getattr(node, "items", ()) or getattr(node, "entries", ())):
-            reader.report(node, f"{what} a port that speaks http or grpc, and every port here speaks tcp.")
+            reader.report(node, f"port {node.text} speaks tcp; a route needs one that speaks http or grpc.")
+    _spoken(module, names, reader)
+
+
+def _spoken(module: Table, names: tuple[str, ...], reader: Reader) -> None:
+    """Routes, events and readiness by http need a port that speaks the right protocol."""
+    if all(port_protocol(module, port) == "tcp" for port in names):
+        for section, what in (("routes", "routes need"), ("handles", "events are posted, which needs")):
+            node = module.get(section)
+            full = (isinstance(node, Items) and node.items) or (isinstance(node, Table) and node.entries)
+            if node is not None and full:
+                reader.report(node, f"{what} a port that speaks http or grpc, and all here speak tcp.")
     probe, port = find(module, "readiness", "http"), find(module, "readiness", "port")
     if probe is not None:
         chosen = [port.text] if isinstance(port, Scalar) else list(names)
@@ -140,7 +142,7 @@ def _scale(platform: Platform, module: Table, name: str, reader: Reader) -> None
         )
 
 
-def _references(platform: Platform, tree: Table, module: Table, reader: Reader) -> None:
+def _references(tree: Table, module: Table, reader: Reader) -> None:
     run = module.get("run")
     if isinstance(run, Scalar):
         _check_text(tree, module, run, reader)

@@ -46,15 +46,9 @@ def _document(composer: _Composer, reader: Reader) -> Table | None:
     for event in composer.events:
         if isinstance(event, yaml.DocumentStartEvent):
             if node is not None:
-                at = event.start_mark
-                reader.mistakes[
-                    Mistake(
-                        reader.file,
-                        at.line + 1,
-                        at.column + 1,
-                        "a second document starts here; a declaration is one document, remove the '---'.",
-                    )
-                ] = None
+                composer.report(
+                    event, "a second document starts here; a declaration is one, remove the '---'."
+                )
                 break
             node = composer.node(next(composer.events), 0)
     if node is None or (isinstance(node, Scalar) and kind_of(node) == "null"):
@@ -98,9 +92,9 @@ class _Composer:
             self.anchors[event.anchor] = None  # being composed: an alias to it would have no end
         if event.tag is not None:
             tag = event.tag.replace("tag:yaml.org,2002:", "!!")
-            self._report(
+            self.report(
                 event,
-                f"the tag {shown(tag)[1:-1]} has no place in a declaration; remove it, or quote the text if it begins with '!'.",
+                f"the tag {shown(tag)[1:-1]} has no place here; remove it, or quote the text if it begins with '!'.",
             )
         node: Node
         self.height = 0
@@ -118,7 +112,7 @@ class _Composer:
         text = event.value
         for character in text:
             if character == "\0" or "\ud800" <= character <= "\udfff":
-                self._report(
+                self.report(
                     event,
                     f"{shown(text)} holds U+{ord(character):04X}, which no program can be given; remove it.",
                 )
@@ -169,7 +163,8 @@ class _Composer:
         elif key.plain and key.text == "<<":
             self.reader.report(
                 key,
-                "merge keys ('<<') are refused, since they hide where a value comes from; use 'defaults', or write the lines out.",
+                "merge keys ('<<') are refused, since they hide where a value comes from; use 'defaults', or write "
+                "the lines out.",
             )
         elif kind_of(key) == "null":
             self.reader.report(key, "a key is missing here; write 'name: value'.")
@@ -187,9 +182,9 @@ class _Composer:
     def _alias(self, event: Any, depth: int) -> Node:
         name = event.anchor
         if name not in self.anchors:
-            self._report(
-                event,
-                f"no anchor '&{name}' stands before this alias; quote the text if it begins with '*'.{did_you_mean(name, self.anchors)}",
+            hint = did_you_mean(name, self.anchors)
+            self.report(
+                event, f"there is no anchor '&{name}' above; quote the text if it begins with '*'.{hint}"
             )
             return Scalar("", False, event.start_mark.line + 1, event.start_mark.column + 1)
         known = self.anchors[name]
@@ -213,10 +208,10 @@ class _Composer:
         self.height = height
         return node
 
-    def _report(self, event: Any, message: str) -> None:
+    def report(self, event: Any, message: str) -> None:
         at = event.start_mark
         self.reader.mistakes[Mistake(self.reader.file, at.line + 1, at.column + 1, message)] = None
 
     def _stop(self, event: Any, message: str) -> NoReturn:
-        self._report(event, message)
+        self.report(event, message)
         raise _Stop

@@ -18,7 +18,7 @@ from idi.declaration.nearest import did_you_mean, listed
 from idi.declaration.nodes import Items, Node, Scalar, Table, find, keys, names_of
 from idi.declaration.reader import Reader
 from idi.declaration.shapes import BAD
-from idi.declaration.source import text_of
+from idi.declaration.source import MOST_BYTES, text_of
 from idi.declaration.spec_platform import ENVIRONMENT_RECORD, ROOT, TARGET
 from idi.declaration.types import (
     Certificates,
@@ -55,9 +55,18 @@ class Rejected:
         return "\n".join([*lines, f"{count} mistake{'s' if count != 1 else ''}, nothing was changed."])
 
 
-def load(text: bytes | str, *, file: str = "platform.yaml", environment: str = "dev") -> Loaded | Rejected:
-    """The declaration as one environment sees it, or all that is wrong with it. Never raises."""
-    source = text_of(text, file)
+def load(
+    text: bytes | str,
+    *,
+    file: str = "platform.yaml",
+    environment: str = "dev",
+    most_bytes: int = MOST_BYTES,
+) -> Loaded | Rejected:
+    """The declaration as one environment sees it, or all that is wrong with it. Never raises.
+
+    `most_bytes` is for what `canonical` wrote, which is longer than what a person writes.
+    """
+    source = text_of(text, file, most_bytes)
     if isinstance(source, Mistake):
         return Rejected((source,))
     reader = Reader(file, source)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Union
+from typing import Literal, TypeAlias
 
 Layer = Literal["file", "environment"]
 
@@ -63,7 +63,7 @@ class Table:
         return Table(tuple(e for e in self.entries if e.key.text not in keys), self.line, self.column)
 
 
-Node = Union[Scalar, Items, Table]
+Node: TypeAlias = Scalar | Items | Table
 
 
 def find(root: Node, *path: str | int) -> Node | None:

@@ -44,7 +44,7 @@ class Wrong(ValueError):
         self.piece = piece
 
 
-def pieces(text: str) -> Iterator[tuple[int, str, Reference | None | Wrong]]:
+def pieces(text: str) -> Iterator[tuple[int, str, Reference | Wrong | None]]:
     """The pieces of a text: offset, the piece as written, and its reference (None for plain text)."""
     at = 0
     while at < len(text):
@@ -161,7 +161,7 @@ class Setting(Phrase):
     def __init__(self) -> None:
         super().__init__("a value (text, a whole number, true or false)", "info")
 
-    def read_scalar(self, node: Scalar, reader: Reader, key: str) -> Any:
+    def read_scalar(self, node: Scalar, reader: Reader, key: str) -> Any:  # noqa: ARG002
         kind = kind_of(node)
         if kind in ("truth", "odd", "date"):
             what = {"truth": "true or false", "date": "a date"}.get(

@@ -12,7 +12,7 @@ from typing import Literal
 from idi.declaration.nodes import Scalar
 
 Kind = Literal["text", "null", "boolean", "truth", "integer", "number", "odd", "date"]
-"""`boolean` is true/false; `truth` yes, no, on, off and their like; `odd` numbers written in octal, base 60 and so on."""
+"""`boolean` is true/false; `truth` yes, no, on, off and their like; `odd` numbers in octal, base 60 and such."""
 
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 _TRUTH = frozenset(

@@ -64,7 +64,7 @@ class Text(Single):
         self.pattern = pattern
         self.example = example
         self.longest = longest
-        self._matches = re.compile(rf"(?:{pattern})\Z")
+        self._compiled: re.Pattern[str] | None = None  # on first use: most files need few of them
 
     def read_scalar(self, node: Scalar, reader: Reader, key: str) -> Any:
         why = why_not_text(node)
@@ -77,7 +77,9 @@ class Text(Single):
         return node.text
 
     def fits(self, text: str) -> bool:
-        return self._matches.match(text) is not None and (not self.longest or len(text) <= self.longest)
+        if self._compiled is None:
+            self._compiled = re.compile(rf"(?:{self.pattern})\Z")
+        return (not self.longest or len(text) <= self.longest) and self._compiled.match(text) is not None
 
     def wrong(self, text: str, key: str) -> str:
         near = text.strip().lower().replace("_", "-").replace(" ", "-")

@@ -8,7 +8,8 @@ from idi.declaration.mistakes import Mistake
 
 MOST_BYTES = 1024 * 1024
 
-_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
+_ASCII = re.compile("[^\t\n\r\x20-\x7e]")
+_PRINTABLE = "\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff"
 _WIDE = {
     b"\xff\xfe\x00\x00": "UTF-32",
     b"\x00\x00\xfe\xff": "UTF-32",
@@ -17,11 +18,12 @@ _WIDE = {
 }
 
 
-def text_of(given: bytes | str, file: str) -> str | Mistake:
+def text_of(given: bytes | str, file: str, most_bytes: int = MOST_BYTES) -> str | Mistake:
     """The text of a declaration (a UTF-8 byte order mark dropped), or why it cannot be one."""
-    if len(given) > MOST_BYTES:
+    if len(given) > most_bytes:
+        size = f"{len(given)} bytes; a declaration has at most {most_bytes}"
         return Mistake(
-            file, 1, 1, f"this file has {len(given)} bytes; a declaration has at most {MOST_BYTES} (1 MiB)."
+            file, 1, 1, f"this file has {size}; split the platform, or take out what does not belong here."
         )
     if isinstance(given, bytes):
         for mark, encoding in _WIDE.items():
@@ -46,7 +48,8 @@ def text_of(given: bytes | str, file: str) -> str | Mistake:
         text = given
     if text.startswith("\ufeff"):
         text = text[1:]
-    wrong = _UNPRINTABLE.search(text)
+    # most declarations are ASCII, and the wide pattern takes long to compile
+    wrong = (_ASCII if text.isascii() else re.compile(f"[^{_PRINTABLE}]")).search(text)
     if wrong:
         line, column = position(text, wrong.start())
         name = (

@@ -13,7 +13,7 @@ from idi.declaration.names import (
     SCOPE,
     URL,
 )
-from idi.declaration.nodes import Table
+from idi.declaration.nodes import Node, Table
 from idi.declaration.reader import Reader
 from idi.declaration.records import Field, Given, Named, Record
 from idi.declaration.shapes import Choice, Either, Many, Whole
@@ -38,6 +38,10 @@ _EVERY = Duration("1s", "1d", "1s")
 
 
 class _Issuer(Either):
+    def read(self, node: Node, reader: Reader, key: str) -> Any:
+        value = super().read(node, reader, key)
+        return EmbeddedIssuer() if value == "embedded" else value
+
     def write(self, value: EmbeddedIssuer | ExternalIssuer) -> Any:
         return "embedded" if isinstance(value, EmbeddedIssuer) else self.table.write(value)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from idi.declaration.frozen import Frozen
@@ -59,7 +60,7 @@ PORTS = Named(
     example={"http": "http", "admin": "http"},
 )
 
-_COMMAND = Text("a command line", r"(?s:.*\S.*)", "./check.sh", longest=4096)
+_COMMAND = Text("a command line", r"\s*\S[\s\S]*", "./check.sh", longest=4096)
 
 
 def _readiness(given: Given, _node: Table, _reader: Reader) -> Readiness:
@@ -212,9 +213,7 @@ def _release(given: Given, node: Table, reader: Reader) -> Release:
             f"steps are for strategy: canary, not {strategy}; remove one of the two.",
         )
         steps = ()
-    elif steps is not None and any(
-        later <= earlier for earlier, later in zip(steps, steps[1:], strict=False)
-    ):
+    elif steps is not None and any(later <= earlier for earlier, later in pairwise(steps)):
         reader.report(node.get("steps") or node, "steps must grow, such as [10%, 50%].")
     canary = strategy == "canary"
     if steps is None:
