@@ -140,6 +140,8 @@ listener "unix" {{
   socket_mode  = "0600"
   socket_user  = "{os.getuid()}"
   socket_group = "{os.getgid()}"
+  # Off by default; it asks for the recovery key, and for being the socket's owner.
+  disable_unauthed_generate_root_endpoints = false
 }}
 
 # Raft wants a TCP listener; this one closes every connection.
