@@ -1,0 +1,106 @@
+"""The environment that a module's process gets, and its command line: pure.
+
+Little of control's own environment is handed on, by an allow list: a module must not come to depend on
+what happened to be exported in the terminal of `idi up`, and credentials lying there must not leak. The
+folder of IDI's own interpreter comes first on PATH, because a bare machine has no `python`.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from idi.parts.errors import Bug
+from idi.world.types import InstanceId, RevisionSpec
+
+HANDED_ON = frozenset(
+    {
+        "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "JAVA_HOME",
+        "GOPATH", "GOCACHE", "GOROOT", "GOMODCACHE", "NVM_DIR", "NODE_PATH",
+    }
+)  # fmt: skip
+HANDED_ON_PREFIXES = ("LC_", "XDG_")
+
+_REFERENCE = re.compile(r"\$(\$)\{|\$\{([^{}]*)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What references are filled from. `data_dir` is None where the module declares no storage."""
+
+    instance: InstanceId
+    ports: Mapping[str, int]
+    outbound: Mapping[str, int]
+    data_dir: Path | None
+
+
+def base(own: Mapping[str, str], interpreter: Path) -> dict[str, str]:
+    """What every process gets: the allowed part of `own`, with the interpreter's folder first on PATH."""
+    path = own.get("PATH") or "/usr/local/bin:/usr/bin:/bin"
+    passed = {
+        name: value for name, value in own.items() if name in HANDED_ON or name.startswith(HANDED_ON_PREFIXES)
+    }
+    return {**passed, "PATH": f"{interpreter.parent}:{path}"}
+
+
+def environment(spec: RevisionSpec, place: Place, inherited: Mapping[str, str]) -> dict[str, str]:
+    """The whole environment of a module's process."""
+    given = {"IDI_INSTANCE": str(place.instance)}
+    if spec.ports:
+        given["PORT"] = str(place.ports[spec.ports[0].name])
+    if place.data_dir is not None:
+        given["IDI_DATA_DIR"] = str(place.data_dir)
+    declared = {name: fill(value, spec, place) for name, value in spec.environment.items()}
+    return {**inherited, **declared, **given}
+
+
+def command_line(line: str, spec: RevisionSpec, place: Place) -> str:
+    """A command line for the shell with its references filled, each quoted where it has to be."""
+    return fill(line, spec, place, quote=shlex.quote)
+
+
+def fill(text: str, spec: RevisionSpec, place: Place, *, quote: Callable[[str], str] = str) -> str:
+    """Text with its references filled; `$${` gives a literal `${`."""
+
+    def value(match: re.Match[str]) -> str:
+        if match[1]:
+            return "${"
+        return quote(_value(match[2], spec, place))
+
+    return _REFERENCE.sub(value, text)
+
+
+def _value(reference: str, spec: RevisionSpec, place: Place) -> str:
+    try:
+        match reference.split("."):
+            case ["instance"]:
+                return str(place.instance)
+            case ["data_dir"] if place.data_dir is not None:
+                return str(place.data_dir)
+            case ["port"]:
+                return str(place.ports[spec.ports[0].name])
+            case ["port", name]:
+                return str(place.ports[name])
+            case ["peer", peer, field]:
+                return _peer(peer, field, spec, place)
+            case ["peer", peer, port, field]:
+                return _peer(f"{peer}.{port}", field, spec, place)
+    except (KeyError, IndexError, StopIteration):
+        pass
+    raise Bug(f"{spec.module} has a reference that nobody can fill: ${{{reference}}}.")
+
+
+def _peer(name: str, field: str, spec: RevisionSpec, place: Place) -> str:
+    port = place.outbound[name]
+    match field:
+        case "port":
+            return str(port)
+        case "address":
+            return f"127.0.0.1:{port}"
+        case "url":
+            tcp = next(peer for peer in spec.peers if peer.name == name).protocol == "tcp"
+            return f"{'tcp' if tcp else 'http'}://127.0.0.1:{port}"
+    raise KeyError(field)

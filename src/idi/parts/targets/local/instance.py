@@ -1,0 +1,349 @@
+"""The life of one instance: a module's process and its sidecar in one seat, told as events.
+
+It is ready when the module answers as declared and the data plane says that the sidecar has all its
+listeners. Facts are told first and written down after: the record on disk is for the next control and
+never in the way of the path from a death to the proxies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from functools import partial
+
+from idi.parts.errors import PartError
+from idi.parts.targets.local.process import Process, ProcessSpec
+from idi.parts.targets.local.readiness import Verdict, make_probe, watch
+from idi.parts.targets.local.seating import asked, claim_ports, module_process, sidecar_process
+from idi.parts.targets.local.seats import Occupant, Seat, encode
+from idi.parts.targets.local.site import Site
+from idi.parts.targets.local.supervisor import Supervisor
+from idi.world.events import (
+    InstanceDied,
+    InstanceFailed,
+    InstanceGone,
+    InstanceReady,
+    InstanceSeen,
+    InstanceStopping,
+    InstanceUnready,
+)
+from idi.world.types import Instance, InstanceState
+
+SAVE_AFTER_S = 0.05
+TELL_EVERY_S = 1.0
+"""While it starts, a changed reason is told this often at most."""
+
+_log = logging.getLogger(__name__)
+
+
+class LocalInstance:
+    def __init__(self, site: Site, seat: Seat) -> None:
+        self.seat = seat
+        self.state: InstanceState = "starting"
+        self.gone = asyncio.Event()
+        self.failing = ""
+        self._site = site
+        self._since = time.time()
+        self._reason = ""
+        self._module_ready = False
+        self._sidecar_ready = False
+        self._bare = False
+        self._looping: set[str] = set()
+        self._give_up_at = 0.0
+        self._told_at = 0.0
+        self._probing: asyncio.Task[None] | None = None
+        self._saving: asyncio.TimerHandle | None = None
+        self._module = Supervisor(_Module(self), site.workshop)
+        self._sidecar = Supervisor(_Sidecar(self), site.workshop)
+
+    # --- what the target asks of it
+
+    def begin(self) -> None:
+        """Start both processes."""
+        self._module.begin(self._site.tasks)
+        self._sidecar.begin(self._site.tasks)
+
+    async def launched(self) -> None:
+        """Wait until both have been started; raises `PartError` if one cannot be."""
+        await self._module.launched()
+        await self._sidecar.launched()
+
+    def resume(self, module: Process | None, sidecar: Process | None) -> None:
+        """Go on from a record: processes that still live, None for one that does not."""
+        seat = self.seat
+        if seat.ready and module is not None and (sidecar is not None or not seat.sidecar.pid):
+            self.state, self._module_ready, self._sidecar_ready = "ready", True, True
+        elif seat.ready:
+            self.state = "unready"
+        self._module.begin(
+            self._site.tasks, adopted=module, died=_meanwhile(seat.module, module), grace_s=seat.spec.grace_s
+        )
+        self._sidecar.begin(self._site.tasks, adopted=sidecar, died=_meanwhile(seat.sidecar, sidecar))
+        self._seen()
+        if module is not None:
+            self._probe(module)
+        if seat.stopping:
+            self.begin_retiring()
+
+    def begin_retiring(self) -> None:
+        """Its end is decided: it goes on by itself, whoever asked for it."""
+        if self.state != "stopping" and not self.gone.is_set():
+            self._become("stopping")
+            self.seat.stopping = True
+            self._site.emit(InstanceStopping(self.seat.spec.module, self.seat.instance, self._since))
+            self._save_soon()
+            self._module.hold()
+            self._sidecar.hold()
+            self._stop_probing()
+            self._site.tasks.create_task(self._retire())
+
+    async def discard(self) -> None:
+        """End it at once: it could not be started, so nothing was ever sent to it."""
+        self._become("stopping")
+        self._stop_probing()
+        await self._end()
+
+    def set_sidecar_ready(self, ready: bool) -> None:
+        if self._bare:
+            return
+        self._sidecar_ready = ready and self._sidecar.process is not None
+        self._settle("its sidecar has lost its listeners" if not ready else self._reason)
+
+    def leave(self) -> None:
+        """Stop watching."""
+        if self._saving is not None:
+            self._saving.cancel()
+            self._save()
+
+    def view(self) -> Instance:
+        """The instance as the world knows it."""
+        seat = self.seat
+        return Instance(
+            id=seat.instance,
+            module=seat.spec.module,
+            revision=seat.spec.revision,
+            state=self.state,
+            address="127.0.0.1",
+            ports=dict(seat.ports),
+            mesh=dict(seat.mesh),
+            outbound=dict(seat.outbound),
+            since=self._since,
+            pid=self._module.pid,
+            sidecar_pid=self._sidecar.pid,
+            restarts=seat.restarts,
+            reason=self._reason,
+        )
+
+    # --- what its processes tell
+
+    async def prepare_module(self) -> ProcessSpec:
+        await claim_ports(self._site, self.seat, "module")
+        return module_process(self._site, self.seat)
+
+    async def prepare_sidecar(self) -> ProcessSpec | None:
+        changed = await claim_ports(self._site, self.seat, "sidecar")
+        if "outbound" in changed and self._module.process is not None:
+            self._site.tasks.create_task(
+                self._module.restart("was restarted: the ports of its sidecar changed")
+            )
+        sidecar = self._site.make_sidecar(self.view())
+        if sidecar is None:
+            self._bare = self._sidecar_ready = True
+            self._settle("")
+            return None
+        return sidecar_process(self._site, self.seat, sidecar)
+
+    def started(self, occupant: Occupant, process: Process) -> Occupant:
+        self.seat.restarts += occupant.pid != 0
+        if self.state != "stopping":
+            self._become("failed" if self.failing else "starting")
+        return Occupant(process.pid, process.started)
+
+    def module_started(self, process: Process) -> None:
+        self.seat.module = self.started(self.seat.module, process)
+        self._seen()
+        self._probe(process)
+        self._save_or_warn()
+
+    def sidecar_started(self, process: Process) -> None:
+        self.seat.sidecar = self.started(self.seat.sidecar, process)
+        self._seen()
+        self._save_or_warn()
+
+    def died(self, reason: str) -> None:
+        if self.state == "stopping":
+            return
+        self._become("unready", reason)
+        self._site.emit(InstanceDied(self.seat.spec.module, self.seat.instance, self._since, reason))
+        self._save_soon()
+
+    def module_died(self, reason: str) -> None:
+        self._module_ready = False
+        self.died(reason)
+        self._stop_probing()
+
+    def sidecar_died(self, reason: str) -> None:
+        self._sidecar_ready = False
+        self.died(f"its sidecar {reason}")
+
+    def looping(self, role: str, reason: str) -> None:
+        if self.state != "stopping":
+            self._looping.add(role)
+            self._fail(reason)
+
+    def steady(self, role: str) -> None:
+        self._looping.discard(role)
+        if self.state == "ready" and not self._looping:
+            self._recover()
+
+    def save(self) -> None:
+        self._site.records.write(self.seat.instance, encode(self.seat))
+
+    # --- within
+
+    def _probe(self, process: Process) -> None:
+        self._stop_probing()
+        readiness = self.seat.spec.readiness
+        what, probe = make_probe(readiness, asked(self._site, self.seat))
+        self._give_up_at = 0.0
+        self._probing = self._site.tasks.create_task(
+            watch(readiness, what, probe, self._judged, up_s=process.up_s, ready=self._module_ready)
+        )
+
+    def _stop_probing(self) -> None:
+        if self._probing is not None:
+            self._probing.cancel()
+            self._probing = None
+
+    def _judged(self, verdict: Verdict) -> None:
+        self._module_ready = verdict.ready
+        if verdict.missed and self.state != "stopping":
+            now = asyncio.get_running_loop().time()
+            late = f"not ready within {self.seat.spec.readiness.deadline_s:g}s: {verdict.reason}"
+            if not self._give_up_at:
+                self._give_up_at = now + self._site.workshop.policy.longest_s
+                self._fail(late)
+            elif now >= self._give_up_at:
+                self._give_up_at = now + self._site.workshop.policy.longest_s
+                self._site.tasks.create_task(self._module.restart(f"was restarted: {late}"))
+        self._settle(verdict.reason)
+
+    def _settle(self, reason: str) -> None:
+        """Tell whether it is ready, if that changed."""
+        if self.state == "stopping":
+            return
+        spec, instance = self.seat.spec, self.seat.instance
+        if self._module_ready and self._sidecar_ready:
+            if self.state != "ready":
+                self._become("ready")
+                self._site.emit(InstanceReady(spec.module, instance, self._since))
+                if not self._looping:
+                    self._recover()
+                self._save_soon()
+        elif self.state == "ready":
+            self._become("unready", reason)
+            self._site.emit(InstanceUnready(spec.module, instance, self._since, reason))
+            self._save_soon()
+        elif self._module.process is not None:
+            if self._module_ready:
+                reason = "waiting for its sidecar"
+            now = asyncio.get_running_loop().time()
+            if self.state != "failed" and reason != self._reason and now - self._told_at >= TELL_EVERY_S:
+                self._reason = reason
+                self._seen()
+
+    def _fail(self, reason: str) -> None:
+        self._become("failed", reason)
+        self.failing = reason
+        self._site.emit(InstanceFailed(self.seat.spec.module, self.seat.instance, self._since, reason))
+        self._site.judge(self.seat.spec)
+
+    def _recover(self) -> None:
+        if self.failing:
+            self.failing = ""
+            self._site.judge(self.seat.spec)
+
+    def _become(self, state: InstanceState, reason: str = "") -> None:
+        self.state, self._reason, self._since = state, reason, time.time()
+        self.seat.ready = state == "ready"
+
+    def _seen(self) -> None:
+        self._told_at = asyncio.get_running_loop().time()
+        self._site.emit(InstanceSeen(self.view()))
+
+    async def _retire(self) -> None:
+        try:
+            async with asyncio.timeout(self._site.retire_deadline_s):
+                await self._site.retire(self.view())
+        except (TimeoutError, PartError) as error:
+            _log.warning(
+                "%s is stopped although it was not drained: %s", self.seat.instance, error or "too slow"
+            )
+        await self._end()
+
+    async def _end(self) -> None:
+        for supervisor in (self._module, self._sidecar):
+            try:
+                await supervisor.stop()
+            except PartError as error:
+                _log.warning("%s: %s", self.seat.instance, error)
+        if self._saving is not None:
+            self._saving.cancel()
+            self._saving = None
+        self._site.records.remove(self.seat.instance)
+        self.gone.set()
+        self._site.vacate(self.seat.instance)
+        self._site.emit(InstanceGone(self.seat.spec.module, self.seat.instance, time.time()))
+
+    def _save_soon(self) -> None:
+        if self._saving is None:
+            self._saving = asyncio.get_running_loop().call_later(SAVE_AFTER_S, self._save)
+
+    def _save(self) -> None:
+        self._saving = None
+        self._save_or_warn()
+
+    def _save_or_warn(self) -> None:
+        try:
+            self.save()
+        except PartError as error:
+            _log.warning("%s", error)
+
+
+class _Module:
+    """The module's side of an instance, as its supervisor sees it."""
+
+    def __init__(self, instance: LocalInstance) -> None:
+        self._instance = instance
+        self.prepare = instance.prepare_module
+        self.started = instance.module_started
+        self.died = instance.module_died
+        self.looping = partial(instance.looping, "module")
+        self.steady = partial(instance.steady, "module")
+
+    def spawning(self) -> None:
+        self._instance.seat.module.pending = True
+        self._instance.save()
+
+
+class _Sidecar:
+    """The sidecar's side."""
+
+    def __init__(self, instance: LocalInstance) -> None:
+        self._instance = instance
+        self.prepare = instance.prepare_sidecar
+        self.started = instance.sidecar_started
+        self.died = instance.sidecar_died
+        self.looping = partial(instance.looping, "sidecar")
+        self.steady = partial(instance.steady, "sidecar")
+
+    def spawning(self) -> None:
+        self._instance.seat.sidecar.pending = True
+        self._instance.save()
+
+
+def _meanwhile(occupant: Occupant, process: Process | None) -> str:
+    if process is None and (occupant.pid or occupant.pending):
+        return "ended while control was not running"
+    return ""

@@ -1,0 +1,183 @@
+"""Says whether an instance can take requests, by asking it: HTTP, TCP or a command.
+
+While it starts it is asked soon and then at growing pauses, each about a fifth of the time that has
+passed, so that a module which is up in 150 ms is ready a few milliseconds later and one that takes a
+minute is not asked a thousand times. From the first success on it is asked every `every_s`. The judgement
+is pure (`Judge`); reasons are sentences for people.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from idi.declaration.types import Readiness
+from idi.parts.clients.machine import Machine
+from idi.parts.errors import PartError
+from idi.parts.targets.local.http_probe import HttpProbe
+from idi.parts.targets.local.process import ProcessSpec, shell, spawn
+
+FIRST_S = 0.02
+GROWTH = 1.2
+
+
+class Judge:
+    """Counts answers: `after` successes in a row make it ready, `failures` in a row unready."""
+
+    def __init__(self, after: int, failures: int, *, ready: bool = False) -> None:
+        self.ready = ready
+        self._after = after
+        self._failures = failures
+        self._against = 0
+
+    def hear(self, *, good: bool) -> None:
+        """One more answer; only answers against the present judgement count, and only in a row."""
+        self._against = self._against + 1 if good != self.ready else 0
+        if self._against >= (self._failures if self.ready else self._after):
+            self.ready, self._against = good, 0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`missed` says that the deadline passed; it may still become ready later."""
+
+    ready: bool
+    reason: str
+    missed: bool = False
+
+
+class Probe(Protocol):
+    async def ask(self) -> str:
+        """Empty when it answers as it should, otherwise why not."""
+
+    def close(self) -> None: ...
+
+
+class TcpProbe:
+    """Whether something listens."""
+
+    def __init__(self, port: int, timeout_s: float) -> None:
+        self._port = port
+        self._timeout_s = timeout_s
+
+    async def ask(self) -> str:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                transport, _ = await loop.create_connection(asyncio.Protocol, "127.0.0.1", self._port)
+        except TimeoutError:
+            return f"no answer within {self._timeout_s:g}s"
+        except ConnectionRefusedError:
+            return "connection refused"
+        except OSError as error:
+            return (error.strerror or str(error)).lower()
+        transport.abort()
+        return ""
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+
+class CommandProbe:
+    """Whether a command succeeds in the module's environment; killed when it takes too long."""
+
+    def __init__(self, machine: Machine, spec: ProcessSpec, mark: str, timeout_s: float) -> None:
+        self._machine = machine
+        self._spec = spec
+        self._mark = mark
+        self._timeout_s = timeout_s
+
+    async def ask(self) -> str:
+        try:
+            process = spawn(self._machine, self._spec, self._mark)
+        except PartError as error:
+            return error.message
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await process.wait()
+        except TimeoutError:
+            return f"not done within {self._timeout_s:g}s"
+        finally:
+            # Also on cancellation, and what a finished command left behind.
+            with suppress(PartError):
+                await process.clear(0.0)
+            process.forget()
+        return "" if process.code == 0 else f"it {process.ended()}"
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Where to ask: the instance's ports, and what a command needs."""
+
+    ports: Mapping[str, int]
+    machine: Machine
+    env: Mapping[str, str]
+    cwd: Path
+    name: str
+    mark: str
+
+
+def make_probe(readiness: Readiness, asked: Asked) -> tuple[str, Probe]:
+    """What is asked, for people, and who asks."""
+    timeout_s = readiness.timeout_s
+    if readiness.command:
+        spec = ProcessSpec(
+            asked.name, "probe", shell(readiness.command), asked.env, asked.cwd, Path("/dev/null"), timeout_s
+        )
+        return f"'{readiness.command}'", CommandProbe(asked.machine, spec, asked.mark, timeout_s)
+    port = asked.ports[readiness.port]
+    if readiness.tcp:
+        return f"port {port}", TcpProbe(port, timeout_s)
+    return readiness.http, HttpProbe(port, readiness.http, timeout_s)
+
+
+async def watch(
+    readiness: Readiness,
+    what: str,
+    probe: Probe,
+    tell: Callable[[Verdict], None],
+    *,
+    up_s: Callable[[], float],
+    ready: bool = False,
+) -> None:
+    """Ask until cancelled, telling each judgement. `ready` is what was known before (adoption)."""
+    judge = Judge(readiness.after, readiness.failures, ready=ready)
+    been_ready = ready
+    missed = False
+    tries = 0
+    pause = 0.0 if ready else FIRST_S
+    try:
+        while True:
+            if not (been_ready or missed):
+                pause = min(pause, max(0.01, readiness.deadline_s - up_s()))
+            await asyncio.sleep(pause)
+            reason = await probe.ask()
+            tries += 1
+            judge.hear(good=not reason)
+            reason = reason or "good, but not often enough yet"
+            been_ready = been_ready or judge.ready
+            if been_ready:
+                pause = readiness.every_s
+                told = reason if reason.startswith(what) else f"{what}: {reason}"
+            else:
+                pause = min(max(FIRST_S, (GROWTH - 1) * up_s()), readiness.every_s)
+                told = f"waiting for {what} ({ordinal(tries)} try: {reason})"
+                missed = missed or up_s() >= readiness.deadline_s
+            tell(Verdict(judge.ready, "" if judge.ready else told, missed and not judge.ready))
+    finally:
+        probe.close()
+
+
+def ordinal(number: int) -> str:
+    """`3rd` for 3."""
+    if 10 <= number % 100 <= 20:
+        return f"{number}th"
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"

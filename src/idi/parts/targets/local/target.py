@@ -1,0 +1,262 @@
+"""The local target: keeps instances of revisions running as processes on this machine.
+
+Everything long runs in tasks that the target owns. A call such as `ensure` decides at once (which seats
+to make, which instances to retire), sets that going and then only waits: if the caller is cancelled, what
+was begun goes on, and a repeated call waits for the same. Leaving the target stops watching and ends
+nothing; records on disk and markers in the processes let the next one take over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from idi.declaration.types import ModuleName
+from idi.parts.clients.machine import Machine, this_machine
+from idi.parts.errors import Bug, PartError
+from idi.parts.targets.interface import Emit, Retire
+from idi.parts.targets.local import adoption, strays
+from idi.parts.targets.local.backoff import Policy
+from idi.parts.targets.local.environment import base
+from idi.parts.targets.local.instance import LocalInstance
+from idi.parts.targets.local.output import Logs
+from idi.parts.targets.local.part import BeforeStart, Part, find
+from idi.parts.targets.local.ports import Free, free_slots, port_is_free
+from idi.parts.targets.local.process import DEFAULT_GRACE_S, ProcessSpec
+from idi.parts.targets.local.seating import make_folder, new_seat
+from idi.parts.targets.local.seats import Records, Seat
+from idi.parts.targets.local.site import MakeSidecar, Site
+from idi.parts.targets.local.supervisor import Workshop
+from idi.world.events import RevisionDegraded, RevisionEnsured, RevisionRemoved
+from idi.world.types import InstanceId, RevisionId, RevisionSpec
+
+RETIRE_DEADLINE_S = 120.0
+STRAYS_S = 2.0
+"""Grace period of processes that nobody accounts for."""
+
+Key = tuple[ModuleName, RevisionId]
+
+
+class _Leave(Exception):
+    """Ends the target's own task group."""
+
+
+class LocalTarget:
+    """`directory` is the folder of the declaration: working directories are relative to it."""
+
+    def __init__(
+        self,
+        *,
+        platform_hash: str,
+        state_dir: Path,
+        runtime_dir: Path,
+        directory: Path,
+        make_sidecar: MakeSidecar,
+        retire: Retire,
+        emit: Emit,
+        policy: Policy | None = None,
+        retire_deadline_s: float = RETIRE_DEADLINE_S,
+        machine: Machine | None = None,
+        own_environment: Mapping[str, str] | None = None,
+        free: Free = port_is_free,
+        logs: Logs | None = None,
+    ) -> None:
+        machine = machine or this_machine()
+        for folder in (state_dir, runtime_dir):
+            make_folder(folder)
+        self.logs = logs or Logs(state_dir / "logs")
+        self._emit = emit
+        self._tasks = asyncio.TaskGroup()
+        self._instances: dict[InstanceId, LocalInstance] = {}
+        self._revisions: dict[Key, tuple[RevisionSpec, int]] = {}
+        self._degraded: set[Key] = set()
+        self._locks: dict[Key, asyncio.Lock] = {}
+        self._parts: dict[str, Part] = {}
+        self._part_records = Records(state_dir / "parts", machine.boot())
+        self._site = Site(
+            workshop=Workshop(machine, platform_hash, policy or Policy()),
+            tasks=self._tasks,
+            emit=emit,
+            retire=retire,
+            make_sidecar=make_sidecar,
+            records=Records(state_dir / "seats", machine.boot()),
+            logs=self.logs,
+            directory=directory,
+            data_dir=state_dir / "data",
+            runtime_dir=runtime_dir,
+            inherited=base(os.environ if own_environment is None else own_environment, Path(sys.executable)),
+            free=free,
+            taken=self._taken,
+            retire_deadline_s=retire_deadline_s,
+            judge=self._judge,
+            vacate=self._vacate,
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._tasks.__aenter__()
+        self._tasks.create_task(self.logs.keep_bounded())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for instance in self._instances.values():
+            instance.leave()
+        if kind is None:
+            self._tasks.create_task(_leave())
+        try:
+            await self._tasks.__aexit__(kind, error, trace)
+        except* _Leave:
+            pass
+
+    # --- what every target can do
+
+    async def adopt(self) -> None:
+        """Take over from the records and the processes that an earlier control left."""
+        found = adoption.look(self._site, self._part_records)
+        revisions: dict[Key, tuple[RevisionSpec, int]] = {}
+        for seat, _, _ in found.seats:
+            key = (seat.spec.module, seat.spec.revision)
+            revisions[key] = (seat.spec, revisions.get(key, (seat.spec, 0))[1] + (not seat.stopping))
+        self._revisions.update(revisions)
+        for spec, count in revisions.values():
+            self._emit(RevisionEnsured(spec, count))
+        for seat, module, sidecar in found.seats:
+            instance = self._instances[seat.instance] = LocalInstance(self._site, seat)
+            instance.resume(module, sidecar)
+        if found.strays:
+            self._tasks.create_task(strays.end(self._site.machine, found.strays, STRAYS_S))
+
+    async def ensure(self, spec: RevisionSpec, count: int) -> None:
+        key = (spec.module, spec.revision)
+        async with self._locks.setdefault(key, asyncio.Lock()):
+            if self._revisions.get(key) != (spec, count):
+                self._revisions[key] = (spec, count)
+                self._emit(RevisionEnsured(spec, count))
+            kept = [one for one in self._of(key) if one.state != "stopping"]
+            for surplus in sorted(kept, key=_first_to_go)[: max(0, len(kept) - count)]:
+                surplus.begin_retiring()
+            for _ in range(count - len(kept)):
+                self._add(spec)
+            await self._settled(self._of(key))
+
+    async def remove(self, module: ModuleName, revision: RevisionId) -> None:
+        key = (module, revision)
+        known = self._revisions.get(key)
+        if known is None:
+            return
+        await self.ensure(known[0], 0)
+        if self._revisions.get(key, (None, 0))[1] == 0 and self._revisions.pop(key, None) is not None:
+            self._degraded.discard(key)
+            self._locks.pop(key, None)
+            self._emit(RevisionRemoved(module, revision))
+
+    def sidecar_ready(self, instance: InstanceId, ready: bool) -> None:
+        if (known := self._instances.get(instance)) is not None:
+            known.set_sidecar_ready(ready)
+
+    def last_lines(self, instance: InstanceId, count: int = 10) -> list[str]:
+        return self.logs.last_lines(instance, count)
+
+    # --- IDI's own processes
+
+    async def run_part(self, spec: ProcessSpec, before_start: BeforeStart | None = None) -> Part:
+        """Keep one of IDI's own processes running; adopts it where it runs already.
+
+        `before_start` is awaited before each start (to write its files). Raises `PartError` when the
+        first start fails.
+        """
+        if spec.name in self._parts:
+            raise Bug(f"{spec.name} is kept already")
+        part = Part(spec, self._site.workshop, self._part_records, self._emit, before_start)
+        self._parts[spec.name] = part
+        part.begin(self._tasks, self._part_records.read().get(spec.name))
+        try:
+            await part.launched()
+        except PartError:
+            await self.stop_part(spec.name)
+            raise
+        return part
+
+    async def stop_part(self, name: str) -> None:
+        """End one of IDI's own processes, also one that only a record of an earlier control names."""
+        part = self._parts.pop(name, None)
+        if part is not None:
+            await part.stop()
+        elif (record := self._part_records.read().get(name)) is not None:
+            process = find(self._site.workshop, name, record)
+            if process is not None:
+                try:
+                    await process.stop(DEFAULT_GRACE_S)
+                finally:
+                    process.forget()
+            self._part_records.remove(name)
+
+    def recorded_parts(self) -> list[str]:
+        """Names of IDI's own processes that records name, kept by this target or not."""
+        return list(self._part_records.read())
+
+    # --- within
+
+    def _of(self, key: Key) -> list[LocalInstance]:
+        return [
+            one for one in self._instances.values() if (one.seat.spec.module, one.seat.spec.revision) == key
+        ]
+
+    def _add(self, spec: RevisionSpec) -> None:
+        taken = {one.seat.slot for one in self._instances.values() if one.seat.spec.module == spec.module}
+        seat = new_seat(self._site, spec, free_slots(1, taken)[0], time.time())
+        self._begin(seat)
+
+    def _begin(self, seat: Seat) -> None:
+        instance = self._instances[seat.instance] = LocalInstance(self._site, seat)
+        instance.begin()
+
+    async def _settled(self, instances: Iterable[LocalInstance]) -> None:
+        """Wait until those that go are gone and the others were started."""
+        failure: PartError | None = None
+        for one in instances:
+            if one.state == "stopping":
+                await one.gone.wait()
+                continue
+            try:
+                await one.launched()
+            except PartError as error:
+                failure = error
+                await one.discard()
+        if failure is not None:
+            raise failure
+
+    def _taken(self) -> set[int]:
+        return {port for one in self._instances.values() for port in one.seat.every_port()}
+
+    def _vacate(self, instance: InstanceId) -> None:
+        spec = self._instances.pop(instance).seat.spec
+        self._judge(spec)
+
+    def _judge(self, spec: RevisionSpec) -> None:
+        """Tell when a revision begins or ceases to fail."""
+        key = (spec.module, spec.revision)
+        failing = [one.failing for one in self._of(key) if one.failing]
+        if bool(failing) == (key in self._degraded):
+            return
+        if failing:
+            self._degraded.add(key)
+        else:
+            self._degraded.discard(key)
+        self._emit(RevisionDegraded(*key, failing[0] if failing else ""))
+
+
+async def _leave() -> None:
+    raise _Leave
+
+
+def _first_to_go(instance: LocalInstance) -> tuple[bool, float, int]:
+    """Unready ones first, then the newest."""
+    return (instance.state == "ready", -instance.seat.created, -instance.seat.slot)
