@@ -1,0 +1,89 @@
+"""Which commands there are, and in which file each one is: a file is imported only when its command runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from idi.cli.failure import usage
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+    from idi.cli.invocation import Invocation
+
+GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
+    (
+        "Daily",
+        (
+            ("init", "init", "write a first platform.yaml"),
+            ("up", "up", "start everything, or bring what runs to what is declared"),
+            ("down", "down", "stop everything"),
+            ("status", "status", "what runs, and how it does"),
+            ("logs", "logs", "what the modules write, merged"),
+            ("call", "call", "ask a module through the gateway"),
+        ),
+    ),
+    (
+        "Change",
+        (
+            ("plan", "plan", "what `up` would change, and why"),
+            ("scale", "change", "another number of instances of a module"),
+            ("restart", "change", "new instances for old, one after the other"),
+        ),
+    ),
+    (
+        "Connect",
+        (("token", "token", "a token for the gateway, or a client's new secret"),),
+    ),
+    (
+        "Assure",
+        (
+            ("validate", "validate", "check the declaration"),
+            ("test", "smoke", "check what runs from outside"),
+            ("audit", "audit", "who changed what, and the proof of it"),
+            ("doctor", "doctor", "check this machine, with the remedy for what is wrong"),
+        ),
+    ),
+    (
+        "Deliver",
+        (
+            ("schema", "validate", "the JSON Schema of platform.yaml"),
+            ("completion", "completion", "completion for bash, zsh and fish"),
+        ),
+    ),
+)
+
+MODULES = {name: module for _, rows in GROUPS for name, module, _ in rows}
+SUMMARIES = {name: summary for _, rows in GROUPS for name, _, summary in rows}
+
+
+class Command:
+    """One command: what it takes (`arguments` adds to its parser), what it does, how it is used."""
+
+    def __init__(
+        self,
+        run: Callable[[Invocation], int],
+        arguments: Callable[[ArgumentParser], None] | None = None,
+        *,
+        examples: tuple[str, ...],
+        about: str = "",
+    ) -> None:
+        self.run = run
+        self.arguments = arguments
+        self.examples = examples
+        self.about = about
+
+
+def command(name: str) -> Command:
+    """The command of this name; importing its file is all that it costs."""
+    if name not in MODULES:
+        from idi.declaration.nearest import did_you_mean
+
+        raise usage(
+            f"There is no command '{name}'.{did_you_mean(name, MODULES)}", "idi --help lists the commands."
+        )
+    from importlib import import_module
+
+    found: dict[str, Command] = import_module(f"idi.cli.{MODULES[name]}").COMMANDS
+    return found[name]

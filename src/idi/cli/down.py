@@ -1,0 +1,119 @@
+"""`idi down`: stop everything and wait until nothing is left, control included."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from contextlib import nullcontext
+
+from idi.api.client import Client, NotRunning
+from idi.cli.commands import Command
+from idi.cli.failure import DONE, FAILED, INTERRUPTED, Failure
+from idi.cli.invocation import Invocation
+from idi.cli.live import Live
+from idi.cli.progress import Follower
+from idi.cli.pump import follow
+from idi.cli.signals import Signals
+from idi.cli.words import took
+
+CONTROL_ENDS_S = 20.0
+
+
+def run(invocation: Invocation) -> int:
+    screen = invocation.screen
+    with Signals() as signals:
+        client = invocation.client()
+        try:
+            pid = client.status()["control"]["pid"]
+        except NotRunning:
+            if not left_over(invocation):
+                if invocation.json:
+                    screen.document({"type": "done", "ok": True})
+                screen.out(f"{invocation.where} is not running: nothing to stop.")
+                return DONE
+            from idi.cli.launch import launch
+
+            screen.err("Control is not running, but what it started is: starting it to stop that.")
+            pid = launch(invocation, signals).status["control"]["pid"]
+        with Live(screen) if screen.terminal and not screen.as_json else nullcontext() as live:
+            return take_down(invocation, client, signals, Follower(screen, live), pid)
+
+
+def take_down(invocation: Invocation, client: Client, signals: Signals, follower: Follower, pid: int) -> int:
+    """Ask for it, show it, and wait for control's own end."""
+    screen = invocation.screen
+    end = End(pid)
+    try:
+        with client.change({"action": "down"}) as stream:
+            try:
+                finished = follow(stream, follower, signals)
+            except NotRunning:
+                finished = True  # it ended before its last line was out
+        if not finished:
+            follower.say([("The stopping goes on by itself; ", ""), ("idi status shows it.", "")])
+            return INTERRUPTED
+        failure = follower.failure("Stopping")
+        if failure:
+            raise failure
+        if not end.wait(CONTROL_ENDS_S):
+            raise Failure(
+                f"Everything is stopped, but control (pid {pid}) has not ended after {CONTROL_ENDS_S:.0f} s.",
+                way_out=f"End it: kill {pid}",
+                code=FAILED,
+            )
+    finally:
+        end.close()
+    if follower.live:
+        follower.live.clear()
+    if not screen.as_json:
+        follower.say([("Stopped", "green"), (f" in {took(follower.seconds)}; nothing is left running.", "")])
+    return DONE
+
+
+def left_over(invocation: Invocation) -> bool:
+    """Whether a control that is gone left processes: its record of them is in the state folder."""
+    from idi.api.left_over import left_over as found
+
+    return bool(found(invocation.file, invocation.env))
+
+
+class End:
+    """Waits for the end of a process that is not our child; made while it surely lives."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._handle = -1
+        try:
+            self._handle = os.pidfd_open(pid)
+        except (AttributeError, OSError):
+            pass  # no pidfd on this system: ask again and again instead
+
+    def wait(self, timeout: float) -> bool:
+        if self._handle >= 0:
+            return bool(select.select([self._handle], [], [], timeout)[0])
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            try:
+                os.kill(self._pid, 0)
+            except ProcessLookupError:
+                return True
+            except PermissionError:
+                return True  # the number belongs to somebody else by now
+            time.sleep(0.02)
+        return False
+
+    def close(self) -> None:
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+
+
+COMMANDS = {
+    "down": Command(
+        run,
+        examples=("idi down",),
+        about="Stop everything: the gateway first, then the modules (each within its grace period), then\n"
+        "control itself. Where nothing runs it says so; that is no failure.",
+    )
+}

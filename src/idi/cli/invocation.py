@@ -1,0 +1,69 @@
+"""What one call of the command was given, and the ways to the platform that it names."""
+
+from __future__ import annotations
+
+import os
+
+from idi.api.client import Client
+from idi.api.place import socket_path
+from idi.cli.failure import usage
+from idi.cli.screen import Screen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+MOST_FILE_BYTES = 1024 * 1024
+
+
+class Invocation:
+    """`file` is as the user gave it: messages show it so."""
+
+    def __init__(self, name: str, options: Namespace) -> None:
+        self.name = name
+        self.options = options
+        self.env: str = options.env
+        self.file: str = options.file
+        self.json: bool = options.json
+        self.debug: bool = options.debug
+        self.screen = Screen(as_json=self.json)
+
+    @property
+    def where(self) -> str:
+        """The platform, for a message."""
+        return f"{self.file} ({self.env})"
+
+    def client(self, timeout: float = 10.0) -> Client:
+        return Client(socket_path(self.file, self.env), timeout)
+
+    def text(self) -> str:
+        """The declaration's text; reading it is all that is done with it here."""
+        return read_declaration(self.file)
+
+    def command_line(self, rest: str) -> str:
+        """`idi REST` with the options that name this same platform, to be copied by a person."""
+        named = "" if self.file == "platform.yaml" else f" --file {self.file}"
+        return f"idi {rest}{named}" + ("" if self.env == "dev" else f" --env {self.env}")
+
+
+def read_declaration(file: str) -> str:
+    try:
+        with open(file, "rb") as opened:
+            data = opened.read(MOST_FILE_BYTES + 1)
+    except FileNotFoundError:
+        here = "" if os.path.isabs(file) else f" in {os.getcwd()}"
+        raise usage(f"There is no {file}{here}.", "idi init writes one; --file names another.") from None
+    except IsADirectoryError:
+        inside = os.path.join(file, "platform.yaml")
+        raise usage(f"{file} is a folder.", f"Name the file: --file {inside}") from None
+    except OSError as error:
+        raise usage(f"{file} cannot be read: {error.strerror}.") from None
+    if len(data) > MOST_FILE_BYTES:
+        raise usage(f"{file} is larger than 1 MiB, which no declaration is.")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise usage(
+            f"{file}:{line}: byte 0x{data[error.start]:02x} is not UTF-8; save it as UTF-8."
+        ) from None

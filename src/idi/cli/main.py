@@ -1,0 +1,154 @@
+"""The entry: which command, its options, and one place where every way to end becomes an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from idi.cli.failure import DONE, INTERRUPTED, Ended, Failure, from_error, usage
+from idi.parts.errors import IdiError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+WITH_VALUE = ("--env", "--file")
+FLAGS = ("--json", "--debug")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns its exit code and lets no exception out."""
+    given = sys.argv[1:] if arguments is None else arguments
+    debug, as_json = "--debug" in given, "--json" in given
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    try:
+        code = run(given)
+        sys.stdout.flush()
+        return code
+    except Ended as ended:
+        return ended.code
+    except BrokenPipeError:
+        # The reader has enough (`| head`). Nothing may be flushed into the closed pipe at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Failure as failure:
+        if debug and failure.__cause__ is not None:
+            traceback()
+        return report(failure, as_json=as_json)
+    except IdiError as error:
+        if debug:
+            traceback()
+        return report(from_error(error, platform_of(given)), as_json=as_json)
+    except Exception as error:  # noqa: BLE001
+        if debug:
+            traceback()
+        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        if isinstance(error, OSError) and error.strerror:
+            what = f"{error.strerror}{f': {error.filename}' if error.filename else ''}."
+            return report(Failure(what, "", "--debug shows where."), as_json=as_json)
+        fault = Failure("This is a fault of idi's own.", what, "--debug shows where; please report it.")
+        return report(fault, as_json=as_json)
+
+
+def run(given: list[str]) -> int:
+    before, rest = split(given)
+    if not rest or rest[0] in ("-h", "--help", "help"):
+        if len(rest) > 1 and rest[0] == "help":
+            return run([*before, rest[1], "--help"])
+        from idi.cli.overview import overview
+
+        sys.stdout.write(overview())
+        return DONE if rest else 2
+    if rest[0] in ("-V", "--version"):
+        from idi import __version__
+
+        sys.stdout.write(f"idi {__version__}\n")
+        return DONE
+    name = rest[0]
+    if name.startswith("-"):
+        from idi.cli.parser import did_you_mean
+
+        every = [*WITH_VALUE, *FLAGS, "--help", "--version"]
+        raise usage(f"There is no option '{name}' before a command.{did_you_mean(name, every)}", "idi --help")
+    from idi.cli.commands import command
+    from idi.cli.invocation import Invocation
+
+    found = command(name)
+    options = parse(name, [*rest[1:]], before)
+    return found.run(Invocation(name, options))
+
+
+def parse(name: str, rest: list[str], before: list[str]) -> Namespace:
+    """Options of one command; what stands before the command counts, what stands after it wins."""
+    from argparse import Namespace
+
+    from idi.cli.commands import command
+    from idi.cli.parser import Parser, add_globals, parser_for
+
+    options = Namespace(env="dev", file="platform.yaml", json=False, debug=False)
+    if before:
+        first = Parser(prog="idi")
+        add_globals(first)
+        options = first.parse_args(before, options)
+    try:
+        return parser_for(name, command(name)).parse_args(rest, options)
+    except SystemExit as done:  # --help was printed
+        raise Ended(DONE if not done.code else 2) from None
+
+
+def split(given: list[str]) -> tuple[list[str], list[str]]:
+    """The options before the command, and the rest from the command on."""
+    at = 0
+    while at < len(given):
+        if given[at] in WITH_VALUE:
+            at += 2
+        elif given[at] in FLAGS or given[at].partition("=")[0] in WITH_VALUE:
+            at += 1
+        else:
+            break
+    return given[:at], given[at:]
+
+
+def platform_of(given: list[str]) -> str:
+    """The platform that the arguments name, for a message: `platform.yaml (dev)`."""
+    found = {"--file": "platform.yaml", "--env": "dev"}
+    for at, word in enumerate(given):
+        name, equals, value = word.partition("=")
+        if name in found:
+            found[name] = value if equals else given[at + 1] if at + 1 < len(given) else found[name]
+    return f"{found['--file']} ({found['--env']})"
+
+
+def report(failure: Failure, *, as_json: bool) -> int:
+    """Say it on stderr: one problem document with --json, else what happened, why, the way out."""
+    from idi.cli.screen import Screen
+
+    screen = Screen(as_json=as_json)
+    try:
+        if as_json:
+            import json
+
+            print(json.dumps(failure.problem(), ensure_ascii=False), file=sys.stderr)
+            return failure.code
+        for mistake in failure.mistakes:
+            screen.err(mistake)
+        screen.err([(failure.what, "alarm" if not failure.mistakes else "bold")])
+        if failure.why:
+            screen.err(failure.why)
+        for line in failure.lines:
+            screen.err([("  | ", "dim"), (line, "")])
+        if failure.way_out:
+            screen.err([(failure.way_out, "")])
+    except OSError:
+        pass  # nobody reads stderr either
+    return failure.code
+
+
+def traceback() -> None:
+    from traceback import print_exc
+
+    print_exc()

@@ -1,0 +1,111 @@
+"""Parsers of one command each, in the house's manners; argparse does the work."""
+
+from __future__ import annotations
+
+import argparse
+import re
+
+from idi.cli.commands import SUMMARIES, Command
+from idi.cli.failure import usage
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+ENVIRONMENT_NAME = re.compile(r"[a-z]([-a-z0-9]{0,30}[a-z0-9])?\Z")
+
+
+class Parser(argparse.ArgumentParser):
+    """Errors are raised, never printed; options are never abbreviated, so that adding one breaks nobody."""
+
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, add_help=False, **options)
+        self._optionals.title = "Options"
+        self._positionals.title = "Arguments"
+        self.add_argument("-h", "--help", action="help", help="this text")
+
+    def error(self, message: str) -> NoReturn:
+        raise usage(sentence(message) + self._nearest(message), f"{self.prog} --help shows what it takes.")
+
+    def _nearest(self, message: str) -> str:
+        """A question at the end where an option or a choice is nearly right."""
+        unknown = re.search(r"unrecognized arguments: (--?[\w-]+)", message)
+        if unknown:
+            return did_you_mean(unknown[1], [o for action in self._actions for o in action.option_strings])
+        choice = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        if choice:
+            return did_you_mean(choice[1], re.findall(r"'?([\w-]+)'?", choice[2]))
+        return ""
+
+
+def did_you_mean(wrong: str, valid: list[str]) -> str:
+    from idi.declaration.nearest import nearest
+
+    found = nearest(wrong.lstrip("-"), [name.lstrip("-") for name in valid])
+    dashes = "--" if wrong.startswith("-") else ""
+    return f" Did you mean '{dashes}{found}'?" if found else ""
+
+
+def sentence(message: str) -> str:
+    """argparse's message as a sentence of ours."""
+    message = re.sub(r"^argument (command|what): ", "", message)
+    message = re.sub(r"^the following arguments are required: ", "missing: ", message)
+    message = re.sub(r"^unrecognized arguments: ", "not understood: ", message)
+    return message[:1].upper() + message[1:] + ("" if message.endswith((".", "?", "!")) else ".")
+
+
+def environment(value: str) -> str:
+    if not ENVIRONMENT_NAME.match(value):
+        raise argparse.ArgumentTypeError(f"'{value}' is no name of an environment, such as dev or production")
+    return value
+
+
+def count(value: str) -> int:
+    if not value.isdigit() or not 0 < int(value) <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"'{value}' is not a number from 1 on")
+    return int(value)
+
+
+def port(value: str) -> int:
+    if not value.isdigit() or not 0 < int(value) < 65536:
+        raise argparse.ArgumentTypeError(f"'{value}' is no port (1 to 65535)")
+    return int(value)
+
+
+def seconds(value: str) -> float:
+    """`300ms`, `90s`, `5m`, `2h`, `1d`, as in the declaration."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", value)
+    if not found:
+        raise argparse.ArgumentTypeError(f"'{value}' is no duration such as 30s, 5m or 2h")
+    return float(found[1]) * {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}[found[2]]
+
+
+def add_globals(parser: argparse.ArgumentParser) -> None:
+    """What every command takes, before the command or after it."""
+    every = parser.add_argument_group("Every command takes")
+    suppressed: Any = argparse.SUPPRESS
+    every.add_argument(
+        "--env", type=environment, default=suppressed, metavar="NAME", help="environment (default: dev)"
+    )
+    every.add_argument(
+        "--file", default=suppressed, metavar="FILE", help="the declaration (default: platform.yaml)"
+    )
+    every.add_argument(
+        "--json", action="store_true", default=suppressed, help="JSON on stdout, nothing else there"
+    )
+    every.add_argument("--debug", action="store_true", default=suppressed, help="show a fault's traceback")
+
+
+def parser_for(name: str, command: Command) -> Parser:
+    examples = "\n".join(f"  {line}" for line in command.examples)
+    title = "Example" if len(command.examples) == 1 else "Examples"
+    parser = Parser(
+        prog=f"idi {name}",
+        description=command.about or f"{SUMMARIES[name][:1].upper()}{SUMMARIES[name][1:]}.",
+        epilog=f"{title}:\n{examples}",
+    )
+    if command.arguments:
+        command.arguments(parser)
+    add_globals(parser)
+    return parser

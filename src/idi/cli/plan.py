@@ -1,0 +1,144 @@
+"""`idi plan`: what `idi up` would change and why, from control, or against nothing where none runs."""
+
+from __future__ import annotations
+
+from idi.api.client import NotRunning
+from idi.cli.commands import Command
+from idi.cli.failure import DONE
+from idi.cli.invocation import Invocation
+from idi.cli.screen import Line, Screen
+from idi.cli.validate import checked
+from idi.cli.words import plain, wrap
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+    from idi.api.types import PlanView, StepView
+
+SYMBOL_STYLES = {"+": "green", "~": "yellow", "-": "red", ".": "dim"}
+
+
+def arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--origins", action="store_true", help="every value of the declaration and where it came from"
+    )
+
+
+def run(invocation: Invocation) -> int:
+    text = invocation.text()
+    try:
+        view = invocation.client(timeout=30.0).plan(text, invocation.file)
+        running = True
+    except NotRunning:
+        view = offline(invocation, text)
+        running = False
+    if invocation.json:
+        invocation.screen.document(view)
+        return DONE
+    if invocation.options.origins:
+        show_origins(invocation.screen, view)
+        return DONE
+    show(invocation, view, running=running)
+    return DONE
+
+
+def offline(invocation: Invocation, text: str) -> PlanView:
+    """The same document, computed here: nothing runs, so everything would be started."""
+    found = checked(invocation, text)
+    import os
+
+    from idi.api.views import plan_view
+    from idi.plan.describe import describe_all
+    from idi.plan.desired import desired
+    from idi.plan.difference import difference
+    from idi.plan.types import Context, Overlays
+    from idi.world.types import World
+
+    directory = os.path.dirname(os.path.realpath(invocation.file))
+    context = Context(directory, "http://127.0.0.1:8080")
+    steps = difference(desired(found.platform, Overlays(), context), World())
+    origins = {path: str(origin) for path, origin in found.platform.origins.items()}
+    return plan_view(describe_all(steps), origins, [str(warning) for warning in found.warnings])
+
+
+def show(invocation: Invocation, view: PlanView, *, running: bool) -> None:
+    screen = invocation.screen
+    for warning in view["warnings"]:
+        screen.err([(warning, "yellow")])
+    changes = [step for step in view["steps"] if step["symbol"] != "."]
+    if not changes and not view["steps"]:
+        screen.out([("No changes: ", "green"), ("what runs is what is declared.", "")])
+        return
+    for line in lines(view["steps"], screen.width):
+        screen.out(line)
+    screen.out()
+    screen.out(summary(changes, running=running))
+    screen.out([(f"{invocation.command_line('up')} does it; nothing was changed.", "dim")])
+
+
+def lines(steps: list[StepView], width: int) -> list[Line]:
+    """One block per module: its steps, and the reason once."""
+    found: list[Line] = []
+    widest = max(len(step["module"]) for step in steps)
+    before = reason = ""
+    for step in steps:
+        if step["module"] != before:
+            before, reason = step["module"], ""
+            name = step["module"].ljust(widest)
+        else:
+            name = " " * widest
+        style = SYMBOL_STYLES.get(step["symbol"], "")
+        found.append(
+            [
+                ("  ", ""),
+                (step["symbol"] if step["symbol"] != "." else " ", style),
+                (f" {name}", "bold"),
+                (f"  {plain(step['text'])}", style if step["symbol"] == "." else ""),
+            ]
+        )
+        if step["reason"] and step["reason"] != reason:
+            reason = step["reason"]
+            indent = widest + 6
+            for at, piece in enumerate(wrap(plain(reason), width and width - indent - 9, 6)):
+                found.append(
+                    [(" " * indent, ""), ("because " if at == 0 else " " * 8, "dim"), (piece, "cyan")]
+                )
+    return found
+
+
+def summary(changes: list[StepView], *, running: bool) -> Line:
+    """How many modules and parts start, change and stop."""
+    kinds: dict[str, set[str]] = {"+": set(), "~": set(), "-": set()}
+    for step in changes:
+        kinds[step["symbol"]].add(step["module"])
+    both = kinds["+"] & kinds["-"]  # new instances before the old ones go
+    changed = kinds["~"] | both
+    started, stopped = kinds["+"] - changed, kinds["-"] - changed
+    words = [
+        f"{len(names)} {verb}"
+        for names, verb in ((started, "to start"), (changed, "to change"), (stopped, "to stop"))
+        if names
+    ]
+    where = "" if running else " (nothing runs yet)"
+    return [(", ".join(words) or "Only waiting", "bold"), (where, "dim"), (".", "")]
+
+
+def show_origins(screen: Screen, view: PlanView) -> None:
+    if not view["origins"]:
+        screen.out("Every value is a default.")
+        return
+    widest = max(len(path) for path in view["origins"])
+    for path, origin in view["origins"].items():
+        screen.out([(path.ljust(widest), ""), ("  " + origin, "dim" if origin == "default" else "cyan")])
+
+
+COMMANDS = {
+    "plan": Command(
+        run,
+        arguments,
+        examples=("idi plan", "idi plan --origins", "idi plan --json | jq '.steps | length'"),
+        about="What `idi up` would change, and why: + starts, ~ changes, - stops. Changes nothing itself.\n"
+        "Where nothing runs, it says what a first `idi up` would do.",
+    )
+}

@@ -1,0 +1,123 @@
+"""What a change says while it runs, for people: a line per step, in place where there is a terminal."""
+
+from __future__ import annotations
+
+import time
+
+from idi.cli.failure import Failure
+from idi.cli.live import Live
+from idi.cli.screen import Line, Screen
+from idi.cli.words import plain, took
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from idi.api.types import Progress, StepView
+
+SYMBOL_STYLES = {"+": "green", "~": "yellow", "-": "red", ".": "green"}
+
+
+class Follower:
+    """Takes one change's progress. `steps` False shows only failures and messages (a table shows the rest)."""
+
+    def __init__(self, screen: Screen, live: Live | None = None, *, steps: bool = True) -> None:
+        self.screen = screen
+        self.live = live
+        self.steps = steps
+        self.begun = time.monotonic()
+        self.end: Progress | None = None
+        self.failed: list[Progress] = []
+        self.changed = 0
+        self._running: dict[tuple[str, str, str], float] = {}
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.begun
+
+    def take(self, item: Progress) -> None:
+        if self.screen.as_json:
+            self.screen.document(item)
+        kind = item["type"]
+        if kind == "step":
+            self._step(item, item["step"])
+        elif kind == "message":
+            self.say([(plain(item.get("text", "")), "")])
+        elif kind == "done":
+            self.end = item
+        self.draw()
+
+    def _step(self, item: Progress, step: StepView) -> None:
+        key = (step["module"], step["kind"], step["text"])
+        state = item.get("state", "running")
+        if state == "running":
+            self._running[key] = time.monotonic()
+            return
+        self._running.pop(key, None)
+        if state == "failed":
+            self.failed.append(item)
+            self._say_failed(item, step)
+            return
+        self.changed += step["symbol"] != "."
+        if self.steps:
+            self.say(done_line(step, item.get("seconds", 0.0)))
+
+    def _say_failed(self, item: Progress, step: StepView) -> None:
+        """What happened, the instance's last lines, the way out."""
+        self.say([(f"{step['module']} failed", "alarm"), (f": {plain(item.get('reason', ''))}", "")])
+        for line in item.get("lines", []):
+            self.say([("  | ", "dim"), (plain(line), "")])
+        if item.get("way_out"):
+            self.say([(f"  {plain(item['way_out'])}", "dim")])
+
+    def say(self, line: Line) -> None:
+        """A line that stays: above the block in a terminal, else on stdout, with --json nowhere."""
+        if self.live:
+            self.live.above(line)
+        else:
+            self.screen.out(line)
+
+    def draw(self) -> None:
+        """What runs right now, with the seconds counting."""
+        if self.live and self.steps:
+            self.live.show(self.running_lines())
+
+    def running_lines(self) -> list[Line]:
+        now = time.monotonic()
+        return [
+            [
+                ("  … ", "yellow"),
+                (f"{module}  ", "bold"),
+                (plain(text), "dim"),
+                (f"  {took(now - since)}", "dim"),
+            ]
+            for (module, _, text), since in self._running.items()
+        ]
+
+    def failure(self, what: str) -> Failure | None:
+        """How the change ended, if it did not end well; its failed steps were said already."""
+        if self.end is None or self.end.get("ok"):
+            return None
+        reason = plain(self.end.get("reason", "")) or "No reason was given."
+        lines = (
+            [line for item in self.failed for line in item.get("lines", [])] if self.screen.as_json else ()
+        )
+        return Failure(f"{what} failed.", reason, self.end.get("way_out", ""), lines=lines)
+
+
+def done_line(step: StepView, seconds: float) -> Line:
+    text = plain(step["text"])
+    if step["kind"] == "await-ready":
+        text = "ready"
+    elif step["kind"] == "start-part":
+        text = "started"
+    elif step["kind"] == "stop-part":
+        text = "stopped"
+    symbol = step["symbol"] if step["symbol"] != "." else "✓"
+    line: Line = [
+        (f"  {symbol} ", SYMBOL_STYLES.get(step["symbol"], "")),
+        (f"{step['module']}  ", "bold"),
+        (text, ""),
+        (f"  {took(seconds)}", "dim"),
+    ]
+    if step["reason"]:
+        line.append((f"  ({plain(step['reason'])})", "dim"))
+    return line

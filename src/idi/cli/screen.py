@@ -1,0 +1,86 @@
+"""What a command writes to: people's text or JSON on stdout, messages on stderr, colour only on a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TextIO
+
+STYLES = {
+    "bold": "1",
+    "dim": "2",
+    "red": "31",
+    "green": "32",
+    "yellow": "33",
+    "blue": "34",
+    "magenta": "35",
+    "cyan": "36",
+    "alarm": "1;31",
+}
+
+Line = list[tuple[str, str]]
+"""Text in pieces with a style each ('' for none)."""
+
+
+class Screen:
+    """Where this command's output goes. With `as_json` stdout carries documents and nothing else."""
+
+    def __init__(self, *, as_json: bool = False) -> None:
+        self.as_json = as_json
+        self.terminal = is_terminal(sys.stdout)
+        self.colour = self.terminal and wants_colour()
+        self.colour_err = is_terminal(sys.stderr) and wants_colour()
+
+    @property
+    def width(self) -> int:
+        return size()[0]
+
+    def out(self, text: str | Line = "") -> None:
+        """A line for people on stdout (nothing with --json)."""
+        if not self.as_json:
+            print(text if isinstance(text, str) else painted(text, colour=self.colour), flush=True)
+
+    def document(self, value: object, *, flush: bool = True) -> None:
+        """A JSON document on a line of its own."""
+        print(json.dumps(value, ensure_ascii=False, separators=(",", ":")), flush=flush)
+
+    def raw(self, text: str) -> None:
+        """Exactly this text on stdout."""
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    def err(self, text: str | Line = "") -> None:
+        """A message on stderr."""
+        line = text if isinstance(text, str) else painted(text, colour=self.colour_err)
+        print(line, file=sys.stderr, flush=True)
+
+
+def painted(line: Line, *, colour: bool) -> str:
+    if not colour:
+        return "".join(text for text, _ in line)
+    return "".join(f"\x1b[{STYLES[style]}m{text}\x1b[0m" if style and text else text for text, style in line)
+
+
+def is_terminal(stream: TextIO) -> bool:
+    try:
+        return stream.isatty()
+    except (AttributeError, ValueError):
+        return False
+
+
+def wants_colour() -> bool:
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM", "") not in ("dumb", "")
+
+
+def size() -> tuple[int, int]:
+    """Columns and rows of the terminal; columns are 0 (as wide as it gets) where there is none."""
+    columns = os.environ.get("COLUMNS", "")
+    try:
+        found = os.get_terminal_size(sys.stdout.fileno())
+        return found.columns or 80, found.lines or 24
+    except (OSError, ValueError, AttributeError):
+        return int(columns) if columns.isdigit() else 0, 0

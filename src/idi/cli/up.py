@@ -1,0 +1,275 @@
+"""`idi up`: start everything and stay with it, or bring what runs to what is declared now.
+
+Whoever started control is in charge of it: in the foreground its end (Ctrl-C, SIGTERM, a closed terminal)
+is the platform's end. A second `up` only hands in the declaration and goes.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+from idi.api.client import Answered, Client, NotRunning
+from idi.cli.commands import Command
+from idi.cli.down import take_down
+from idi.cli.failure import DONE, INTERRUPTED, Failure, from_error, usage
+from idi.cli.invocation import Invocation
+from idi.cli.live import Live
+from idi.cli.narrate import Narrator
+from idi.cli.parser import port
+from idi.cli.progress import Follower
+from idi.cli.pump import follow, pump
+from idi.cli.signals import Signals
+from idi.cli.status import hint
+from idi.cli.validate import checked
+from idi.cli.view import Board
+from idi.cli.words import took
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+    from idi.api.types import StatusView, UpRequest
+
+
+def arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--detach", action="store_true", help="return when everything is ready, and leave it running"
+    )
+    parser.add_argument(
+        "--gateway-port", type=port, metavar="PORT", help="port of the gateway (default: 8080)"
+    )
+    parser.add_argument(
+        "--console-port", type=port, metavar="PORT", help="port of the console (default: 8800)"
+    )
+
+
+def run(invocation: Invocation) -> int:
+    text = invocation.text()
+    client = invocation.client()
+    request: UpRequest = {"action": "up", "text": text, "file": invocation.file}
+    with Signals() as signals:
+        try:
+            status = client.status()
+        except NotRunning:
+            checked(invocation, text)  # a mistake is found before anything is started
+        else:
+            same_ports(invocation, status)
+            return attach(invocation, client, request, signals)
+        return Start(invocation, client, request, signals).run()
+
+
+def attach(invocation: Invocation, client: Client, request: UpRequest, signals: Signals) -> int:
+    """Control runs already: apply the declaration, say what changed, and go."""
+    screen = invocation.screen
+    with Live(screen) if screen.terminal and not screen.as_json else nullcontext() as live:
+        follower = Follower(screen, live)
+        with client.change(request) as stream:
+            if not follow(stream, follower, signals):
+                follower.say([("The change goes on by itself; idi status shows it.", "")])
+                return INTERRUPTED
+        if live:
+            live.clear()
+    failure = follower.failure("The change")
+    if failure:
+        raise failure
+    if follower.changed:
+        screen.out([("Done", "green"), (f" in {took(follower.seconds)}.", "")])
+    return DONE
+
+
+def same_ports(invocation: Invocation, status: StatusView) -> None:
+    for option, url in (
+        ("gateway_port", status["gateway"]["url"]),
+        ("console_port", status["console"]["url"]),
+    ):
+        wanted = getattr(invocation.options, option)
+        if wanted and url and not url.endswith(f":{wanted}"):
+            name = option.replace("_", "-")
+            raise usage(
+                f"The platform runs already, at {url}: --{name} {wanted} cannot change that.",
+                f"{invocation.command_line('down')}, then up with --{name} {wanted}.",
+            )
+
+
+class Start:
+    """A first `up`: from no control to a running platform, and (not detached) on until it is stopped."""
+
+    def __init__(self, invocation: Invocation, client: Client, request: UpRequest, signals: Signals) -> None:
+        self.invocation = invocation
+        self.client = client
+        self.request = request
+        self.signals = signals
+        self.detach: bool = invocation.options.detach
+        self.pid = 0
+        self.board: Board | None = None
+        self.narrator = Narrator(invocation.screen)
+        self.follower = Follower(invocation.screen)
+
+    def run(self) -> int:
+        screen = self.invocation.screen
+        with Live(screen) if screen.terminal and not screen.as_json else nullcontext() as live:
+            if live:
+                self.board = Board(live, "" if self.detach else "Ctrl-C stops all")
+                self.follower = Follower(screen, live, steps=False)
+            return self._launch()
+
+    def _launch(self) -> int:
+        from idi.cli.launch import launch
+
+        options = self.invocation.options
+        launched = launch(
+            self.invocation,
+            self.signals,
+            self.board.starting if self.board else lambda: None,
+            gateway_port=options.gateway_port or 8080,
+            console_port=options.console_port or 8800,
+        )
+        if not launched.ours:
+            if self.board:
+                self.board.live.clear()
+            return attach(self.invocation, self.client, self.request, self.signals)
+        self.pid = launched.status["control"]["pid"]
+        try:
+            return self._change()
+        except Answered as error:
+            self._down()  # refused: the control that was started only for this goes again
+            raise from_error(error, self.invocation.where) from error
+
+    def _change(self) -> int:
+        """Ask for the change and watch the platform while it is made."""
+        with self.client.watch() as watch, self.client.change(self.request) as change:
+            if self.board:
+                self.board.follower = self.follower
+            pump(
+                {watch: self._view, change: self.follower.take},
+                self.signals,
+                until=lambda: self.follower.end is not None or self.signals.stops > 0,
+                tick=self._tick,
+            )
+            if self.signals.stops:
+                return self._interrupted()
+            return self._started()
+
+    def _started(self) -> int:
+        failure = self.follower.failure("Starting")
+        status = self.client.status(figures=True)
+        self._view(status)
+        nothing = not any(
+            instance["state"] == "ready" for m in status["modules"] for instance in m["instances"]
+        )
+        if failure and not self.detach and nothing:
+            self._end_board()
+            self._down()
+            raise Failure("Nothing could be started, so everything was stopped again.", failure.why)
+        if self.board:
+            self.board.done = "" if failure else self._done(status)
+            self.board.hint = self._hint(status)
+            self.board.draw()
+        if self.detach:
+            self._end_board()
+            if failure:
+                failure.way_out = (
+                    f"The rest goes on running: {self.invocation.command_line('status')}, "
+                    f"{self.invocation.command_line('logs')}; {self.invocation.command_line('down')} stops it."
+                )
+                raise failure
+            if not self.board:
+                self.invocation.screen.out(f"{self._done(status)} {status['gateway']['url']}")
+            return DONE
+        if not self.board and not failure:
+            self.invocation.screen.out(f"{self._done(status)} {status['gateway']['url']}  Ctrl-C stops all")
+        elif failure:
+            self.follower.say(
+                [(f"{failure.what} {failure.why} ", "alarm"), ("The rest goes on running.", "")]
+            )
+        return self._stay()
+
+    def _stay(self) -> int:
+        """Show what happens until somebody stops it."""
+        try:
+            with self.client.watch() as watch:
+                pump({watch: self._view}, self.signals, until=lambda: self.signals.stops > 0, tick=self._tick)
+        except NotRunning:
+            pass
+        if self.signals.stops:
+            return self._interrupted()
+        self._end_board()
+        return self._control_gone()
+
+    def _control_gone(self) -> int:
+        """Control ended without us: by `idi down` elsewhere, or it was killed."""
+        from idi.cli.down import End, left_over
+
+        end = End(self.pid)
+        end.wait(5.0)
+        end.close()
+        if not left_over(self.invocation):
+            self.invocation.screen.out("Stopped from elsewhere; nothing is left running.")
+            return DONE
+        raise Failure(
+            "Control ended, but what it started goes on running.",
+            way_out=f"{self.invocation.command_line('up')} takes it over, "
+            f"{self.invocation.command_line('down')} stops it.",
+        )
+
+    def _interrupted(self) -> int:
+        """Ctrl-C: stop everything; a second one leaves the rest of the stopping to control."""
+        if self.board:
+            self.board.done, self.board.hint, self.board.follower = (
+                "Stopping.",
+                "Ctrl-C leaves it to itself",
+                None,
+            )
+        self._down()
+        return INTERRUPTED
+
+    def _down(self) -> None:
+        live = self.board.live if self.board else None
+        if live:
+            live.finish()
+        self.signals.stops = 0
+        try:
+            take_down(
+                self.invocation, self.client, self.signals, Follower(self.invocation.screen, live), self.pid
+            )
+        except NotRunning:
+            pass
+
+    def _view(self, view: StatusView) -> None:
+        if self.board:
+            self.board.view = view
+            self.board.draw()
+        elif self.follower.end is not None:
+            self.narrator.take(view)
+        else:
+            self.narrator.before = view
+
+    def _tick(self) -> None:
+        if self.board:
+            if self.signals.resized:
+                self.signals.resized = False
+                self.board.live.resume()
+            self.board.draw()
+
+    def _end_board(self) -> None:
+        if self.board:
+            self.board.draw()
+            self.board.live.finish()
+
+    def _done(self, status: StatusView) -> str:
+        ready = sum(m["ready"] >= m["desired"] and m["state"] == "ready" for m in status["modules"])
+        return f"{ready} of {len(status['modules'])} ready in {took(self.follower.seconds)}."
+
+    def _hint(self, status: StatusView) -> str:
+        return hint(self.invocation, status, end="down" if self.detach else "")
+
+
+COMMANDS = {
+    "up": Command(
+        run,
+        arguments,
+        examples=("idi up", "idi up --detach", "idi up --gateway-port 9080 --file other/platform.yaml"),
+        about="Start everything and show it live; Ctrl-C stops all of it. Where it runs already: bring it to\n"
+        "what the file says now, without a failed request, and return.",
+    )
+}

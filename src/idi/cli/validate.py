@@ -1,0 +1,101 @@
+"""`idi validate` and `idi schema`: the declaration, without anything running."""
+
+from __future__ import annotations
+
+from idi.cli.commands import Command
+from idi.cli.failure import DONE, USAGE, invalid, usage
+from idi.cli.invocation import Invocation
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+    from idi.declaration.load import Loaded, Rejected
+
+
+def loaded(invocation: Invocation, text: str) -> Loaded | Rejected:
+    from idi.declaration.load import load
+
+    return load(text, file=invocation.file, environment=invocation.env)
+
+
+def checked(invocation: Invocation, text: str) -> Loaded:
+    """The declaration, or the end of the command with every mistake in it."""
+    from idi.declaration.load import Rejected
+
+    found = loaded(invocation, text)
+    if isinstance(found, Rejected):
+        raise invalid([str(mistake) for mistake in found.mistakes])
+    return found
+
+
+def validate(invocation: Invocation) -> int:
+    from idi.declaration.load import Rejected
+
+    found = loaded(invocation, invocation.text())
+    warnings = [str(warning) for warning in found.warnings]
+    if isinstance(found, Rejected):
+        mistakes = [str(mistake) for mistake in found.mistakes]
+        if invocation.json:
+            invocation.screen.document({"valid": False, "mistakes": mistakes, "warnings": warnings})
+            return USAGE
+        raise invalid(mistakes)
+    platform = found.platform
+    if invocation.json:
+        invocation.screen.document({"valid": True, "mistakes": [], "warnings": warnings})
+        return DONE
+    for warning in warnings:
+        invocation.screen.err([(warning, "yellow")])
+    count = sum(module.instances for module in platform.modules.values())
+    invocation.screen.out(
+        [
+            (f"{invocation.file} is valid", "green"),
+            (f": {platform.name}, {platform.environment}, {number(len(platform.modules), 'module')} ", ""),
+            (f"with {number(count, 'instance')}, {number(len(platform.externals), 'external')}.", ""),
+        ]
+    )
+    return DONE
+
+
+def number(count: int, word: str) -> str:
+    return f"{count} {word}" + ("" if count == 1 else "s")
+
+
+def schema_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--output", metavar="FILE", help="write it there instead of on stdout")
+
+
+def schema(invocation: Invocation) -> int:
+    import json
+
+    from idi.declaration.schema import schema as json_schema
+
+    text = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+    output = invocation.options.output
+    if not output:
+        invocation.screen.raw(text)
+        return DONE
+    try:
+        with open(output, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise usage(f"{output} cannot be written: {error.strerror}.") from error
+    invocation.screen.out(f"{output}: name it in the first line of the declaration:")
+    invocation.screen.out(f"# yaml-language-server: $schema=./{output.removeprefix('./')}")
+    return DONE
+
+
+COMMANDS = {
+    "validate": Command(
+        validate,
+        examples=("idi validate", "idi validate --env production", "idi validate --json"),
+        about="Check the declaration: every mistake with its line, what was expected and how to mend it.\n"
+        "Exit code 2 when there is one. Nothing has to run.",
+    ),
+    "schema": Command(
+        schema,
+        schema_arguments,
+        examples=("idi schema --output platform.schema.json",),
+        about="The JSON Schema of platform.yaml, for editors to complete and check it.",
+    ),
+}

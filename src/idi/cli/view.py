@@ -1,0 +1,58 @@
+"""The table in place: what `idi up` and `idi status --watch` show."""
+
+from __future__ import annotations
+
+import time
+
+from idi.cli.live import Live
+from idi.cli.progress import Follower
+from idi.cli.table import all_ready, table
+from idi.cli.words import took
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from idi.api.types import StatusView
+
+STALE_S = 5.0
+
+
+class Board:
+    """The newest status on the screen. `done` replaces the count as long as all is ready."""
+
+    def __init__(self, live: Live, hint: str = "") -> None:
+        self.live = live
+        self.hint = hint
+        self.done = ""
+        self.follower: Follower | None = None
+        self._view: StatusView | None = None
+        self._at = time.monotonic()
+        self._begun = time.monotonic()
+
+    @property
+    def view(self) -> StatusView | None:
+        return self._view
+
+    @view.setter
+    def view(self, view: StatusView) -> None:
+        self._view = view
+        self._at = time.monotonic()
+
+    def starting(self) -> None:
+        """Before control answers there is nothing but the time to show."""
+        waited = time.monotonic() - self._begun
+        if waited > 0.3:
+            self.live.show([[("starting control", ""), (f"  {took(waited)}", "dim")]])
+
+    def draw(self) -> None:
+        view = self._view
+        if view is None:
+            return
+        done = self.done if all(all_ready(module) for module in view["modules"]) else ""
+        if self.follower is not None and self.follower.end is None:
+            ready = sum(all_ready(module) for module in view["modules"])
+            done = f"{ready} of {len(view['modules'])} ready, {took(self.follower.seconds)}"
+        lines = table(view, time.time(), self.live.width, self.hint, done)
+        silent = time.monotonic() - self._at
+        if silent > STALE_S:
+            lines.append([(f"control has said nothing for {took(silent)}", "yellow")])
+        self.live.show(lines)

@@ -1,0 +1,54 @@
+"""`idi status --watch`: the table in place on a terminal, else a line per event; JSON lines with --json."""
+
+from __future__ import annotations
+
+from idi.api.client import NotRunning
+from idi.cli.failure import INTERRUPTED, NOT_RUNNING, Failure
+from idi.cli.invocation import Invocation
+from idi.cli.live import Live
+from idi.cli.narrate import Narrator
+from idi.cli.pump import pump
+from idi.cli.signals import Signals
+from idi.cli.status import show
+from idi.cli.view import Board
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from idi.api.types import StatusView
+
+
+def watch(invocation: Invocation) -> int:
+    screen = invocation.screen
+    with Signals() as signals, invocation.client().watch() as stream:
+        try:
+            if screen.as_json:
+                pump({stream: screen.document}, signals, until=lambda: signals.stops > 0)
+            elif screen.terminal:
+                with Live(screen) as live:
+                    board = Board(live, "Ctrl-C ends the watching, not the platform")
+
+                    def take(view: StatusView) -> None:
+                        board.view = view
+
+                    def tick() -> None:
+                        if signals.resized:
+                            signals.resized = False
+                            live.resume()
+                        board.draw()
+
+                    pump({stream: take}, signals, until=lambda: signals.stops > 0, tick=tick)
+                    live.finish()
+            else:
+                narrator = Narrator(screen)
+
+                def tell(view: StatusView) -> None:
+                    if narrator.before is None:
+                        show(invocation, view)
+                    narrator.take(view)
+
+                pump({stream: tell}, signals, until=lambda: signals.stops > 0)
+        except NotRunning:
+            pass
+        if signals.stops:
+            return INTERRUPTED
+    raise Failure("The platform was stopped, or its control ended.", code=NOT_RUNNING)

@@ -1,0 +1,107 @@
+"""Numbers and texts as people read them: durations, figures, cut and wrapped lines. Pure."""
+
+from __future__ import annotations
+
+import re
+
+UNPRINTABLE = re.compile(
+    r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+"
+)
+
+
+def plain(text: str) -> str:
+    """On one line and without control characters: what others wrote must not move our cursor."""
+    return " ".join(UNPRINTABLE.sub(" ", text).split())
+
+
+def age(seconds: float) -> str:
+    """`0.9 s`, `12 s`, `4 min`, `3 h`, `2 d`."""
+    seconds = max(0.0, seconds)
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 36 * 3600:
+        return f"{seconds / 3600:.0f} h"
+    return f"{seconds / 86400:.0f} d"
+
+
+def took(seconds: float) -> str:
+    """A measured duration: `40 ms`, `3.1 s`, `4 min 10 s`."""
+    if seconds < 0.1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 99.95:
+        return f"{seconds:.1f} s"
+    return f"{int(seconds) // 60} min {int(seconds) % 60} s"
+
+
+def figure(value: float) -> str:
+    """Three digits that count: `0`, `0.4`, `12`, `850`, `12.3k`."""
+    if value <= 0:
+        return "0"
+    if value < 0.05:
+        return "<0.1"
+    if value < 9.95:
+        return f"{value:.1f}".removesuffix(".0")
+    if value < 9999.5:
+        return f"{value:.0f}"
+    return f"{value / 1000:.1f}k" if value < 999_950 else f"{value / 1_000_000:.1f}M"
+
+
+def ratio(value: float) -> str:
+    """A share as per cent: `0`, `0.1%`, `12%`."""
+    if value <= 0:
+        return "0"
+    if value < 0.0005:
+        return "<0.1%"
+    return f"{value * 100:.1f}%" if value < 0.0995 else f"{value * 100:.0f}%"
+
+
+def milliseconds(value: float) -> str:
+    if value < 9.95:
+        return f"{value:.1f} ms"
+    return f"{value:.0f} ms" if value < 999.5 else f"{value / 1000:.1f} s"
+
+
+def seconds_of(time: str) -> float:
+    """Seconds since the epoch of an RFC 3339 time in UTC; 0 where it is none.
+
+    By hand, because `datetime` would cost `idi status` more than its whole table.
+    """
+    try:
+        year, month, day = int(time[0:4]), int(time[5:7]), int(time[8:10])
+        clock = int(time[11:13]) * 3600 + int(time[14:16]) * 60 + int(time[17:19])
+        fraction = float("0" + time[19:].rstrip("Zz+:0")) if time[19:20] == "." else 0.0
+    except ValueError:
+        return 0.0
+    year -= month <= 2
+    month += 9 if month <= 2 else -3
+    days = 365 * year + year // 4 - year // 100 + year // 400 + (153 * month + 2) // 5 + day - 1
+    return (days - 719_468) * 86_400 + clock + fraction
+
+
+def cut(text: str, width: int) -> str:
+    if not width or len(text) <= width:
+        return text
+    return text[: max(width - 1, 0)] + "…"
+
+
+def wrap(text: str, width: int, most: int) -> list[str]:
+    """Lines of at most `width` (0: one line), at most `most` of them; the last one says that it is cut."""
+    text = text.strip()
+    if not width or len(text) <= width:
+        return [text] if text else []
+    width = max(width, 8)
+    lines: list[str] = []
+    while text and len(lines) < most:
+        if len(text) <= width:
+            lines.append(text)
+            return lines
+        at = text.rfind(" ", 1, width + 1)
+        if at < width // 2:
+            at = width
+        lines.append(text[:at].rstrip())
+        text = text[at:].lstrip()
+    if text and lines:
+        lines[-1] = cut(lines[-1] + " " + text, width)
+    return lines
