@@ -18,15 +18,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 from standins.python.client import Pool, Unreachable
-from standins.python.http1 import (
-    Answer,
-    Connections,
-    Problem,
-    Request,
-    Response,
-    Stream,
-    json_response,
-)
+from standins.python.http1 import Answer, Connections
+from standins.python.messages import Problem, Request, Response, Stream, json_response
 from standins.python.settings import Settings, Wrong, duration, rate, whole
 
 FORWARDED = ("traceparent", "tracestate", "baggage", "x-request-id")

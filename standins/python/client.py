@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 from typing import cast
 
-from standins.python.http1 import MAX_BODY, MAX_HEAD, Chunked, Problem, parse_headers
+from standins.python.messages import MAX_BODY, MAX_HEAD, Chunked, Problem, parse_headers
 
 MAX_IDLE = 64
 IDEMPOTENT = frozenset(("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"))

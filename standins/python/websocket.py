@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 
-from standins.python.http1 import Connection, Problem, Request, Upgrade, Upgraded
+from standins.python.http1 import Connection, Upgrade, Upgraded
+from standins.python.messages import Problem, Request
 
 MAX_MESSAGE = 1024 * 1024
 GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
