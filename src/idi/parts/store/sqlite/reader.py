@@ -123,7 +123,10 @@ class Snapshot:
         return [_index(row[0], "which changes are open") for row in rows]
 
     def outbox(self) -> int:
-        return self._number("the outbox", "SELECT count(*) FROM outbox")
+        return self.count("outbox")
+
+    def count(self, table: str) -> int:
+        return self._number(f"the table {table}", f"SELECT count(*) FROM {table}")  # noqa: S608
 
     def pending(self, limit: int) -> list[int]:
         with _named("the outbox"):
