@@ -204,6 +204,23 @@ async def test_a_clock_that_goes_back_renews_what_is_not_yet_valid() -> None:
         assert len(on.delivered) == 3
 
 
+async def test_a_shorter_declared_life_takes_effect_at_once_and_a_longer_one_when_it_is_due() -> None:
+    async with stage() as on:
+        await on.renewal.ensure("jede-1", identity("jede"))
+        await settled()
+        on.renewal.set_life(3600)
+        await settled()
+        assert len(on.delivered) == 2
+        (standing,) = on.renewal.standing()
+        assert standing.not_after == START + 3600
+        assert standing.renew_at <= START + 1200
+        on.renewal.set_life(7200)
+        await settled()
+        assert len(on.delivered) == 2
+        await on.time.pass_by(1200)
+        assert len(on.delivered) == 3
+
+
 async def test_a_removed_node_gets_nothing_more() -> None:
     async with stage() as on:
         await on.renewal.ensure("jede-1", identity("jede"))

@@ -119,6 +119,15 @@ class Renewal:
     def remove(self, node: str) -> None:
         self._held.pop(node, None)
 
+    def set_life(self, life_s: float) -> None:
+        """Another declared life: what would outlive it is renewed now, anything else when it is due."""
+        self._life_s = life_s
+        now = self._clock()
+        for held in self._held.values():
+            if held.certificate is not None and held.certificate.not_after > now + life_s:
+                held.renew_at = now
+        self.wake()
+
     def wake(self) -> None:
         """The machine slept or its clock jumped: look now, and try again whatever waited."""
         for held in self._held.values():

@@ -82,8 +82,6 @@ class Bootstrap:
         if health.state is State.UNINITIALISED:
             root = await self._initialise()
             health = await wait_for(self._client, {State.ACTIVE}, timeout_s)
-            self._keys.keep_recovery(Recovery(health.cluster_id, self._recovery_keys))
-            self._reached("recovery kept")
         elif self._keys.answer_was_lost():
             raise AnswerLost(
                 "OpenBao's first start was interrupted before its recovery key was kept.",
@@ -97,8 +95,9 @@ class Bootstrap:
         self._keys.begin_initialising()
         self._reached("announced")
         made = await self._client.call("PUT", "sys/init", {"recovery_shares": 1, "recovery_threshold": 1})
-        self._recovery_keys = tuple(str(key) for key in made.get("recovery_keys_base64") or ())
         self._reached("initialised")
+        self._keys.keep_recovery(Recovery(tuple(str(key) for key in made["recovery_keys_base64"])))
+        self._reached("recovery kept")
         return str(made["root_token"])
 
     async def _complete(self, health: Health) -> AppRole | None:

@@ -12,19 +12,17 @@ a backup of that store may still need it.
 
 from __future__ import annotations
 
-import json
-import os
 import secrets
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from idi.parts.clients import private_file
 from idi.parts.clients.openbao import AppRole
 from idi.parts.errors import PartError
 
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    cluster_id: str
     keys: tuple[str, ...] = field(repr=False)
 
 
@@ -49,17 +47,7 @@ class KeyFolder:
         return f"KeyFolder({self.path})"
 
     def make(self) -> None:
-        """The folder itself, 0700, the user's own and no link."""
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        about = self.path.lstat()
-        if self.path.is_symlink() or about.st_uid != os.getuid():
-            raise PartError(
-                f"The key folder {self.path} is a link or another user's.",
-                "Move it away; it is made again.",
-                retryable=False,
-            )
-        if about.st_mode & 0o077:
-            self.path.chmod(0o700)
+        private_file.private_folder(self.path)
 
     def make_seal_key(self) -> bool:
         """True when there was none."""
@@ -71,7 +59,7 @@ class KeyFolder:
                     retryable=False,
                 )
             return False
-        self._write(self.seal_key, secrets.token_bytes(32))
+        private_file.write(self.seal_key, secrets.token_bytes(32))
         return True
 
     # --- an initialisation whose answer may be lost ---
@@ -85,24 +73,22 @@ class KeyFolder:
                 number += 1
             self._recovery.rename(aside)
         self._set_up.unlink(missing_ok=True)
-        self._write(self._initialising, b"")
+        private_file.write(self._initialising, b"")
 
     def keep_recovery(self, recovery: Recovery) -> None:
-        self._write_json(self._recovery, asdict(recovery))
+        private_file.write_json(self._recovery, asdict(recovery))
         self._initialising.unlink(missing_ok=True)
-        _sync_folder(self.path)
+        private_file.sync_folder(self.path)
 
     def answer_was_lost(self) -> bool:
         return self._initialising.exists() and not self._recovery.exists()
 
     def recovery(self) -> Recovery | None:
-        found = self._read_json(self._recovery)
+        found = private_file.read_json(self._recovery)
         if found is None:
             return None
         keys = found.get("keys")
-        return Recovery(
-            str(found.get("cluster_id", "")), tuple(map(str, keys)) if isinstance(keys, list) else ()
-        )
+        return Recovery(tuple(map(str, keys)) if isinstance(keys, list) else ())
 
     @property
     def recovery_path(self) -> Path:
@@ -111,56 +97,21 @@ class KeyFolder:
     # --- control's own ---
 
     def keep_control(self, credential: AppRole) -> None:
-        self._write_json(self._control, {"role_id": credential.role_id, "secret_id": credential.secret_id})
+        private_file.write_json(
+            self._control, {"role_id": credential.role_id, "secret_id": credential.secret_id}
+        )
 
     def control(self) -> AppRole | None:
-        found = self._read_json(self._control)
+        found = private_file.read_json(self._control)
         if found is None or not found.get("role_id") or not found.get("secret_id"):
             return None
         return AppRole(str(found["role_id"]), str(found["secret_id"]))
 
     def keep_set_up(self, done: SetUp) -> None:
-        self._write_json(self._set_up, asdict(done))
+        private_file.write_json(self._set_up, asdict(done))
 
     def set_up(self) -> SetUp | None:
-        found = self._read_json(self._set_up)
+        found = private_file.read_json(self._set_up)
         return (
             None if found is None else SetUp(str(found.get("cluster_id", "")), str(found.get("digest", "")))
         )
-
-    # --- files ---
-
-    def _read_json(self, path: Path) -> dict[str, object] | None:
-        try:
-            value = json.loads(path.read_bytes())
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError):
-            raise PartError(
-                f"{path} cannot be read.", "Restore it from a copy, or move it away.", retryable=False
-            ) from None
-        return value if isinstance(value, dict) else {}
-
-    def _write_json(self, path: Path, value: object) -> None:
-        self._write(path, json.dumps(value, indent=1).encode() + b"\n")
-
-    def _write(self, path: Path, content: bytes) -> None:
-        beside = path.with_name(path.name + ".new")
-        beside.unlink(missing_ok=True)
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        try:
-            os.write(descriptor, content)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        beside.rename(path)
-        _sync_folder(self.path)
-
-
-def _sync_folder(path: Path) -> None:
-    """A rename is on disk only when its folder is."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

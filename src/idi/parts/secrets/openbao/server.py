@@ -20,7 +20,7 @@ import os
 import shutil
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from idi.parts.clients.openbao import Health, OpenBao, State
@@ -92,6 +92,20 @@ def prepare(places: Places, program: Path) -> ServerSpec:
     first = keys.make_seal_key()
     places.storage.mkdir(mode=0o700, parents=True, exist_ok=True)
     places.storage.chmod(0o700)
+    spec = server_spec(places, program)
+    if not first:
+        return spec
+    return replace(
+        spec,
+        notice=(
+            f"OpenBao's seal key and recovery key are in {places.keys}: keep a copy elsewhere, the store "
+            "cannot be opened without the seal key."
+        ),
+    )
+
+
+def server_spec(places: Places, program: Path) -> ServerSpec:
+    """What to run, touching nothing: also for a server that runs already."""
     return ServerSpec(
         argv=(str(program), "server", f"-config={places.config}"),
         environment={
@@ -100,13 +114,7 @@ def prepare(places: Places, program: Path) -> ServerSpec:
             # It is idle but for a signature now and then: give memory back rather than keep it.
             "GOGC": "50",
         },
-        files={str(places.config): render(places, keys.seal_key).encode()},
-        notice=(
-            f"OpenBao's seal key and recovery key are in {places.keys}: keep a copy elsewhere, the store "
-            "cannot be opened without the seal key."
-            if first
-            else ""
-        ),
+        files={str(places.config): render(places, KeyFolder(places.keys).seal_key).encode()},
     )
 
 
