@@ -7,7 +7,8 @@ exists for those who call it and no mistake is reported twice in different words
 from __future__ import annotations
 
 from idi.declaration.checks_modules import check_modules
-from idi.declaration.nearest import did_you_mean
+from idi.declaration.names import CALLED, SCOPE
+from idi.declaration.nearest import did_you_mean, nearest
 from idi.declaration.nodes import Node, Table, find, items, keys, names_of
 from idi.declaration.reader import Reader
 from idi.declaration.scalars import shown
@@ -40,13 +41,20 @@ def check_target(platform: Platform, tree: Table, reader: Reader) -> None:
         if not isinstance(module, Table):
             continue
         environment = platform.environment
-        if isinstance(platform.target, LocalTarget) and module.get("run") is None:
+        meant = {
+            nearest(name, ("run", "image")) for name in names_of(module)
+        }  # a wrong key that was reported
+        if isinstance(platform.target, LocalTarget) and module.get("run") is None and "run" not in meant:
             reader.report(
                 key,
                 f"{key.text} has no 'run', and {environment} runs on this machine; write a command line, such as "
                 f"run: python {key.text}.py.",
             )
-        if isinstance(platform.target, KubernetesTarget) and module.get("image") is None:
+        if (
+            isinstance(platform.target, KubernetesTarget)
+            and module.get("image") is None
+            and "image" not in meant
+        ):
             reader.report(
                 key,
                 f"{key.text} has no 'image', and {environment} runs on Kubernetes; write an image, or the folder with "
@@ -90,7 +98,7 @@ def _calls(tree: Table, reader: Reader) -> None:
                     call,
                     f"calls names '{name}' itself; a module needs no permission to call itself, remove it.",
                 )
-            elif call.text not in known:
+            elif call.text not in known and CALLED.fits(call.text):
                 hint = did_you_mean(call.text, known)
                 reader.report(call, f"calls names {shown(call.text)}, which no module is called.{hint}")
 
@@ -134,7 +142,7 @@ def _scopes(platform: Platform, tree: Table, reader: Reader) -> None:
         return
     for client in names_of(tree, "gateway", "clients"):
         for scope in items(tree, "gateway", "clients", client, "scopes"):
-            if scope.text not in required:
+            if SCOPE.fits(scope.text) and scope.text not in required:
                 hint = did_you_mean(scope.text, required)
                 reader.warn(scope, f"scope {shown(scope.text)} is asked for by no route.{hint}")
 
@@ -149,5 +157,5 @@ def _events(platform: Platform, tree: Table, reader: Reader) -> None:
                 reader.warn(key, f"{name} handles {shown(key.text)}, which no module publishes.{hint}")
     for key in keys(tree, "events"):
         if key.text not in published and key.text not in handled:
-            hint = did_you_mean(key.text, published | handled)
+            hint = did_you_mean(key.text, published)
             reader.warn(key, f"no module publishes or handles {shown(key.text)}.{hint}")

@@ -78,7 +78,8 @@ class _Composer:
         self.height = 0  # of the node composed last
         self.anchors: dict[str, tuple[Node, int, int] | None] = {}
 
-    def node(self, event: Any, depth: int) -> Node:
+    def node(self, event: Any, depth: int) -> Node | None:
+        """The next node; None for an alias to nothing, which has been reported."""
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event, depth)
         if depth > DEEPEST:
@@ -132,7 +133,9 @@ class _Composer:
         for event in self.events:
             if isinstance(event, yaml.SequenceEndEvent):
                 break
-            found.append(self.node(event, depth + 1))
+            item = self.node(event, depth + 1)
+            if item is not None:
+                found.append(item)
             height = max(height, self.height + 1)
         self.height = height
         return Items(tuple(found), line, column)
@@ -147,7 +150,7 @@ class _Composer:
             height = max(height, self.height + 1)
             value = self.node(next(self.events), depth + 1)
             height = max(height, self.height + 1)
-            if self._key_is_right(key, found):
+            if key is not None and value is not None and self._key_is_right(key, found):
                 assert isinstance(key, Scalar)
                 if isinstance(value, Scalar) and value.plain and value.text == "":
                     value = Scalar("", True, key.line, key.column)  # an empty value has no place of its own
@@ -170,6 +173,7 @@ class _Composer:
             self.reader.report(key, "a key is missing here; write 'name: value'.")
         elif (why := why_not_text(key)) is not None:
             self.reader.report(key, why)
+            return kind_of(key) in ("boolean", "truth") and key.text not in found
         elif key.text in found:
             first = found[key.text].key
             self.reader.report(
@@ -179,14 +183,14 @@ class _Composer:
             return True
         return False
 
-    def _alias(self, event: Any, depth: int) -> Node:
+    def _alias(self, event: Any, depth: int) -> Node | None:
         name = event.anchor
         if name not in self.anchors:
             hint = did_you_mean(name, self.anchors)
             self.report(
                 event, f"there is no anchor '&{name}' above; quote the text if it begins with '*'.{hint}"
             )
-            return Scalar("", False, event.start_mark.line + 1, event.start_mark.column + 1)
+            return None
         known = self.anchors[name]
         if known is None:
             self._stop(

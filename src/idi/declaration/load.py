@@ -47,7 +47,6 @@ class Rejected:
     """What is wrong, in the order of the file; never empty."""
 
     mistakes: tuple[Mistake, ...]
-    warnings: tuple[Mistake, ...] = ()
 
     def __str__(self) -> str:
         count = len(self.mistakes)
@@ -90,7 +89,7 @@ def environment_names(tree: Table) -> tuple[str, ...]:
 def _platform(tree: Table, environment: str, reader: Reader) -> Platform | None:
     sections = _environment_sections(tree, reader)
     base = tree.without("environments")
-    _known(tree, environment, reader)
+    known = _known(tree, environment, reader)
     wanted: Platform | None = None
     whole_base = with_defaults(base)
     base_read = False
@@ -110,7 +109,8 @@ def _platform(tree: Table, environment: str, reader: Reader) -> Platform | None:
             continue
         platform = _read(whole, name, section, own)
         if name == environment:
-            check_target(platform, whole, own)
+            if known:
+                check_target(platform, whole, own)
             wanted = platform
             reader.warnings.update(own.warnings)
         reader.mistakes.update(own.mistakes)
@@ -137,7 +137,7 @@ def _environment_sections(tree: Table, reader: Reader) -> dict[str, Table]:
         name = entry.key.text
         names: Any = field.shape
         if not names.keys.fits(name):
-            reader.report(entry.key, names.keys.wrong(name, "environment name in environments"))
+            reader.report(entry.key, names.keys.wrong(name, "environment name"))
         if not isinstance(entry.value, Table):
             ENVIRONMENT_RECORD.read(entry.value, reader, name)
             continue
@@ -151,14 +151,14 @@ def _environment_sections(tree: Table, reader: Reader) -> dict[str, Table]:
     return found
 
 
-def _known(tree: Table, environment: str, reader: Reader) -> None:
+def _known(tree: Table, environment: str, reader: Reader) -> bool:
     names = environment_names(tree)
-    if environment not in names:
-        where: Node = next((key for key in keys(tree) if key.text == "environments"), tree)
-        reader.report(
-            where,
-            f"there is no environment '{environment}' here, only {listed(names)}.{did_you_mean(environment, names)}",
-        )
+    if environment in names:
+        return True
+    where: Node = next((key for key in keys(tree) if key.text == "environments"), tree)
+    hint = did_you_mean(environment, names)
+    reader.report(where, f"there is no environment '{environment}' here, only {listed(names)}.{hint}")
+    return False
 
 
 def _read(tree: Table, environment: str, section: Table | None, reader: Reader) -> Platform:
@@ -233,4 +233,4 @@ def _sorted(mistakes: dict[Mistake, None]) -> tuple[Mistake, ...]:
 
 
 def _rejected(reader: Reader) -> Rejected:
-    return Rejected(_sorted(reader.mistakes), _sorted(reader.warnings))
+    return Rejected(_sorted(reader.mistakes))

@@ -5,24 +5,22 @@ from __future__ import annotations
 from idi.declaration.shapes import Text
 
 _LABEL = r"[a-z]([-a-z0-9]{0,30}[a-z0-9])?"
-_LABEL_WORDS = "lower-case letters, digits and '-', at most 32 in all, beginning with a letter"
+_LABEL_WORDS = "lower-case letters, digits and '-' (at most 32, beginning with a letter)"
 _SEGMENT = r"[A-Za-z0-9_~!$&'()*+,;=:@%-][A-Za-z0-9._~!$&'()*+,;=:@%-]*"
 _DNS = r"[A-Za-z0-9]([-A-Za-z0-9]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([-A-Za-z0-9]{0,61}[A-Za-z0-9])?)*"
 
 
-def label(what: str, example: str) -> Text:
-    text = Text(f"{what}: {_LABEL_WORDS}", _LABEL, example)
-    text.plural = f"{what}s"  # type: ignore[attr-defined]
-    return text
+def label(example: str, many: str = "") -> Text:
+    return Text(f"a name of {_LABEL_WORDS}", _LABEL, example, many=many)
 
 
-MODULE = label("module name", "jede")
-EXTERNAL = label("external name", "warehouse")
-CALLED = label("module or external name", "cam")
-PLATFORM = label("platform name", "junzi")
-CLIENT = label("client name", "pilot")
-ENVIRONMENT = label("environment name", "staging")
-PORT = label("port name", "http")
+MODULE = label("jede")
+EXTERNAL = label("warehouse")
+CALLED = label("cam", "modules and externals")
+PLATFORM = label("junzi")
+CLIENT = label("pilot")
+ENVIRONMENT = label("staging")
+PORT = label("http")
 
 SCOPE = Text(
     "a scope such as jede.read (letters, digits and . _ : / * -, beginning with a letter or digit)",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from idi.declaration.frozen import Frozen
+from idi.declaration.nearest import nearest
 from idi.declaration.nodes import Node, Scalar, Table, kind_words
 from idi.declaration.reader import Reader
 from idi.declaration.scalars import kind_of
@@ -85,10 +86,11 @@ class Record(Shape):
                 reader.report(node, f"{key} expects {self.words}, not {kind_words(node)}.")
             return BAD
         given: Given = {"name": key} if self.named else {}
-        whole = True
+        whole, meant = True, set()
         for entry in node.entries:
             field = self.fields.get(entry.key.text)
             if field is None:
+                meant.add(nearest(entry.key.text, self.fields))
                 reader.report(entry.key, unknown_key(entry.key, key or "a declaration", self.fields))
                 continue
             value = field.shape.read(entry.value, reader, field.key)
@@ -98,9 +100,9 @@ class Record(Shape):
                 whole = False
         for field in self.fields.values():
             if field.needed and node.entry(field.key) is None:
-                what = f"{key} needs" if key else "a declaration needs"
-                reader.report(node, f"{what} '{field.key}': {field.shape.words}.")
                 whole = False
+                if field.key not in meant:  # else it has been asked whether this key was meant
+                    reader.report(node, f"{key or 'a declaration'} needs '{field.key}': {field.shape.words}.")
         for group in self.alone:
             self._at_most_one(group, node, reader, key)
         if not whole:
@@ -216,7 +218,7 @@ class Named(Shape):
         for entry in node.entries:
             name = entry.key.text
             if not self.keys.fits(name):
-                reader.report(entry.key, self.keys.wrong(name, f"{self.kind} in {key}"))
+                reader.report(entry.key, self.keys.wrong(name, self.kind))
             value = self.values.read(entry.value, reader, name)
             if value is not BAD and self.keys.fits(name):
                 found[name] = value

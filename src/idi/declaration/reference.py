@@ -133,7 +133,7 @@ def _value(shape: Shape) -> str:
     if isinstance(shape, Many):
         return "list, see below" if isinstance(shape.item, Record) else f"list: {shape.item.words}"
     if isinstance(shape, Either):
-        return f"{shape.single.words}, or a map, see below"
+        return f"{shape.words}, see below"
     return shape.words
 
 

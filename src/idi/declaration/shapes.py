@@ -28,6 +28,8 @@ class Shape:
     words: str = "a value"
     example: Any = None
     suffix: str = ""
+    many: str = ""
+    """What several of them are called, for "a list of ..."."""
 
     def read(self, node: Node, reader: Reader, key: str) -> Any:
         raise NotImplementedError
@@ -59,11 +61,12 @@ class Single(Shape):
 class Text(Single):
     """Text that matches a pattern; `words` says the pattern to a person."""
 
-    def __init__(self, words: str, pattern: str, example: str, longest: int = 0) -> None:
+    def __init__(self, words: str, pattern: str, example: str, longest: int = 0, many: str = "") -> None:
         self.words = words
         self.pattern = pattern
         self.example = example
         self.longest = longest
+        self.many = many
         self._compiled: re.Pattern[str] | None = None  # on first use: most files need few of them
 
     def read_scalar(self, node: Scalar, reader: Reader, key: str) -> Any:
@@ -96,10 +99,12 @@ class Text(Single):
 class Choice(Single):
     """One of a few words."""
 
-    def __init__(self, *choices: str) -> None:
+    def __init__(self, *choices: str, otherwise: str = "") -> None:
         self.choices = choices
         self.example = choices[0]
         self.words = choices[0] if len(choices) == 1 else f"{', '.join(choices[:-1])} or {choices[-1]}"
+        if otherwise:
+            self.words += f", or {otherwise}"
 
     def read_scalar(self, node: Scalar, reader: Reader, key: str) -> Any:
         if node.text in self.choices:
@@ -171,7 +176,7 @@ class Many(Shape):
         self.most = most
         self.ordered = ordered
         self.unique = isinstance(item, Single)
-        self.words = f"a list of {getattr(item, 'plural', '')}" if getattr(item, "plural", "") else "a list"
+        self.words = f"a list of {item.many}" if item.many else "a list"
         self.example = [item.example]
         self.suffix = ""
 
@@ -192,7 +197,7 @@ class Many(Shape):
             return BAD
         values = []
         for item in node.items:
-            value = self.item.read(item, reader, key)
+            value = self.item.read(item, reader, f"an entry of {key}")
             if value is BAD:
                 continue
             if self.unique and value in values:
@@ -223,7 +228,7 @@ class Either(Shape):
     def __init__(self, single: Single, table: Shape) -> None:
         self.single = single
         self.table = table
-        self.words = f"{single.words}, or a map"
+        self.words = single.words if ", or " in single.words else f"{single.words}, or a map"
         self.example = single.example
 
     def read(self, node: Node, reader: Reader, key: str) -> Any:

@@ -52,16 +52,11 @@ def text_of(given: bytes | str, file: str, most_bytes: int = MOST_BYTES) -> str 
     wrong = (_ASCII if text.isascii() else re.compile(f"[^{_PRINTABLE}]")).search(text)
     if wrong:
         line, column = position(text, wrong.start())
-        name = (
-            "a NUL character"
-            if wrong.group() == "\0"
-            else f"the unprintable character U+{ord(wrong.group()):04X}"
-        )
+        if wrong.group() == "\0":
+            return Mistake(file, line, column, "a NUL character has no place in a text file; remove it.")
+        name = f"the unprintable character U+{ord(wrong.group()):04X}"
         return Mistake(
-            file,
-            line,
-            column,
-            f"{name} has no place here; remove it, or write it as an escape in double quotes.",
+            file, line, column, f"{name} has no place here; remove it, or write an escape in double quotes."
         )
     return text
 

@@ -34,7 +34,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 _REQUESTS = Whole(1, 10_000_000, 200)
 _BURST = Whole(0, 10_000_000, 100)
-_EVERY = Duration("1s", "1d", "1s")
+_EVERY = Duration("100ms", "1d", "1s")
 
 
 class _Issuer(Either):
@@ -47,7 +47,7 @@ class _Issuer(Either):
 
 
 ISSUER = _Issuer(
-    Choice("embedded"),
+    Choice("embedded", otherwise="a map with url and audience for an issuer of your own"),
     Record(
         "issuer",
         "An OpenID Connect issuer of your own, whose tokens the gateway accepts.",

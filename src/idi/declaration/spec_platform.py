@@ -131,7 +131,7 @@ def _target(given: Given, _node: Table, _reader: Reader) -> Any:
 
 
 TARGET = _Target(
-    Choice("local"),
+    Choice("local", otherwise="a map with kubernetes"),
     Record(
         "target",
         "A target that is not this machine.",

@@ -39,6 +39,10 @@ _REMEDIES = (
         "did not find expected key",
         "this line does not fit the map above; its indentation must be that of the other keys.",
     ),
+    (
+        "expected <block end>",
+        "this line does not fit the map above; its indentation must be that of the other keys.",
+    ),
     ("could not find expected ':'", "a ':' is missing after this key."),
     ("expected node content", "a value was expected here; quote the text if it is meant as one."),
 )
@@ -71,6 +75,7 @@ def explain(error: Any, source: str, file: str) -> Mistake:
             return Mistake(file, line, column, _REMEDIES[0][1])
         return Mistake(file, line, column, f"text cannot begin with '{sign}' in YAML; quote it.")
     if "directive" in context:
+        line, column = (opened.line + 1, opened.column + 1) if opened else (line, column)
         return Mistake(file, line, column, "a line cannot begin with '%' in YAML; quote the text.")
     if "tag" in context or "tag" in problem:
         return Mistake(
@@ -86,9 +91,28 @@ def explain(error: Any, source: str, file: str) -> Mistake:
             column,
             "after '|' or '>' only a line break can follow; quote the text if it begins with one.",
         )
+    if "<block end>" in problem and "collection" in context:
+        problem = "expected '-' indicator"
+    if "expected ','" in problem and opened is not None:
+        reference = _reference(lines, opened.line, mark.line)
+        if reference:
+            return Mistake(
+                file,
+                *reference,
+                "'${...}' must be quoted inside { } and [ ]: YAML takes its braces for a map.",
+            )
     for words, remedy in _REMEDIES:
         if words in problem:
             if any(at in remedy for at in _AT_CONTEXT) and opened is not None:
                 line, column = opened.line + 1, opened.column + 1
             return Mistake(file, line, column, remedy)
     return Mistake(file, line, column, f"this is not valid YAML: {problem}.")
+
+
+def _reference(lines: list[str], first: int, last: int) -> tuple[int, int] | None:
+    """The place of a bare `${` in the lines of what never closed."""
+    for number in range(first, min(last + 1, len(lines))):
+        before, found, _ = lines[number].partition("${")
+        if found and before.count('"') % 2 == 0 and before.count("'") % 2 == 0:
+            return number + 1, len(before) + 1
+    return None

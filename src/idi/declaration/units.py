@@ -117,7 +117,12 @@ def _seconds(text: str) -> Decimal | None:
 def _duration_wrong(text: str) -> str:
     found = _NUMBER.match(text)
     if found and not found.group(2):
-        return f"{shown(text)} has no unit; write a duration such as {_short(text, '300')}ms or 2s."
+        likely = (
+            f"{text}s or 300ms"
+            if text.isdigit() and 0 < int(text) < 100
+            else f"{_short(text, '300')}ms or 2s"
+        )
+        return f"{shown(text)} has no unit; write a duration such as {likely}."
     if found and (unit := _DURATION_ALIASES.get(found.group(2).lower(), found.group(2).lower())) in _DURATION:
         return f"{shown(text)} is not a duration; write {found.group(1)}{unit}."
     return (
