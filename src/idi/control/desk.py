@@ -60,7 +60,8 @@ class Desk:
     """Takes requests, makes them changes, runs them one after another.
 
     `warnings` and `figures` come from compose, which knows the parts. `adopt_platform` is called with
-    every declaration that becomes current (issuer clients, certificate life ...).
+    every declaration that becomes current (issuer clients, certificate life ...); `check` refuses an `up`
+    that cannot work before anything is begun.
     """
 
     settings: Settings
@@ -72,6 +73,7 @@ class Desk:
     warnings: Callable[[], list[str]]
     figures: Callable[[], Mapping[str, FiguresView]]
     adopt_platform: Callable[[Platform], None]
+    check: Callable[[], None]
     wanted: Wanted = field(default_factory=Wanted)
     started: float = field(default_factory=time.time)
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
@@ -142,6 +144,7 @@ class Desk:
         platform = self.loop.platform
         if request["action"] == "up":
             loaded = self.load(request["text"], request["file"])
+            self.check()
             wanted = replace(self.wanted, up=True, text=request["text"], file=request["file"])
             return wanted, {"file": request["file"]}, loaded.platform
         if request["action"] == "down":

@@ -31,11 +31,12 @@ Predicate = Callable[[World], bool]
 
 @dataclass(slots=True)
 class Edge:
-    """Where the gateway listens and whose tokens it takes."""
+    """Where the gateway listens, whose tokens it takes, and where it logs every request."""
 
     address: str
     port: int
     issuer: Callable[[Platform], EmbeddedKeys | ExternalIssuer]
+    access_log: str = ""
 
 
 @dataclass(slots=True)
@@ -84,7 +85,9 @@ class Loop:
         if platform is not None:
             if self._structure or self.traffic is None:
                 edge = self.edge
-                self.traffic = view(platform, self.world, edge.address, edge.port, edge.issuer(platform))
+                self.traffic = view(
+                    platform, self.world, edge.address, edge.port, edge.issuer(platform), edge.access_log
+                )
                 self.plane.publish(self.traffic)
             else:
                 shapes = self.traffic.services

@@ -133,6 +133,8 @@ class Gateway:
     limits: EdgeLimits
     cors: Cors | None = None
     tls: TlsFiles | None = None
+    access_log: str = ""
+    """File of the access log; empty: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,3 +144,5 @@ class Traffic:
     assignments: Mapping[str, Assignment] = field(default_factory=dict)
     sidecars: Mapping[InstanceId, Sidecar] = field(default_factory=dict)
     gateway: Gateway | None = None
+    certificate_life_s: float = 86400.0
+    """Life of a leaf certificate: connections between proxies end before theirs does."""

@@ -29,7 +29,12 @@ from idi.world.types import Instance, InstanceId, ModuleWorld, World
 
 
 def view(
-    platform: Platform, world: World, address: str, port: int, issuer: EmbeddedKeys | ExternalIssuer
+    platform: Platform,
+    world: World,
+    address: str,
+    port: int,
+    issuer: EmbeddedKeys | ExternalIssuer,
+    access_log: str = "",
 ) -> Traffic:
     """Everything: services, endpoints, every sidecar that exists, the gateway at `address:port`."""
     shapes = services(platform)
@@ -44,7 +49,8 @@ def view(
             for instance in world.instances()
             if instance.mesh and instance.module in platform.modules
         },
-        gateway=gateway(platform, address, port, issuer),
+        gateway=gateway(platform, address, port, issuer, access_log),
+        certificate_life_s=platform.certificates.life_s,
     )
 
 
@@ -130,7 +136,13 @@ def sidecar(platform: Platform, instance: Instance, shapes: Mapping[str, Service
     )
 
 
-def gateway(platform: Platform, address: str, port: int, issuer: EmbeddedKeys | ExternalIssuer) -> Gateway:
+def gateway(
+    platform: Platform,
+    address: str,
+    port: int,
+    issuer: EmbeddedKeys | ExternalIssuer,
+    access_log: str,
+) -> Gateway:
     """The door: every route of every module, most specific first."""
     routes = []
     for module in platform.modules.values():
@@ -163,4 +175,5 @@ def gateway(platform: Platform, address: str, port: int, issuer: EmbeddedKeys | 
         limits=platform.gateway.limits,
         cors=platform.gateway.cors,
         tls=platform.gateway.tls,
+        access_log=access_log,
     )

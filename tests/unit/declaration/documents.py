@@ -161,15 +161,7 @@ def _modules(draw: st.DrawFn, name: str, known: list[str]) -> Document:
 
 
 def text(document: Document) -> str:
-    """JSON is YAML; characters that YAML does not print are escaped."""
-    return json.dumps(document, ensure_ascii=True) if _plain(document) else _escaped(document)
-
-
-def _plain(document: Document) -> bool:
-    return all(ord(character) < 0x10000 for character in json.dumps(document, ensure_ascii=False))
-
-
-def _escaped(document: Document) -> str:
+    """JSON is YAML, once the characters that YAML does not print are escaped."""
     written = json.dumps(document, ensure_ascii=False)
     return "".join(
         f"\\u{ord(c):04x}" if 0x7F <= ord(c) <= 0x9F or c in "\u2028\u2029\ufeff\ufffe\uffff" else c

@@ -48,7 +48,7 @@ PIECES = [
     b"\xff",
     b"\0",
 ]
-EXAMPLES = scale(150, 3000)
+EXAMPLES = scale(60, 3000)
 VALIDATOR = jsonschema.Draft202012Validator(schema())
 
 
@@ -57,7 +57,7 @@ def checked(result: Loaded | Rejected, text: bytes | str) -> None:
     if isinstance(result, Loaded):
         assert result.platform.modules
         return
-    lines = text.count(b"\n" if isinstance(text, bytes) else "\n") + 2 + 2 * len(text)
+    lines = len(text) + 2  # \r, U+0085 and others end lines too
     assert result.mistakes
     assert list(result.mistakes) == sorted(set(result.mistakes))
     for mistake in result.mistakes:
@@ -156,11 +156,9 @@ def test_an_environment_is_the_base_with_its_overrides(
     whole = loaded(documents.text(merged(base, upper)))
     apart = loaded(documents.text({**base, "environments": {"dev": upper}}))
     assert apart == whole
-    for name in upper["modules"]:
+    for name in changed:
         assert apart.origins[f"modules.{name}.grace"].kind == "environment"
         assert apart.origins[f"modules.{name}.run"].kind == "file"
-    if not upper["modules"]:
-        return
     base_only = loaded(documents.text({**base, "environments": {"staging": {"target": "local", **upper}}}))
     assert base_only == loaded(documents.text(base))
 

@@ -1,0 +1,38 @@
+"""`python -m idi.control`: started by the command line, detached; its output is the control log.
+
+Exit codes: 0 ended as asked, 75 another control holds this platform's lock, otherwise the code of the
+reason, which is also left in the state folder for whoever started it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from idi.api.paths import paths_for
+from idi.control.settings import Settings
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m idi.control")
+    parser.add_argument("--file", required=True)
+    parser.add_argument("--env", required=True)
+    parser.add_argument("--directory", required=True)
+    parser.add_argument("--gateway-port", type=int, default=8080)
+    parser.add_argument("--console-port", type=int, default=8800)
+    arguments = parser.parse_args()
+    settings = Settings(
+        paths=paths_for(arguments.file, arguments.env),
+        environment=arguments.env,
+        directory=os.path.realpath(arguments.directory),
+        gateway_port=arguments.gateway_port,
+        console_port=arguments.console_port,
+    )
+    from idi.control.main import start
+
+    return start(settings)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

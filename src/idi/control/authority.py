@@ -1,0 +1,174 @@
+"""OpenBao as control keeps it: started, set up, watched, and everybody's certificates renewed by it.
+
+When it is sealed or down nothing else is touched: certificates last, traffic goes on, new instances wait.
+`warning` says in one sentence what is the matter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from idi.control.identities import Identities
+from idi.control.loop import Loop
+from idi.declaration.types import Platform
+from idi.parts.certificates.openbao import OpenBaoAuthority
+from idi.parts.certificates.renewal import Renewal
+from idi.parts.clients import private_file
+from idi.parts.clients.openbao import AppRole, OpenBao, Session, State
+from idi.parts.clients.openbao_layout import Scope
+from idi.parts.errors import PartError
+from idi.parts.secrets.openbao.binary import find_program
+from idi.parts.secrets.openbao.bootstrap import AnswerLost, Bootstrap
+from idi.parts.secrets.openbao.keys import KeyFolder
+from idi.parts.secrets.openbao.server import Places, prepare, server_spec
+from idi.parts.targets.local.part import Part
+from idi.parts.targets.local.process import ProcessSpec
+from idi.parts.targets.local.target import LocalTarget
+from idi.world.events import PartChanged
+from idi.world.types import PartState
+
+log = logging.getLogger(__name__)
+
+NAME = "openbao"
+LOOK_S = 5.0
+LOOK_SOON_S = 0.2
+SET_UP_S = 40.0
+LONGEST_LEAF_S = 86400.0
+
+
+@dataclass(slots=True)
+class Authority:
+    """`start` returns when certificates can be issued; what waited for one is served first."""
+
+    places: Places
+    log_file: Path
+    target: LocalTarget
+    loop: Loop
+    identities: Identities
+    tasks: asyncio.TaskGroup
+    renewal: Renewal | None = None
+    notice: str = ""
+    _part: Part | None = None
+    _keeper: asyncio.Task[None] | None = None
+    _up: asyncio.Event = field(default_factory=asyncio.Event)
+    _failure: PartError | None = None
+    _life_s: float = 0.0
+
+    async def start(self) -> None:
+        """Start or adopt OpenBao, and return when it issues. Idempotent."""
+        if self._keeper is None or self._keeper.done():
+            self._up.clear()
+            self._failure = None
+            if self._part is None:
+                self._part = await self._run()
+            self._keeper = self.tasks.create_task(self._keep(self._part))
+        await self._up.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    async def take_up(self) -> None:
+        """Adopt it after a restart of control; what is wrong with it shows in its state."""
+        try:
+            await self.start()
+        except PartError as error:
+            log.warning("%s", error)
+
+    async def stop(self) -> None:
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
+            self._keeper = None
+        self._part = None
+        self.renewal = self.identities.renewal = None
+        await self.target.stop_part(NAME)
+
+    def warning(self) -> str:
+        """One sentence when it cannot issue now; empty when all is well (or it is not wanted)."""
+        part = self.loop.world.parts.get(NAME)
+        if part is None or part.state in ("absent", "ready") or not self._up.is_set():
+            return ""
+        return (
+            f"OpenBao is {part.state}: {part.reason or 'no reason known'} Traffic goes on; new instances and "
+            "renewals wait for it."
+        )
+
+    def life(self, platform: Platform) -> None:
+        """The declared life of certificates; another one than before applies from the next renewal on."""
+        if platform.certificates.life_s != self._life_s:
+            self._life_s = platform.certificates.life_s
+            if self.renewal is not None:
+                self.renewal.set_life(self._life_s)
+
+    async def _run(self) -> Part:
+        program = find_program()
+        spec = server_spec(self.places, program)
+
+        async def before_start() -> None:
+            prepared = prepare(self.places, program)
+            self.notice = self.notice or prepared.notice
+            for path, content in prepared.files.items():
+                private_file.write(Path(path), content)
+
+        process = ProcessSpec(
+            name=NAME,
+            role="part",
+            argv=spec.argv,
+            env=spec.environment,
+            cwd=self.places.state,
+            log=self.log_file,
+        )
+        return await self.target.run_part(process, before_start)
+
+    async def _keep(self, part: Part) -> None:
+        """Set it up, then renew everybody's certificates and watch its health until cancelled."""
+        async with OpenBao(self.places.address) as client:
+            scope = self._scope()
+            try:
+                credential = await self._set_up(client, scope, part)
+            except PartError as error:
+                self._failure = error
+                self._up.set()
+                return
+            authority = OpenBaoAuthority(Session(client, credential), scope)
+            async with Renewal(authority, self.identities.deliver, self._life_s) as renewal:
+                self.renewal = renewal
+                self.identities.begin(renewal)
+                await self._watch(client, part)
+
+    async def _set_up(self, client: OpenBao, scope: Scope, part: Part) -> AppRole:
+        bootstrap = Bootstrap(client, KeyFolder(self.places.keys), scope)
+        try:
+            return (await bootstrap.run(SET_UP_S)).credential
+        except AnswerLost as error:
+            await part.restart(str(error))  # it is made anew before it starts
+            return (await bootstrap.run(SET_UP_S)).credential
+
+    async def _watch(self, client: OpenBao, part: Part) -> None:
+        was = ""
+        while True:
+            health = await client.health()
+            ready = health.state is State.ACTIVE
+            known = self.loop.world.parts.get(NAME)
+            if known is None or (part.alive and (known.state == "ready") != ready):
+                state: PartState = "ready" if ready else "unready"
+                reason = "" if ready else f"{health.reason}."
+                self.loop.emit(PartChanged(NAME, state, time.time(), part.pid, reason))
+            if ready and was != "ready" and self.renewal is not None:
+                self.renewal.wake()
+            was = "ready" if ready else "unready"
+            self._up.set()
+            await asyncio.sleep(LOOK_S if ready else LOOK_SOON_S)
+
+    def _scope(self) -> Scope:
+        platform = self.loop.platform
+        if platform is None:
+            raise PartError(
+                "Nothing is declared yet, so nobody's certificates can be issued.", retryable=False
+            )
+        self._life_s = platform.certificates.life_s
+        life_s = max(LONGEST_LEAF_S, self._life_s)
+        return Scope(platform.trust_domain, platform.environment, life_s)

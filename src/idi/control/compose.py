@@ -1,0 +1,158 @@
+"""Which vendor does what: this file and the parts' keepers beside it are the only ones that name them.
+
+Everything is an async context manager and leaves in reverse order. What runs outside this process
+(OpenBao, the gateway, modules and their sidecars) is adopted or started through the target and survives
+control's end; only a plan's steps stop it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Protocol
+
+from idi.control.apply import Executor
+from idi.control.authority import NAME as OPENBAO
+from idi.control.authority import Authority
+from idi.control.credentials import Credentials
+from idi.control.desk import Desk
+from idi.control.door import Door
+from idi.control.identities import Identities
+from idi.control.loop import Edge, Loop
+from idi.control.retiring import Retiring
+from idi.control.settings import Settings
+from idi.control.tasks import owned_tasks
+from idi.declaration.types import ExternalIssuer, Platform
+from idi.parts.errors import Bug
+from idi.parts.gateway.envoy.plane import EnvoyPlane
+from idi.parts.gateway.envoy.start import ProxyStart, gateway_start, sidecar_start
+from idi.parts.secrets.openbao.server import Places
+from idi.parts.store.sqlite.store import open_store
+from idi.parts.targets.interface import SidecarSpec
+from idi.parts.targets.local.target import LocalTarget
+from idi.traffic.types import GATEWAY, EmbeddedKeys
+from idi.world.types import Instance, InstanceId
+
+LAPTOP_WALL = "All modules run as your user: on a laptop the wall between them is convenience, not defence."
+
+
+class Keeper(Protocol):
+    """Who keeps one of IDI's own processes."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def take_up(self) -> None: ...
+
+
+@asynccontextmanager
+async def compose(settings: Settings) -> AsyncIterator[Desk]:
+    """A desk with everything behind it: living processes adopted, traffic published."""
+    paths = settings.paths
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(
+            open_store(paths.state / "journal", paths.keys, origin=f"idi/{paths.hash8}", clock=time.time)
+        )
+        tasks = await stack.enter_async_context(owned_tasks())
+        credentials = Credentials.load(paths.keys)
+        xds_socket = paths.runtime / "xds"
+
+        def on_ready(node: str, is_ready: bool) -> None:
+            if node == GATEWAY:
+                door.ready(is_ready)
+            else:
+                target.sidecar_ready(InstanceId(node), is_ready)
+
+        plane = EnvoyPlane(xds_socket, credentials.verify, paths.state / "proxies", on_ready)
+        edge = Edge(
+            settings.gateway_address,
+            settings.gateway_port,
+            keys_of(settings),
+            str(paths.logs / "gateway-access.log"),
+        )
+        loop = Loop(plane, edge)
+        identities = Identities(plane, lambda workload: current(loop).identity(workload), tasks)
+        loop.listeners.append(identities.hear)
+        retiring = Retiring(loop, plane, no_drain)
+
+        def make_sidecar(instance: Instance) -> SidecarSpec:
+            start = sidecar_start(instance.id, credentials.issue(instance.id), paths.runtime, xds_socket)
+            return SidecarSpec(start.argv, start.files, start.environment)
+
+        def make_gateway() -> ProxyStart:
+            limits = current(loop).gateway.limits
+            return gateway_start(credentials.issue(GATEWAY), paths.runtime, xds_socket, limits.connections)
+
+        target = LocalTarget(
+            platform_hash=paths.hash8,
+            state_dir=paths.state,
+            runtime_dir=paths.runtime,
+            directory=Path(settings.directory),
+            make_sidecar=make_sidecar,
+            retire=retiring.retire,
+            emit=loop.emit,
+        )
+        door = Door(settings, target, loop, identities, make_gateway, paths.logs / "gateway.log")
+        places = Places(paths.state, paths.runtime, paths.keys)
+        authority = Authority(places, paths.logs / "openbao.log", target, loop, identities, tasks)
+        await stack.enter_async_context(plane)
+        await stack.enter_async_context(target)
+
+        keepers: dict[str, Keeper] = {OPENBAO: authority, GATEWAY: door}
+
+        async def start_part(name: str) -> None:
+            await keepers[name].start()
+
+        async def stop_part(name: str) -> None:
+            retiring.hurry = True
+            await keepers[name].stop()
+
+        def adopt_platform(platform: Platform) -> None:
+            retiring.hurry = False
+            authority.life(platform)
+
+        desk = Desk(
+            settings=settings,
+            store=store,
+            loop=loop,
+            plane=plane,
+            executor=Executor(loop, target, start_part, stop_part),
+            tasks=tasks,
+            warnings=lambda: [w for w in (authority.warning(), authority.notice, LAPTOP_WALL) if w],
+            figures=dict,
+            adopt_platform=adopt_platform,
+            check=door.check_port,
+        )
+        await desk.recall()
+        await target.adopt()
+        if loop.platform is not None:
+            for name in target.recorded_parts():
+                if name in keepers:
+                    tasks.create_task(keepers[name].take_up())
+        yield desk
+
+
+def current(loop: Loop) -> Platform:
+    """The declaration that holds now; parts are made only after there is one."""
+    if loop.platform is None:
+        raise Bug("A part was asked for before anything was declared.")
+    return loop.platform
+
+
+async def no_drain(node: str, deadline_s: float) -> None:
+    """Until the data plane can drain."""
+
+
+def keys_of(settings: Settings) -> Callable[[Platform], EmbeddedKeys | ExternalIssuer]:
+    def keys(platform: Platform) -> EmbeddedKeys | ExternalIssuer:
+        issuer = platform.gateway.issuer
+        if isinstance(issuer, ExternalIssuer):
+            return issuer
+        return EmbeddedKeys(
+            settings.gateway_url, platform.name, '{"keys":[]}', str(settings.paths.runtime / "issuer")
+        )
+
+    return keys

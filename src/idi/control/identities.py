@@ -1,0 +1,88 @@
+"""Certificates follow instances: one for each that appears, none for what is gone.
+
+Issuing is asked for the moment an instance is seen (its process is only starting then), so that the
+certificate is usually there before its proxy asks for it. While the authority is down the renewal keeps
+trying; the instance waits, unready, and says why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from idi.declaration.types import ModuleName
+from idi.parts.certificates.interface import Certificate
+from idi.parts.certificates.renewal import Renewal
+from idi.parts.errors import PartError
+from idi.parts.gateway.interface import DataPlane, Identity
+from idi.world.events import Event, InstanceGone, InstanceSeen
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Identities:
+    """`identity` gives the SPIFFE id of a module (or part) in this environment. `renewal` comes when the
+    authority is there; what was asked for before waits for it."""
+
+    plane: DataPlane
+    identity: Callable[[str], str]
+    tasks: asyncio.TaskGroup
+    renewal: Renewal | None = None
+    _nodes: dict[str, str] = field(default_factory=dict)
+
+    def deliver(self, node: str, certificate: Certificate) -> None:
+        self.plane.set_identity(
+            node,
+            Identity(
+                certificate.spiffe_id,
+                certificate.chain,
+                certificate.key,
+                certificate.roots,
+                certificate.not_after,
+            ),
+        )
+
+    def hear(self, event: Event) -> None:
+        """A listener of the loop."""
+        if isinstance(event, InstanceSeen):
+            self.add(event.instance.id, event.instance.module)
+        elif isinstance(event, InstanceGone):
+            self.remove(event.instance)
+
+    def add(self, node: str, workload: str) -> None:
+        spiffe_id = self.identity(ModuleName(workload))
+        if self._nodes.get(node) == spiffe_id:
+            return
+        self._nodes[node] = spiffe_id
+        if self.renewal is not None:
+            self.tasks.create_task(self._ensure(self.renewal, node, spiffe_id))
+
+    def remove(self, node: str) -> None:
+        self._nodes.pop(node, None)
+        if self.renewal is not None:
+            self.renewal.remove(node)
+
+    def begin(self, renewal: Renewal) -> None:
+        """The authority is there: everything that waited is issued now, beside each other."""
+        self.renewal = renewal
+        for node, spiffe_id in self._nodes.items():
+            self.tasks.create_task(self._ensure(renewal, node, spiffe_id))
+
+    def waiting(self) -> list[str]:
+        """Nodes that have no certificate yet or whose certificate ends, with the reason."""
+        if self.renewal is None:
+            return []
+        return [
+            f"{standing.node}: {standing.error or 'no certificate yet'}"
+            for standing in self.renewal.standing()
+            if standing.expired and standing.error
+        ]
+
+    async def _ensure(self, renewal: Renewal, node: str, spiffe_id: str) -> None:
+        try:
+            await renewal.ensure(node, spiffe_id)
+        except PartError as error:
+            log.warning("certificate of %s waits: %s", node, error)

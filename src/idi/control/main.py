@@ -1,0 +1,121 @@
+"""The life of control: lock, compose, adopt, serve, end.
+
+Control is replaceable at any moment: it holds no pipe, no parent's duty and no state that is not on disk.
+Its end by a signal therefore ends nothing else; only a `down` does, step by step, and then control ends
+itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import gc
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from idi.api.paths import Paths, UnsafeFolder, make_private
+from idi.control.settings import Settings
+from idi.parts.errors import IdiError
+
+log = logging.getLogger(__name__)
+
+LOCKED = 75
+"""EX_TEMPFAIL: another control runs this platform."""
+
+
+def start(settings: Settings) -> int:
+    """Run until told to end; the process's exit code."""
+    paths = settings.paths
+    os.umask(0o077)
+    try:
+        for folder in (paths.state.parent, paths.state, paths.logs, paths.runtime, paths.keys):
+            make_private(folder)
+        keep_out_of_git(paths)
+        with locked(paths) as ours:
+            if not ours:
+                return LOCKED
+            logging.basicConfig(
+                level=logging.INFO,
+                stream=sys.stderr,
+                format="%(asctime)s %(levelname)s %(name)s %(message)s",
+            )
+            paths.start_error.unlink(missing_ok=True)
+            return asyncio.run(run(settings))
+    except UnsafeFolder as error:
+        return refuse(paths, str(error), "")
+    except IdiError as error:
+        return refuse(paths, error.message, error.way_out)
+    except Exception as error:
+        log.exception("control ended by a bug")
+        return refuse(paths, f"{type(error).__name__}: {error}.", "This is a bug of IDI; its log says more.")
+
+
+async def run(settings: Settings) -> int:
+    """Compose the parts and serve until `down` or a signal."""
+    from idi.api.server import serve
+    from idi.control.compose import compose
+
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    async with compose(settings) as desk, serve(desk, settings.paths.socket):
+        quiet_collector()
+        async with asyncio.TaskGroup() as tasks:
+            waits = [
+                tasks.create_task(ended.wait()),
+                tasks.create_task(desk.stopped.wait()),
+            ]
+            resume = tasks.create_task(desk.resume())
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            if desk.stopped.is_set():
+                await asyncio.sleep(0.05)  # the last line of progress is on its way
+            for task in (*waits, resume):
+                task.cancel()
+    return 0
+
+
+def quiet_collector() -> None:
+    """What was made until now stays: keep the garbage collector from walking it at every push."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
+
+
+@contextmanager
+def locked(paths: Paths) -> Iterator[bool]:
+    """Hold the platform's lock; False where another process does."""
+    handle = os.open(paths.lock, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        os.ftruncate(handle, 0)
+        os.write(handle, f"{os.getpid()}\n".encode())
+        yield True
+    finally:
+        os.close(handle)
+
+
+def keep_out_of_git(paths: Paths) -> None:
+    """State is never committed, whatever the project's own ignore file says."""
+    ignore = paths.state.parent / ".gitignore"
+    if not ignore.exists():
+        ignore.write_text("*\n")
+
+
+def refuse(paths: Paths, message: str, way_out: str) -> int:
+    """Leave the reason for whoever started control."""
+    sys.stderr.write(f"{message} {way_out}".strip() + "\n")
+    try:
+        paths.start_error.write_text(json.dumps({"message": message, "way_out": way_out, "exit": 1}))
+    except OSError:
+        pass  # it is in the log
+    return 1
