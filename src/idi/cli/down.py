@@ -17,6 +17,10 @@ from idi.cli.pump import follow
 from idi.cli.signals import Signals
 from idi.cli.words import took
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from idi.cli.view import Board
+
 CONTROL_ENDS_S = 20.0
 
 
@@ -36,20 +40,28 @@ def run(invocation: Invocation) -> int:
 
             screen.err("Control is not running, but what it started is: starting it to stop that.")
             pid = launch(invocation, signals).status["control"]["pid"]
-        with Live(screen) if screen.terminal and not screen.as_json else nullcontext() as live:
+        with Live(screen, signals) if screen.terminal and not screen.as_json else nullcontext() as live:
             return take_down(invocation, client, signals, Follower(screen, live), pid)
 
 
-def take_down(invocation: Invocation, client: Client, signals: Signals, follower: Follower, pid: int) -> int:
+def take_down(
+    invocation: Invocation,
+    client: Client,
+    signals: Signals,
+    follower: Follower,
+    pid: int,
+    board: Board | None = None,
+) -> int:
     """Ask for it, show it, and wait for control's own end."""
     screen = invocation.screen
     end = End(pid)
     try:
         with client.change({"action": "down"}) as stream:
-            try:
+            if board:
+                with client.watch() as watch:
+                    finished = follow(stream, follower, signals, board, watch)
+            else:
                 finished = follow(stream, follower, signals)
-            except NotRunning:
-                finished = True  # it ended before its last line was out
         if not finished:
             follower.say([("The stopping goes on by itself; ", ""), ("idi status shows it.", "")])
             return INTERRUPTED

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from idi.cli.screen import Line, Screen, painted, size
+from idi.cli.signals import Signals
 from idi.cli.table import fit
 
 TYPE_CHECKING = False
@@ -27,8 +28,9 @@ HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
 class Live:
     """Use it as a context: it hides the cursor and stops the echo of keys, and puts both back."""
 
-    def __init__(self, screen: Screen) -> None:
+    def __init__(self, screen: Screen, signals: Signals) -> None:
         self._screen = screen
+        self._signals = signals
         self._height = 0
         self._size = (0, 0)
         self._last: list[Line] = []
@@ -37,10 +39,12 @@ class Live:
         self._gone = False
 
     def __enter__(self) -> Self:
+        self._signals.before_pause = self.release
         self.take()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._signals.before_pause = None
         self.release()
 
     @property
@@ -75,12 +79,6 @@ class Live:
                 pass
             self._terminal = None
 
-    def resume(self) -> None:
-        """After Ctrl-Z and `fg`: what the shell wrote is below us, so begin below it."""
-        self.take()
-        self._height = 0
-        self.show(self._last)
-
     def above(self, line: str | Line) -> None:
         """A line that stays, above the block."""
         text = line if isinstance(line, str) else painted(line, colour=self._screen.colour)
@@ -88,10 +86,12 @@ class Live:
         self._draw(self._last, [text])
 
     def show(self, lines: Sequence[Line]) -> None:
-        self._draw(list(lines), [])
+        self._last = list(lines)
+        self._draw(self._last, [])
 
     def clear(self) -> None:
         """Take the block away."""
+        self._last = []
         self._draw([], [])
 
     def finish(self) -> None:
@@ -100,6 +100,10 @@ class Live:
         self._last = []
 
     def _draw(self, lines: list[Line], new: list[str]) -> None:
+        if self._signals.resumed:
+            self._signals.resumed = False
+            self.take()
+            self._height = 0  # what the shell wrote is below the block: begin below that
         columns, rows = now = size()
         frame = [BEGIN]
         if now != self._size:
@@ -111,13 +115,14 @@ class Live:
             frame.append(f"\x1b[{self._height}A\r")
         for text in new:
             frame.append(f"{text}\x1b[K\n")
+        if lines and self._lasting:
+            lines = [[], *lines]
         shown = [fit(line, columns) for line in cropped(lines, rows - 1)]
         for line in shown:
             frame.append(f"{painted(line, colour=self._screen.colour)}\x1b[K\n")
         frame += ["\x1b[J", END]
         self._write("".join(frame))
         self._height = len(shown)
-        self._last = lines
 
     def _write(self, text: str) -> None:
         if self._gone:

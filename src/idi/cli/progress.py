@@ -62,7 +62,11 @@ class Follower:
 
     def _say_failed(self, item: Progress, step: StepView) -> None:
         """What happened, the instance's last lines, the way out."""
-        self.say([(f"{step['module']} failed", "alarm"), (f": {plain(item.get('reason', ''))}", "")])
+        reason = plain(item.get("reason", "")) or "no reason was given"
+        named = reason.startswith((f"{step['module']} ", f"{step['module']}-"))
+        self.say(
+            [("" if named else f"{step['module']} failed: ", "alarm"), (reason, "alarm" if named else "")]
+        )
         for line in item.get("lines", []):
             self.say([("  | ", "dim"), (plain(line), "")])
         if item.get("way_out"):

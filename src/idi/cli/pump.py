@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from idi.api.client import Stream
+from idi.api.client import NotRunning, Stream
 from idi.cli.progress import Follower
 from idi.cli.signals import Signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from idi.cli.view import Board
 
     Taker = Callable[[Any], None]
 
@@ -24,20 +26,25 @@ def pump(
     *,
     until: Callable[[], bool],
     tick: Callable[[], None] | None = None,
-) -> None:
+) -> bool:
     """Hand each stream's documents to its taker until `until()` holds or every stream has ended.
 
-    `until` is asked after whatever came: a document, a signal, a tick.
+    `until` is asked after whatever came: a document, a signal, a tick. False when control went away in
+    the middle of one (what the others still had to say was taken).
     """
     due = time.monotonic()
+    lost: set[Stream] = set()
     taken = list(readers)  # what came with the headers is there already, and select does not see it
     while True:
         for stream in taken:
-            for document in stream.ready():
-                readers[stream](document)
-        going = [stream for stream in readers if not stream.ended]
+            try:
+                for document in stream.ready():
+                    readers[stream](document)
+            except NotRunning:
+                lost.add(stream)
+        going = [stream for stream in readers if not stream.ended and stream not in lost]
         if until() or not going:
-            return
+            return not lost
         if tick and time.monotonic() >= due:
             tick()
             due = time.monotonic() + TICK_S
@@ -46,21 +53,30 @@ def pump(
         taken = [stream for stream in going if stream in ready]
 
 
-def follow(stream: Stream, follower: Follower, signals: Signals) -> bool:
-    """Show one change until it is done; False when a signal to stop came first."""
+def follow(
+    stream: Stream,
+    follower: Follower,
+    signals: Signals,
+    board: Board | None = None,
+    watch: Stream | None = None,
+) -> bool:
+    """Show one change until it is done, with the board around it if there is one; False when a signal to
+    stop came first."""
     stops = signals.stops
     live = follower.live
+    readers: dict[Stream, Taker] = {stream: follower.take}
+    if board and watch:
+        readers[watch] = board.take
 
     def tick() -> None:
-        if live and signals.resized:
-            signals.resized = False
-            live.resume()
+        if board:
+            board.draw()
         follower.draw()
 
     pump(
-        {stream: follower.take},
+        readers,
         signals,
-        until=lambda: follower.end is not None or signals.stops > stops,
+        until=lambda: follower.end is not None or signals.stops > stops or stream.ended,
         tick=tick if live else None,
     )
-    return follower.end is not None or stream.ended
+    return signals.stops == stops or follower.end is not None

@@ -24,12 +24,12 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Signals:
-    """`stops` counts the requests to stop; `resized` is set by a new size and by going on after Ctrl-Z."""
+    """`stops` counts the requests to stop; `resumed` is set by going on after Ctrl-Z. A new size only wakes."""
 
     def __init__(self) -> None:
         self.stops = 0
         self.last = 0
-        self.resized = False
+        self.resumed = False
         self.before_pause: Callable[[], None] | None = None
         self._before: dict[int, Any] = {}
         self._reader, self._writer = -1, -1
@@ -42,8 +42,8 @@ class Signals:
         for number in STOPPING:
             if signal.getsignal(number) is not signal.SIG_IGN or number == signal.SIGTERM:  # nohup stays so
                 self._before[number] = signal.signal(number, self._stop)
-        for number in (signal.SIGWINCH, signal.SIGCONT):
-            self._before[number] = signal.signal(number, self._resize)
+        self._before[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, lambda *_: None)
+        self._before[signal.SIGCONT] = signal.signal(signal.SIGCONT, self._resume)
         self._before[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, self._pause)
         return self
 
@@ -58,8 +58,8 @@ class Signals:
         self.stops += 1
         self.last = number
 
-    def _resize(self, _: int, __: FrameType | None) -> None:
-        self.resized = True
+    def _resume(self, _: int, __: FrameType | None) -> None:
+        self.resumed = True
 
     def _pause(self, number: int, _: FrameType | None) -> None:
         """Ctrl-Z: leave the terminal as it was found, then really stop; going on, take it again."""

@@ -25,6 +25,13 @@ STATE_STYLES = {
     "absent": "dim",
 }
 HEADS = ("MODULE", "READY", "STATE", "SINCE", "REQ/S", "ERR", "P95", "WHERE")
+LEAST = {
+    "STATE": 8,
+    "SINCE": 5,
+    "REQ/S": 5,
+    "ERR": 4,
+    "P95": 6,
+}  # so that columns stay put while states change
 RIGHT = frozenset({"SINCE", "REQ/S", "ERR", "P95"})
 INDENT = 2
 GAP = 2
@@ -86,7 +93,7 @@ def rows(view: StatusView, now: float, width: int) -> Iterator[Line]:
         return
     cells = [row(module, now) for module in view["modules"]]
     shown = columns(cells, width)
-    widths = [max(len(HEADS[at]), *(len(cell[at]) for cell in cells)) for at in range(len(HEADS))]
+    widths = [widest(cells, at) for at in range(len(HEADS))]
     taken = INDENT + sum(widths[at] + GAP for at in shown if HEADS[at] != "WHERE")
     room = width - taken if width else 0
     beside = len(HEADS) - 1 in shown
@@ -128,6 +135,10 @@ def row(module: ModuleView, now: float) -> list[str]:
     ]
 
 
+def widest(cells: Sequence[Sequence[str]], at: int) -> int:
+    return max(len(HEADS[at]), LEAST.get(HEADS[at], 0), *(len(cell[at]) for cell in cells))
+
+
 def columns(cells: Sequence[Sequence[str]], width: int) -> list[int]:
     """The columns that there is room for."""
     every = list(range(len(HEADS)))
@@ -137,7 +148,7 @@ def columns(cells: Sequence[Sequence[str]], width: int) -> list[int]:
         shown = [at for at in every if HEADS[at] not in left_out]
         taken = INDENT
         for at in shown[:-1]:
-            taken += max(len(HEADS[at]), *(len(cell[at]) for cell in cells)) + GAP
+            taken += widest(cells, at) + GAP
         if width - taken >= LEAST_WHERE:
             return shown
     # Below each row then, and as many columns beside each other as fit.
@@ -147,12 +158,12 @@ def columns(cells: Sequence[Sequence[str]], width: int) -> list[int]:
 class Where:
     """What stands under WHERE, once it is known how much room there is."""
 
-    def __init__(self, reason: str, addresses: list[str]) -> None:
-        self.reason, self.addresses = reason, addresses
+    def __init__(self, reason: str, addresses: list[str], most: int = 1) -> None:
+        self.reason, self.addresses, self.most = reason, addresses, most
 
     def __call__(self, room: int) -> list[str]:
         if self.reason:
-            return wrap(self.reason, room, REASON_LINES)
+            return wrap(self.reason, room, self.most)
         return [listed(self.addresses, room)] if self.addresses else []
 
 
@@ -160,7 +171,9 @@ def where_of(module: ModuleView) -> tuple[Where, bool]:
     """Why it is not ready, or where its instances are."""
     reason = "" if module["state"] == "ready" else reason_of(module)
     if reason:
-        return Where(plain(reason), []), True
+        # What passes by itself has one line, so that the table does not jump; what stays has more.
+        passing = module["state"] in ("starting", "stopping")
+        return Where(plain(reason), [], 1 if passing else REASON_LINES), True
     addresses = short([i["address"] for i in module["instances"] if i["state"] == "ready"])
     restarts = sum(instance["restarts"] for instance in module["instances"])
     if restarts and addresses:

@@ -21,7 +21,7 @@ from idi.cli.pump import follow, pump
 from idi.cli.signals import Signals
 from idi.cli.status import hint
 from idi.cli.validate import checked
-from idi.cli.view import Board
+from idi.cli.view import STOPPING, Board
 from idi.cli.words import took
 
 TYPE_CHECKING = False
@@ -61,7 +61,7 @@ def run(invocation: Invocation) -> int:
 def attach(invocation: Invocation, client: Client, request: UpRequest, signals: Signals) -> int:
     """Control runs already: apply the declaration, say what changed, and go."""
     screen = invocation.screen
-    with Live(screen) if screen.terminal and not screen.as_json else nullcontext() as live:
+    with Live(screen, signals) if screen.terminal and not screen.as_json else nullcontext() as live:
         follower = Follower(screen, live)
         with client.change(request) as stream:
             if not follow(stream, follower, signals):
@@ -107,7 +107,7 @@ class Start:
 
     def run(self) -> int:
         screen = self.invocation.screen
-        with Live(screen) if screen.terminal and not screen.as_json else nullcontext() as live:
+        with Live(screen, self.signals) if screen.terminal and not screen.as_json else nullcontext() as live:
             if live:
                 self.board = Board(live, "" if self.detach else "Ctrl-C stops all")
                 self.follower = Follower(screen, live, steps=False)
@@ -190,7 +190,7 @@ class Start:
             with self.client.watch() as watch:
                 pump({watch: self._view}, self.signals, until=lambda: self.signals.stops > 0, tick=self._tick)
         except NotRunning:
-            pass
+            pass  # it went between two requests
         if self.signals.stops:
             return self._interrupted()
         self._end_board()
@@ -224,21 +224,21 @@ class Start:
         return INTERRUPTED
 
     def _down(self) -> None:
-        live = self.board.live if self.board else None
-        if live:
-            live.finish()
+        board, screen = self.board, self.invocation.screen
+        follower = Follower(screen, board.live if board else None, steps=board is None)
+        if board:
+            board.hint, board.follower, board.doing = "Ctrl-C again leaves it to itself", follower, STOPPING
+        elif not screen.as_json:
+            screen.out("Stopping.")
         self.signals.stops = 0
         try:
-            take_down(
-                self.invocation, self.client, self.signals, Follower(self.invocation.screen, live), self.pid
-            )
+            take_down(self.invocation, self.client, self.signals, follower, self.pid, board)
         except NotRunning:
-            pass
+            pass  # somebody else was quicker
 
     def _view(self, view: StatusView) -> None:
         if self.board:
-            self.board.view = view
-            self.board.draw()
+            self.board.take(view)
         elif self.follower.end is not None:
             self.narrator.take(view)
         else:
@@ -246,9 +246,6 @@ class Start:
 
     def _tick(self) -> None:
         if self.board:
-            if self.signals.resized:
-                self.signals.resized = False
-                self.board.live.resume()
             self.board.draw()
 
     def _end_board(self) -> None:

@@ -33,14 +33,14 @@ def validate(invocation: Invocation) -> int:
     from idi.declaration.load import Rejected
 
     found = loaded(invocation, invocation.text())
-    warnings = [str(warning) for warning in found.warnings]
     if isinstance(found, Rejected):
         mistakes = [str(mistake) for mistake in found.mistakes]
         if invocation.json:
-            invocation.screen.document({"valid": False, "mistakes": mistakes, "warnings": warnings})
+            invocation.screen.document({"valid": False, "mistakes": mistakes, "warnings": []})
             return USAGE
         raise invalid(mistakes)
     platform = found.platform
+    warnings = [str(warning) for warning in found.warnings]
     if invocation.json:
         invocation.screen.document({"valid": True, "mistakes": [], "warnings": warnings})
         return DONE

@@ -14,28 +14,27 @@ if TYPE_CHECKING:
     from idi.api.types import StatusView
 
 STALE_S = 5.0
+STARTING, STOPPING = "starting", "stopping"
 
 
 class Board:
-    """The newest status on the screen. `done` replaces the count as long as all is ready."""
+    """The newest status on the screen. `done` replaces the count as long as all is ready; while a change
+    runs (`follower`) the last line says what it is `doing` and for how long."""
 
     def __init__(self, live: Live, hint: str = "") -> None:
         self.live = live
         self.hint = hint
         self.done = ""
+        self.doing = STARTING
         self.follower: Follower | None = None
         self._view: StatusView | None = None
         self._at = time.monotonic()
         self._begun = time.monotonic()
 
-    @property
-    def view(self) -> StatusView | None:
-        return self._view
-
-    @view.setter
-    def view(self, view: StatusView) -> None:
+    def take(self, view: StatusView) -> None:
         self._view = view
         self._at = time.monotonic()
+        self.draw()
 
     def starting(self) -> None:
         """Before control answers there is nothing but the time to show."""
@@ -49,8 +48,10 @@ class Board:
             return
         done = self.done if all(all_ready(module) for module in view["modules"]) else ""
         if self.follower is not None and self.follower.end is None:
-            ready = sum(all_ready(module) for module in view["modules"])
-            done = f"{ready} of {len(view['modules'])} ready, {took(self.follower.seconds)}"
+            done = f"{self.doing}, {took(self.follower.seconds)}"
+            if self.doing == STARTING:
+                ready = sum(all_ready(module) for module in view["modules"])
+                done = f"{ready} of {len(view['modules'])} ready, {took(self.follower.seconds)}"
         lines = table(view, time.time(), self.live.width, self.hint, done)
         silent = time.monotonic() - self._at
         if silent > STALE_S:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from idi.api.client import NotRunning
 from idi.cli.failure import INTERRUPTED, NOT_RUNNING, Failure
 from idi.cli.invocation import Invocation
 from idi.cli.live import Live
@@ -20,35 +19,23 @@ if TYPE_CHECKING:
 def watch(invocation: Invocation) -> int:
     screen = invocation.screen
     with Signals() as signals, invocation.client().watch() as stream:
-        try:
-            if screen.as_json:
-                pump({stream: screen.document}, signals, until=lambda: signals.stops > 0)
-            elif screen.terminal:
-                with Live(screen) as live:
-                    board = Board(live, "Ctrl-C ends the watching, not the platform")
+        if screen.as_json:
+            pump({stream: screen.document}, signals, until=lambda: signals.stops > 0)
+        elif screen.terminal:
+            with Live(screen, signals) as live:
+                board = Board(live, "Ctrl-C ends the watching, not the platform")
 
-                    def take(view: StatusView) -> None:
-                        board.view = view
+                pump({stream: board.take}, signals, until=lambda: signals.stops > 0, tick=board.draw)
+                live.finish()
+        else:
+            narrator = Narrator(screen)
 
-                    def tick() -> None:
-                        if signals.resized:
-                            signals.resized = False
-                            live.resume()
-                        board.draw()
+            def tell(view: StatusView) -> None:
+                if narrator.before is None:
+                    show(invocation, view)
+                narrator.take(view)
 
-                    pump({stream: take}, signals, until=lambda: signals.stops > 0, tick=tick)
-                    live.finish()
-            else:
-                narrator = Narrator(screen)
-
-                def tell(view: StatusView) -> None:
-                    if narrator.before is None:
-                        show(invocation, view)
-                    narrator.take(view)
-
-                pump({stream: tell}, signals, until=lambda: signals.stops > 0)
-        except NotRunning:
-            pass
+            pump({stream: tell}, signals, until=lambda: signals.stops > 0)
         if signals.stops:
             return INTERRUPTED
     raise Failure("The platform was stopped, or its control ended.", code=NOT_RUNNING)
