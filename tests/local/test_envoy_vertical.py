@@ -32,7 +32,7 @@ async def test_gateway_and_sidecar() -> None:
             m.out.add("cam-1")
             m.plane.publish_endpoints(m.assignment("cam"))
             result = await m.plane.barrier(5)
-            assert result.lost == () and result.rejected == ()
+            assert (result.lost, result.rejected) == ((), ())
             assert set(result.acknowledged) == {"cam-1", "cam-2", "jede-1", GATEWAY}
             for url in (f"{edge}/v1/cam/x", f"{jede.url('cam')}/x"):
                 names = {(await client.get(url)).json()["name"] for _ in range(20)}

@@ -6,6 +6,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 import socket
@@ -18,6 +19,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import joserfc.jwk
+import joserfc.jwt
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -104,6 +107,42 @@ class Authority:
         )
 
 
+ISSUER = "https://issuer.test"
+AUDIENCE = "junzi"
+
+
+class Tokens:
+    """An issuer's key, and tokens signed by it."""
+
+    def __init__(self, algorithm: str = "ES256") -> None:
+        self.algorithm = algorithm
+        self.key = (
+            joserfc.jwk.ECKey.generate_key("P-256", {"kid": "k1", "alg": "ES256", "use": "sig"})
+            if algorithm == "ES256"
+            else joserfc.jwk.RSAKey.generate_key(2048, {"kid": "k1", "alg": algorithm, "use": "sig"})
+        )
+        self.jwks = json.dumps({"keys": [self.key.as_dict(private=False)]})
+
+    def token(
+        self, subject: str = "pilot", scope: Any = "cam.read", life_s: float = 300, **claims: Any
+    ) -> str:
+        now = int(time.time())
+        values = {
+            "iss": ISSUER,
+            "aud": AUDIENCE,
+            "sub": subject,
+            "iat": now,
+            "exp": now + int(life_s),
+            "scope": scope,
+        }
+        values |= claims
+        header = {"alg": self.algorithm, "kid": "k1"}
+        return joserfc.jwt.encode(header, {k: v for k, v in values.items() if v is not None}, self.key)
+
+    def header(self, *args: Any, **claims: Any) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.token(*args, **claims)}"}
+
+
 @dataclass
 class Proxy:
     """One running Envoy."""
@@ -147,6 +186,7 @@ class Mesh:
     def __init__(self, runtime: Path) -> None:
         self.runtime = runtime
         self.authority = Authority()
+        self.tokens = Tokens()
         self.xds_socket = runtime / "xds"
         self.modules: dict[str, Module] = {}
         self.instances: dict[str, Instance] = {}
@@ -159,7 +199,9 @@ class Mesh:
         self.plane: EnvoyPlane
 
     def make_plane(self, snapshot: Path | None = None) -> EnvoyPlane:
-        self.plane = EnvoyPlane(self.xds_socket, self.verify, snapshot, lambda *event: self.events.append(event))
+        self.plane = EnvoyPlane(
+            self.xds_socket, self.verify, snapshot, lambda *event: self.events.append(event)
+        )
         return self.plane
 
     @staticmethod
@@ -184,7 +226,7 @@ class Mesh:
             "port": free_port(),
             "identity": identity_of(GATEWAY),
             "routes": tuple(routes),
-            "issuer": EmbeddedKeys("http://issuer", "test", '{"keys":[]}', str(self.runtime / "issuer")),
+            "issuer": EmbeddedKeys(ISSUER, AUDIENCE, self.tokens.jwks, str(self.runtime / "issuer")),
             "rate_limit": RateLimit(),
             "address_limit": AddressLimit(100_000, 1.0, 100_000, 100_000, 100_000),
             "limits": EdgeLimits(),
@@ -210,7 +252,9 @@ class Mesh:
         sidecars = {}
         for each in self.instances.values():
             module = self.modules[each.module]
-            allowed = [identity_of(name) for name, other in self.modules.items() if each.module in other.calls]
+            allowed = [
+                identity_of(name) for name, other in self.modules.items() if each.module in other.calls
+            ]
             if self.gateway and any(route.service == each.module for route in self.gateway.routes):
                 allowed.append(identity_of(GATEWAY))
             inbound = Inbound(
@@ -224,7 +268,10 @@ class Mesh:
             )
         return Traffic(
             TRUST_DOMAIN,
-            {name: Service(name, name, each.protocol, identity_of(name)) for name, each in self.modules.items()},
+            {
+                name: Service(name, name, each.protocol, identity_of(name))
+                for name, each in self.modules.items()
+            },
             {name: self.assignment(name) for name in self.modules},
             sidecars,
             self.gateway,

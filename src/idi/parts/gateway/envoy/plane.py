@@ -1,0 +1,285 @@
+"""The data plane: a view of traffic goes in, every Envoy has it a few milliseconds later.
+
+`publish` renders the whole view and lets each proxy's session find out what differs for it.
+`publish_endpoints` is the path of a birth or a death: it encodes one assignment and touches the sessions
+that subscribed to it, nothing else. Neither waits; `barrier` does.
+
+What a proxy has survives this process: it keeps serving when the stream breaks, comes back with the
+versions that it holds, and is sent what differs. `connected` and `on_ready` therefore don't fall at once
+when a stream breaks but after `RECONNECT_S`, or when the proxy comes back with nothing (a new process).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from idi.parts.gateway.envoy import snapshot
+from idi.parts.gateway.envoy.render.view import Renderer, render_assignment, render_secrets
+from idi.parts.gateway.envoy.resources import Key, Kind, Store
+from idi.parts.gateway.envoy.server import AdsServer, Stream, Verify
+from idi.parts.gateway.envoy.session import Session
+from idi.parts.gateway.envoy.words import shorten
+from idi.parts.gateway.interface import BarrierResult, Identity, Rejection
+from idi.traffic.types import Assignment, Traffic
+
+log = logging.getLogger(__name__)
+
+RECONNECT_S = 2.0
+"""How long a broken stream may take to come back before its proxy counts as lost."""
+
+SNAPSHOT_DELAY_S = 0.2
+
+OnReady = Callable[[str, bool], None]
+
+
+def nobody(_node: str, _ready: bool) -> None:
+    """For planes whose owner asks instead of being told."""
+
+
+@dataclass(slots=True)
+class _Barrier:
+    seq: int
+    waiting: set[str]
+    acknowledged: set[str] = field(default_factory=set)
+    lost: set[str] = field(default_factory=set)
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def settle(self, node: str, into: set[str]) -> None:
+        if node in self.waiting:
+            self.waiting.discard(node)
+            into.add(node)
+            if not self.waiting:
+                self.done.set()
+
+
+class EnvoyPlane:
+    """Async context manager: inside it the xDS socket is open.
+
+    `verify` maps a bearer credential to the node that it belongs to; `snapshot_path` None keeps nothing on
+    disk; `on_ready` is called with a node and whether it has all of its listeners, and must not raise.
+    """
+
+    def __init__(
+        self,
+        socket_path: Path,
+        verify: Verify,
+        snapshot_path: Path | None = None,
+        on_ready: OnReady = nobody,
+    ) -> None:
+        self._server = AdsServer(socket_path, verify, self)
+        self._snapshot_path = snapshot_path
+        self._on_ready = on_ready
+        self._store = Store()
+        self._renderer = Renderer()
+        self._seq = 1
+        self._streams: dict[str, Stream] = {}
+        self._subscribers: dict[Key, set[Stream]] = defaultdict(set)
+        self._subscribed: dict[Stream, frozenset[Key]] = {}
+        self._ready: set[str] = set()
+        self._left: dict[str, float] = {}
+        self._barriers: list[_Barrier] = []
+        self._rejections: dict[str, tuple[Rejection, ...]] = {}
+        self._changed = asyncio.Event()
+        self._stack = AsyncExitStack()
+        self._housekeeping: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> EnvoyPlane:
+        if self._snapshot_path is not None and (saved := snapshot.load(self._snapshot_path)) is not None:
+            self._store.replace(*saved)
+            # Their proxies may be serving already; until they had time to come back they are waited for.
+            self._left = dict.fromkeys(self._store.nodes(), time.monotonic())
+        async with AsyncExitStack() as stack:
+            tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            await stack.enter_async_context(self._server)
+            self._housekeeping = tasks.create_task(self._keep_house())
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._housekeeping is not None:
+            self._housekeeping.cancel()
+        await self._stack.aclose()
+        if self._changed.is_set():
+            self._write(snapshot.dump(self._store))
+
+    # --- what is published -------------------------------------------------------------------------
+
+    def publish(self, traffic: Traffic) -> None:
+        shared, nodes = self._renderer.render(traffic)
+        self._seq += 1
+        self._store.replace(shared, nodes)
+        for gone in self._left.keys() - nodes.keys():
+            del self._left[gone]
+        for stream in self._streams.values():
+            stream.session.refresh(self._seq)
+            stream.wake()
+            self._learn(stream)
+        self._changed.set()
+
+    def publish_endpoints(self, assignment: Assignment) -> None:
+        resource = render_assignment(assignment)
+        if not self._store.put(resource):
+            return
+        self._seq += 1
+        for stream in self._subscribers.get((resource.kind, resource.name), ()):
+            stream.session.touch(resource.kind, resource.name, self._seq)
+            stream.wake()
+        self._changed.set()
+
+    def set_identity(self, node: str, identity: Identity) -> None:
+        changed = self._store.put_secrets(node, render_secrets(identity))
+        stream = self._streams.get(node)
+        self._seq += 1
+        if stream is not None:
+            for name in changed:
+                stream.session.touch(Kind.SECRET, name, self._seq)
+            stream.wake()
+
+    # --- what is known -----------------------------------------------------------------------------
+
+    async def barrier(self, timeout_s: float) -> BarrierResult:
+        now = time.monotonic()
+        barrier = _Barrier(self._seq, set())
+        for node in self._store.nodes():
+            stream = self._streams.get(node)
+            if stream is not None:
+                into = barrier.acknowledged if _has(stream.session, barrier.seq) else barrier.waiting
+                into.add(node)
+            elif node in self._left:
+                # Its proxy may still serve by what it had: wait for it to come back, else it is lost.
+                (barrier.waiting if now - self._left[node] < RECONNECT_S else barrier.lost).add(node)
+        if barrier.waiting:
+            self._barriers.append(barrier)
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await barrier.done.wait()
+            except TimeoutError:
+                pass
+            finally:
+                self._barriers.remove(barrier)
+        return BarrierResult(
+            tuple(sorted(barrier.acknowledged)),
+            tuple(sorted(barrier.lost | barrier.waiting)),
+            self.rejections(),
+        )
+
+    def rejections(self) -> tuple[Rejection, ...]:
+        return tuple(rejection for node in sorted(self._rejections) for rejection in self._rejections[node])
+
+    def connected(self) -> Mapping[str, bool]:
+        return {node: node in self._ready for node in self._store.nodes()}
+
+    # --- what streams report (server.Owner) --------------------------------------------------------
+
+    def opened(self, node: str) -> Stream:
+        before = self._streams.get(node)
+        if before is not None:
+            before.close()
+            self._forget_subscriptions(before)
+        # Marks of a new stream carry number 0: how old what it holds is, nobody knows.
+        stream = self._streams[node] = Stream(node, Session(self._store.view(node)))
+        self._left.pop(node, None)
+        return stream
+
+    def progressed(self, stream: Stream) -> None:
+        if self._streams.get(stream.node) is not stream:
+            return
+        subscriptions = stream.session.subscriptions()
+        before = self._subscribed.get(stream, frozenset())
+        if subscriptions != before:
+            for key in before - subscriptions:
+                self._subscribers[key].discard(stream)
+            for key in subscriptions - before:
+                self._subscribers[key].add(stream)
+            self._subscribed[stream] = subscriptions
+        self._learn(stream)
+
+    def closed(self, stream: Stream) -> None:
+        self._forget_subscriptions(stream)
+        if self._streams.get(stream.node) is stream:
+            del self._streams[stream.node]
+            self._left[stream.node] = time.monotonic()
+            self._rejections.pop(stream.node, None)
+
+    def _learn(self, stream: Stream) -> None:
+        """Draw what follows from a session's new state: readiness, rejections, barriers."""
+        node, session = stream.node, stream.session
+        if session.was_complete or session.has_all_listeners():
+            self._set_ready(node, True)
+        elif not session.resumed:
+            self._set_ready(node, False)
+        self._note_rejections(node, session)
+        for barrier in self._barriers:
+            if _has(session, barrier.seq):
+                barrier.settle(node, barrier.acknowledged)
+
+    def _note_rejections(self, node: str, session: Session) -> None:
+        refusals = session.refusals()
+        if not refusals:
+            self._rejections.pop(node, None)
+            return
+        known = {
+            (rejection.resource, rejection.message): rejection for rejection in self._rejections.get(node, ())
+        }
+        now = time.time()
+        fresh = []
+        for refusal in refusals:
+            resource = f"{refusal.kind.name.lower()} {refusal.name}"
+            message = shorten(refusal.message)
+            fresh.append(known.get((resource, message)) or Rejection(node, resource, message, now))
+        self._rejections[node] = tuple(fresh)
+
+    def _set_ready(self, node: str, ready: bool) -> None:
+        if ready == (node in self._ready):
+            return
+        (self._ready.add if ready else self._ready.discard)(node)
+        self._on_ready(node, ready)
+
+    def _forget_subscriptions(self, stream: Stream) -> None:
+        for key in self._subscribed.pop(stream, frozenset()):
+            subscribers = self._subscribers[key]
+            subscribers.discard(stream)
+            if not subscribers:
+                del self._subscribers[key]
+
+    # --- housekeeping ------------------------------------------------------------------------------
+
+    async def _keep_house(self) -> None:
+        """Save the view soon after it changed; let proxies go that did not come back."""
+        while True:
+            await asyncio.sleep(SNAPSHOT_DELAY_S)
+            now = time.monotonic()
+            for node, since in self._left.items():
+                if now - since >= RECONNECT_S:
+                    self._set_ready(node, False)
+                    for barrier in self._barriers:
+                        barrier.settle(node, barrier.lost)
+            if self._snapshot_path is not None and self._changed.is_set():
+                self._changed.clear()
+                await asyncio.to_thread(self._write, snapshot.dump(self._store))
+
+    def _write(self, view: bytes) -> None:
+        """A disk that takes nothing must not stop the traffic: what was saved before stays, and the next
+        change tries again."""
+        if self._snapshot_path is None:
+            return
+        try:
+            snapshot.write(view, self._snapshot_path)
+        except OSError as error:
+            log.warning("the view of traffic cannot be saved in %s: %s", self._snapshot_path, error)
+
+
+def _has(session: Session, seq: int) -> bool:
+    """Whether this proxy has everything up to that change. One that came back has to show all of it first:
+    it serves by what it had, and what it has not asked for yet may be old."""
+    oldest = session.oldest()
+    if oldest is not None and oldest <= seq:
+        return False
+    return not session.resumed or session.was_complete or session.has_answered_all()

@@ -1,0 +1,152 @@
+"""The gateway's listener: the one door, with everything that a door at the edge needs.
+
+The order of the filters is the order of defence: CORS answers preflights; the limit by address is before
+anything that costs; then the token, the limit of its client, its scopes; then the body. Envoy's guide for
+edge proxies is followed line by line in docs/edge-hardening.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
+from envoy.config.core.v3 import extension_pb2, protocol_pb2
+from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
+from envoy.extensions.filters.http.cors.v3 import cors_pb2
+from envoy.extensions.filters.http.rbac.v3 import rbac_pb2 as http_rbac
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm
+from envoy.extensions.http.early_header_mutation.header_mutation.v3 import header_mutation_pb2
+from envoy.type.matcher.v3 import string_pb2
+
+from idi.declaration.types import ExternalIssuer
+from idi.parts.gateway.envoy.render import access_log, bodies, limits, policies, replies, routes, tls, tokens
+from idi.parts.gateway.envoy.render.clusters import socket_cluster
+from idi.parts.gateway.envoy.render.http import (
+    HEADER_COUNT,
+    MANAGER,
+    STREAM_IDLE_S,
+    http_filter,
+    router,
+    upgrades,
+)
+from idi.parts.gateway.envoy.render.proto import ads, extension, flag, number, packed, seconds, socket_address
+from idi.parts.gateway.envoy.resources import Key, Kind, Resource
+from idi.parts.gateway.envoy.wire import encode_resource
+from idi.traffic.types import Gateway
+
+LISTENER = "gateway"
+BUFFER_BYTES = 32 * 1024
+
+STRANGERS = (
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-real-ip",
+    "x-original-url",
+    "x-rewrite-url",
+    "true-client-ip",
+    "x-client-ip",
+)
+"""Headers by which a client could tell modules lies about itself; there is no trusted proxy before this one."""
+
+
+def gateway_resources(gateway: Gateway) -> Iterator[Resource]:
+    needs: list[Key] = [(Kind.CLUSTER, each) for each in sorted({each.service for each in gateway.routes})]
+    if isinstance(gateway.issuer, ExternalIssuer):
+        keys = tokens.keys_cluster(gateway.issuer)
+        listener_needs: tuple[Key, ...] = ((Kind.CLUSTER, keys.name), (Kind.ROUTES, routes.NAME))
+        yield keys
+    else:
+        yield socket_cluster(routes.ISSUER_CLUSTER, gateway.issuer.socket)
+        needs.append((Kind.CLUSTER, routes.ISSUER_CLUSTER))
+        listener_needs = ((Kind.ROUTES, routes.NAME),)
+    yield encode_resource(Kind.ROUTES, routes.NAME, routes.configuration(gateway), tuple(needs))
+    yield encode_resource(Kind.LISTENER, LISTENER, _listener(gateway), listener_needs)
+
+
+def _listener(gateway: Gateway) -> listener_pb2.Listener:
+    chain = listener_components_pb2.FilterChain(
+        filters=[listener_components_pb2.Filter(name=MANAGER, typed_config=packed(_manager(gateway)))],
+        transport_socket_connect_timeout=seconds(10),
+    )
+    if gateway.tls is not None:
+        chain.transport_socket.CopyFrom(tls.edge(gateway.tls))
+    return listener_pb2.Listener(
+        name=LISTENER,
+        stat_prefix=LISTENER,
+        address=socket_address(gateway.address, gateway.port),
+        filter_chains=[chain],
+        per_connection_buffer_limit_bytes=number(BUFFER_BYTES),
+        traffic_direction=1,
+        max_connections_to_accept_per_socket_event=number(10),
+    )
+
+
+def _manager(gateway: Gateway) -> hcm.HttpConnectionManager:
+    manager = hcm.HttpConnectionManager(
+        stat_prefix=LISTENER,
+        codec_type=hcm.HttpConnectionManager.AUTO,
+        http_filters=_filters(gateway),
+        local_reply_config=replies.gateway_replies(),
+        early_header_mutation_extensions=[_forget_lies()],
+        upgrade_configs=upgrades(),
+        use_remote_address=flag(True),
+        # Nobody is internal: an address of the laptop or of the pod network earns no trust.
+        internal_address_config=hcm.HttpConnectionManager.InternalAddressConfig(unix_sockets=False),
+        generate_request_id=flag(True),
+        preserve_external_request_id=False,
+        always_set_request_id_in_response=True,
+        forward_client_cert_details=hcm.HttpConnectionManager.SANITIZE,
+        server_name="idi",
+        server_header_transformation=hcm.HttpConnectionManager.OVERWRITE,
+        normalize_path=flag(True),
+        merge_slashes=True,
+        path_with_escaped_slashes_action=hcm.HttpConnectionManager.UNESCAPE_AND_REDIRECT,
+        strip_trailing_host_dot=True,
+        max_request_headers_kb=number(max(1, gateway.limits.header_bytes // 1024)),
+        stream_idle_timeout=seconds(STREAM_IDLE_S),
+        request_headers_timeout=seconds(10),
+        delayed_close_timeout=seconds(1),
+        common_http_protocol_options=protocol_pb2.HttpProtocolOptions(
+            idle_timeout=seconds(STREAM_IDLE_S),
+            max_headers_count=number(HEADER_COUNT),
+            headers_with_underscores_action=protocol_pb2.HttpProtocolOptions.REJECT_REQUEST,
+        ),
+        http2_protocol_options=protocol_pb2.Http2ProtocolOptions(
+            max_concurrent_streams=number(100),
+            initial_stream_window_size=number(64 * 1024),
+            initial_connection_window_size=number(1024 * 1024),
+            allow_connect=True,
+        ),
+    )
+    manager.rds.config_source.CopyFrom(ads())
+    manager.rds.route_config_name = routes.NAME
+    if gateway.access_log:
+        manager.access_log.append(access_log.json_log(gateway.access_log))
+    return manager
+
+
+def _filters(gateway: Gateway) -> list[hcm.HttpFilter]:
+    return [
+        http_filter(routes.CORS_FILTER, cors_pb2.Cors()),
+        http_filter(limits.ADDRESS_FILTER, limits.by_address(gateway.address_limit)),
+        http_filter(tokens.FILTER, tokens.authentication(gateway.issuer)),
+        http_filter(limits.CLIENT_FILTER, limits.by_client(gateway.rate_limit)),
+        http_filter(policies.FILTER, http_rbac.RBAC(rules=policies.callers(()))),
+        http_filter(bodies.FILTER, bodies.collector(gateway.limits.body_bytes)),
+        router(),
+    ]
+
+
+def _forget_lies() -> extension_pb2.TypedExtensionConfig:
+    """Before anything looks at the request: headers that only the platform may set, and those of `STRANGERS`."""
+    mutation = mutation_rules_pb2.HeaderMutation
+    ours = mutation.RemoveOnMatch(key_matcher=string_pb2.StringMatcher(prefix="x-idi-", ignore_case=True))
+    return extension(
+        "envoy.http.early_header_mutation.header_mutation",
+        header_mutation_pb2.HeaderMutation(
+            mutations=[mutation(remove_on_match=ours), *(mutation(remove=name) for name in STRANGERS)]
+        ),
+    )

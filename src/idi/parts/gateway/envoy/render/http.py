@@ -1,0 +1,65 @@
+"""What all HTTP listeners have in common: codec bounds, upgrades, the router, request ids."""
+
+from __future__ import annotations
+
+from envoy.config.core.v3 import protocol_pb2
+from envoy.extensions.filters.http.router.v3 import router_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm
+from google.protobuf.message import Message
+
+from idi.parts.gateway.envoy.render.proto import flag, number, packed, seconds
+
+MANAGER = "envoy.filters.network.http_connection_manager"
+ROUTER = "envoy.filters.http.router"
+
+HEADER_COUNT = 100
+STREAM_IDLE_S = 300.0
+
+
+def http2_between_proxies() -> protocol_pb2.Http2ProtocolOptions:
+    """Windows for bodies between neighbours; WebSocket by extended CONNECT; a peer that vanished without a word
+    is noticed by PING."""
+    return protocol_pb2.Http2ProtocolOptions(
+        max_concurrent_streams=number(1000),
+        initial_stream_window_size=number(256 * 1024),
+        initial_connection_window_size=number(4 * 1024 * 1024),
+        allow_connect=True,
+        connection_keepalive=protocol_pb2.KeepaliveSettings(interval=seconds(30), timeout=seconds(10)),
+    )
+
+
+def http_filter(name: str, config: Message) -> hcm.HttpFilter:
+    return hcm.HttpFilter(name=name, typed_config=packed(config))
+
+
+def router() -> hcm.HttpFilter:
+    """Without the `x-envoy-*` headers that it would add."""
+    return http_filter(ROUTER, router_pb2.Router(suppress_envoy_headers=True))
+
+
+def upgrades() -> list[hcm.HttpConnectionManager.UpgradeConfig]:
+    return [hcm.HttpConnectionManager.UpgradeConfig(upgrade_type="websocket")]
+
+
+def internal_manager(stat_prefix: str) -> hcm.HttpConnectionManager:
+    """For the listeners of a sidecar: both sides are the platform's own, the request id is the gateway's."""
+    return hcm.HttpConnectionManager(
+        stat_prefix=stat_prefix,
+        codec_type=hcm.HttpConnectionManager.AUTO,
+        server_header_transformation=hcm.HttpConnectionManager.PASS_THROUGH,
+        generate_request_id=flag(True),
+        preserve_external_request_id=True,
+        use_remote_address=flag(False),
+        skip_xff_append=True,
+        normalize_path=flag(True),
+        stream_idle_timeout=seconds(0),
+        request_headers_timeout=seconds(10),
+        delayed_close_timeout=seconds(1),
+        max_request_headers_kb=number(96),
+        upgrade_configs=upgrades(),
+        common_http_protocol_options=protocol_pb2.HttpProtocolOptions(
+            idle_timeout=seconds(3600), max_headers_count=number(2 * HEADER_COUNT)
+        ),
+        http2_protocol_options=http2_between_proxies(),
+        internal_address_config=hcm.HttpConnectionManager.InternalAddressConfig(unix_sockets=False),
+    )

@@ -1,0 +1,105 @@
+"""Mutual TLS between proxies: certificates by SDS, identities checked exactly.
+
+TLS 1.3 only. A caller accepts one identity per service, the SPIFFE id in the certificate's URI name, so an
+address that another module took over is refused. A callee accepts any certificate of the platform's trust
+domain here and decides by policy (RBAC) who may do what.
+"""
+
+from __future__ import annotations
+
+from envoy.config.core.v3 import base_pb2
+from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2, tls_pb2
+from envoy.type.matcher.v3 import string_pb2
+
+from idi.declaration.types import TlsFiles
+from idi.parts.gateway.envoy.render.proto import ads, flag, packed
+from idi.parts.gateway.envoy.resources import Key, Kind
+
+IDENTITY = "identity"
+ROOTS = "roots"
+NEEDS: tuple[Key, ...] = ((Kind.SECRET, IDENTITY), (Kind.SECRET, ROOTS))
+
+BETWEEN_PROXIES = "h2"
+"""HTTP/2 between proxies: one warm connection per pair, and its GOAWAY ends a connection without the race of
+HTTP/1.1, where a request meets a keep-alive connection that the other side is just closing."""
+
+
+def upstream(identity: str, alpn: str = "") -> base_pb2.TransportSocket:
+    """To a service that must prove this SPIFFE identity."""
+    return _socket(
+        tls_pb2.UpstreamTlsContext(common_tls_context=_common(string_pb2.StringMatcher(exact=identity), alpn))
+    )
+
+
+def downstream(trust_domain: str, alpn: str = "") -> base_pb2.TransportSocket:
+    """From any workload of the trust domain; without a certificate there is no connection."""
+    common = _common(string_pb2.StringMatcher(prefix=f"spiffe://{trust_domain}/"), alpn)
+    return _socket(
+        tls_pb2.DownstreamTlsContext(
+            common_tls_context=common,
+            require_client_certificate=flag(True),
+            # Resumption would skip the check against roots that have been rotated meanwhile.
+            disable_stateless_session_resumption=True,
+            disable_stateful_session_resumption=True,
+        )
+    )
+
+
+def edge(files: TlsFiles) -> base_pb2.TransportSocket:
+    """The gateway's own listener, where a certificate is given. Clients out there may still need TLS 1.2."""
+    certificate = common_pb2.TlsCertificate(
+        certificate_chain=base_pb2.DataSource(filename=files.certificate),
+        private_key=base_pb2.DataSource(filename=files.key),
+    )
+    common = tls_pb2.CommonTlsContext(
+        tls_params=common_pb2.TlsParameters(
+            tls_minimum_protocol_version=common_pb2.TlsParameters.TLSv1_2,
+            tls_maximum_protocol_version=common_pb2.TlsParameters.TLSv1_3,
+        ),
+        tls_certificates=[certificate],
+        alpn_protocols=["h2", "http/1.1"],
+    )
+    return _socket(
+        tls_pb2.DownstreamTlsContext(common_tls_context=common, require_client_certificate=flag(False))
+    )
+
+
+def public(host: str) -> base_pb2.TransportSocket:
+    """To a server of the public web (an issuer's keys), by the system's roots and its name."""
+    name = common_pb2.SubjectAltNameMatcher(
+        san_type=common_pb2.SubjectAltNameMatcher.DNS, matcher=string_pb2.StringMatcher(exact=host)
+    )
+    context = common_pb2.CertificateValidationContext(
+        system_root_certs=common_pb2.CertificateValidationContext.SystemRootCerts(),
+        match_typed_subject_alt_names=[name],
+    )
+    common = tls_pb2.CommonTlsContext(validation_context=context)
+    return _socket(tls_pb2.UpstreamTlsContext(common_tls_context=common, sni=host))
+
+
+def _common(identity: string_pb2.StringMatcher, alpn: str) -> tls_pb2.CommonTlsContext:
+    san = common_pb2.SubjectAltNameMatcher(san_type=common_pb2.SubjectAltNameMatcher.URI, matcher=identity)
+    combined = tls_pb2.CommonTlsContext.CombinedCertificateValidationContext(
+        default_validation_context=common_pb2.CertificateValidationContext(
+            match_typed_subject_alt_names=[san]
+        ),
+        validation_context_sds_secret_config=_secret(ROOTS),
+    )
+    return tls_pb2.CommonTlsContext(
+        # Both ends: a minimum alone leaves the maximum of an upstream below it.
+        tls_params=common_pb2.TlsParameters(
+            tls_minimum_protocol_version=common_pb2.TlsParameters.TLSv1_3,
+            tls_maximum_protocol_version=common_pb2.TlsParameters.TLSv1_3,
+        ),
+        tls_certificate_sds_secret_configs=[_secret(IDENTITY)],
+        combined_validation_context=combined,
+        alpn_protocols=[alpn] if alpn else [],
+    )
+
+
+def _secret(name: str) -> secret_pb2.SdsSecretConfig:
+    return secret_pb2.SdsSecretConfig(name=name, sds_config=ads())
+
+
+def _socket(context: tls_pb2.UpstreamTlsContext | tls_pb2.DownstreamTlsContext) -> base_pb2.TransportSocket:
+    return base_pb2.TransportSocket(name="envoy.transport_sockets.tls", typed_config=packed(context))

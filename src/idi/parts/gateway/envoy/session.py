@@ -1,0 +1,382 @@
+"""One proxy's incremental xDS dialogue, without input or output.
+
+Requests go in (`receive`), changes of the view are marked (`refresh`, `touch`), and `responses` says what
+has to be sent now. The rules of the protocol are cited where they are kept; "xDS" is Envoy's "xDS REST and
+gRPC protocol" page. Beyond it:
+
+- One response of a type is under way at a time. What changes meanwhile stays marked, so a slow proxy gets
+  the newest state once instead of every state in between.
+- Make before break: clusters, assignments, secrets, listeners, routes, each after the ones before are
+  acknowledged; what vanishes (clusters and assignments) goes last. A cluster that was just added holds
+  back what may refer to it until what it `needs` is acknowledged, because a route to a cluster that is
+  still warming answers 503. `release` is the way out if a proxy never asks for it.
+- A refused response of several resources is sent again one by one. The good ones are then certainly in
+  use, and the bad one is known by name. A refused version is not sent again; another version is.
+- Every mark carries the number of the change that made it, so `oldest` tells exactly up to which change
+  this proxy has everything: the barrier is a comparison of numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from idi.parts.gateway.envoy.resources import Key, Kind, Resource
+
+WILDCARD = "*"
+WILDCARD_KINDS = frozenset({Kind.CLUSTER, Kind.LISTENER})
+"""The only types for which an empty first subscription means everything (xDS: "wildcard subscription")."""
+
+REMOVED_LAST = frozenset({Kind.CLUSTER, Kind.ASSIGNMENT})
+
+
+class View(Protocol):
+    """What this node may have right now."""
+
+    @property
+    def known(self) -> bool: ...
+
+    def find(self, kind: Kind, name: str) -> Resource | None: ...
+
+    def names(self, kind: Kind) -> tuple[str, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A decoded DeltaDiscoveryRequest. With a nonce it answers a response: `error` empty is an ACK."""
+
+    kind: Kind
+    subscribe: tuple[str, ...] = ()
+    unsubscribe: tuple[str, ...] = ()
+    initial: Mapping[str, str] = field(default_factory=dict)
+    nonce: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    kind: Kind
+    nonce: str
+    resources: tuple[Resource, ...]
+    removed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A version of a resource that this proxy will not take, in its words."""
+
+    kind: Kind
+    name: str
+    version: str
+    message: str
+
+
+@dataclass(slots=True)
+class _Channel:
+    """The state of one type on this stream. `held`: name -> version as the proxy has it or was last sent
+    (empty: to be sent whatever it has); `acked`: what it acknowledged; `dirty`: name -> number of the
+    oldest change not sent yet; `alone`: names to be sent in a response of their own."""
+
+    wildcard: bool = False
+    named: bool = False
+    reply_due: bool = False
+    names: set[str] = field(default_factory=set)
+    held: dict[str, str] = field(default_factory=dict)
+    acked: dict[str, str] = field(default_factory=dict)
+    dirty: dict[str, int] = field(default_factory=dict)
+    alone: set[str] = field(default_factory=set)
+    refused: dict[str, Refusal] = field(default_factory=dict)
+    sent: Response | None = None
+    sent_since: int = 0
+
+
+class Session:
+    """One stream of one proxy."""
+
+    def __init__(self, view: View, seq: int = 0) -> None:
+        self._view = view
+        self._seq = seq
+        self._channels: dict[Kind, _Channel] = {}
+        self._awaited: dict[Key, int] = {}
+        self.resumed = False
+        """Whether the proxy came with resources from before: the same process as last time, serving already."""
+        self.was_complete = False
+        """Whether it has had every listener of its view once."""
+
+    # --- what comes in -----------------------------------------------------------------------------
+
+    def receive(self, request: Request) -> None:
+        """Take one request: answer to a response, change of the subscription, or both (xDS: "each
+        request may do any of these")."""
+        channel = self._channels.get(request.kind)
+        if channel is None:
+            channel = self._open(request)
+        elif request.subscribe or request.unsubscribe:
+            self._subscribe(request.kind, channel, request)
+        if request.nonce and channel.sent is not None and request.nonce == channel.sent.nonce:
+            self._answered(channel, channel.sent, request.error)
+
+    def _open(self, request: Request) -> _Channel:
+        """xDS: `initial_resource_versions` is only in the first request of a type on a stream and says what
+        the proxy still has from before; an empty first subscription is a wildcard for some types."""
+        channel = self._channels[request.kind] = _Channel(
+            held=dict(request.initial), acked=dict(request.initial)
+        )
+        self.resumed = self.resumed or bool(request.initial)
+        names = set(request.subscribe)
+        channel.named = bool(names)
+        channel.wildcard = WILDCARD in names or (not names and request.kind in WILDCARD_KINDS)
+        channel.names = names - {WILDCARD}
+        # xDS: "the server must reply to a wildcard subscription even if there is nothing" (or the client
+        # waits for its initial fetch timeout). A node that nobody has published for is left waiting.
+        channel.reply_due = channel.wildcard and not request.initial
+        self._mark_all(request.kind, channel)
+        return channel
+
+    def _subscribe(self, kind: Kind, channel: _Channel, request: Request) -> None:
+        for name in request.subscribe:
+            if name == WILDCARD:
+                channel.wildcard = True
+                continue
+            channel.names.add(name)
+            # xDS: a resource subscribed to again must be sent even if it is unchanged, for the client may
+            # have dropped it.
+            channel.held[name] = ""
+            self._mark(kind, channel, name, self._seq)
+        for name in request.unsubscribe:
+            if name == WILDCARD:
+                channel.wildcard = False
+                continue
+            channel.names.discard(name)
+            if channel.wildcard:
+                # xDS: unsubscribing from a name under a wildcard asks for that resource to be sent once
+                # more, or to be reported as removed.
+                channel.held[name] = ""
+                self._mark(kind, channel, name, self._seq)
+            else:
+                channel.held.pop(name, None)
+                channel.acked.pop(name, None)
+                channel.refused.pop(name, None)
+                channel.dirty.pop(name, None)
+                self._awaited.pop((kind, name), None)
+        if WILDCARD in request.subscribe:
+            self._mark_all(kind, channel)
+
+    def _answered(self, channel: _Channel, sent: Response, error: str) -> None:
+        channel.sent = None
+        if not error:
+            for resource in sent.resources:
+                channel.acked[resource.name] = resource.version
+                channel.alone.discard(resource.name)
+                channel.refused.pop(resource.name, None)
+                self._awaited.pop((resource.kind, resource.name), None)
+                self._await_needs(resource, channel.sent_since)
+            for name in sent.removed:
+                channel.acked.pop(name, None)
+            return
+        # xDS: after a NACK the client keeps what it had; the server must not send the same again.
+        if len(sent.resources) == 1:
+            resource = sent.resources[0]
+            channel.alone.discard(resource.name)
+            channel.held[resource.name] = ""
+            channel.refused[resource.name] = Refusal(resource.kind, resource.name, resource.version, error)
+            self._awaited.pop((resource.kind, resource.name), None)
+            self._mark(sent.kind, channel, resource.name, channel.sent_since)
+            return
+        for resource in sent.resources:
+            channel.alone.add(resource.name)
+            channel.held[resource.name] = ""
+            self._mark(sent.kind, channel, resource.name, channel.sent_since)
+
+    def _await_needs(self, resource: Resource, since: int) -> None:
+        if resource.kind is not Kind.CLUSTER:
+            return
+        for kind, name in resource.needs:
+            channel = self._channels.get(kind)
+            if channel is None or name not in channel.acked:
+                self._awaited[(kind, name)] = since
+            elif kind is Kind.ASSIGNMENT and name in channel.names:
+                # xDS, "resource warming": an updated cluster warms until an assignment is supplied anew,
+                # even if it is the same.
+                channel.held[name] = ""
+                self._mark(kind, channel, name, since)
+
+    # --- what changed ------------------------------------------------------------------------------
+
+    def refresh(self, seq: int) -> None:
+        """The view changed in any way: mark all that differs from what the proxy has."""
+        self._seq = seq
+        for kind, channel in self._channels.items():
+            self._mark_all(kind, channel)
+
+    def touch(self, kind: Kind, name: str, seq: int) -> None:
+        """One resource changed."""
+        self._seq = seq
+        channel = self._channels.get(kind)
+        if channel is not None and (channel.wildcard or name in channel.names):
+            self._mark(kind, channel, name, seq)
+
+    def release(self) -> bool:
+        """Stop holding back for what the proxy has not asked for; True if something was held."""
+        held = bool(self._awaited)
+        self._awaited.clear()
+        return held
+
+    def _mark_all(self, kind: Kind, channel: _Channel) -> None:
+        names = set(channel.names) | set(channel.held)
+        if channel.wildcard:
+            names.update(self._view.names(kind))
+        for name in names:
+            self._mark(kind, channel, name, self._seq)
+
+    def _mark(self, kind: Kind, channel: _Channel, name: str, seq: int) -> None:
+        if self._differs(kind, channel, name):
+            channel.dirty.setdefault(name, seq)
+        else:
+            channel.dirty.pop(name, None)
+
+    def _differs(self, kind: Kind, channel: _Channel, name: str) -> bool:
+        resource = self._view.find(kind, name)
+        if resource is None:
+            # A name that nothing exists for stays subscribed and pending (xDS: "it could be created at any
+            # time"); only what the proxy has can be removed.
+            return (
+                self._view.known
+                and name in channel.held
+                and (name in channel.acked or bool(channel.held[name]))
+            )
+        refused = channel.refused.get(name)
+        if refused is not None and refused.version == resource.version:
+            return False
+        return channel.held.get(name) != resource.version
+
+    # --- what goes out -----------------------------------------------------------------------------
+
+    def responses(self) -> list[Response]:
+        """All that may be sent now; each is counted as under way."""
+        out = []
+        for kind in Kind:
+            channel = self._channels.get(kind)
+            if channel is not None and channel.sent is None and not self._held_back(kind):
+                response = self._respond(kind, channel, adding=True, removing=kind not in REMOVED_LAST)
+                if response is not None:
+                    out.append(response)
+        if not out and not self._awaited and not self._busy(Kind):
+            for kind in sorted(REMOVED_LAST):
+                channel = self._channels.get(kind)
+                if channel is not None and channel.sent is None:
+                    response = self._respond(kind, channel, adding=False, removing=True)
+                    if response is not None:
+                        out.append(response)
+                        break
+        return out
+
+    def _held_back(self, kind: Kind) -> bool:
+        if self._busy([earlier for earlier in Kind if earlier < kind]):
+            return True
+        return kind >= Kind.LISTENER and bool(self._awaited)
+
+    def _busy(self, kinds: Iterable[Kind]) -> bool:
+        for kind in kinds:
+            channel = self._channels.get(kind)
+            if channel is None:
+                continue
+            if channel.sent is not None:
+                return True
+            if any(
+                kind not in REMOVED_LAST or self._view.find(kind, name) is not None for name in channel.dirty
+            ):
+                return True
+        return False
+
+    def _respond(self, kind: Kind, channel: _Channel, *, adding: bool, removing: bool) -> Response | None:
+        resources: list[Resource] = []
+        removed: list[str] = []
+        since = self._seq
+        for name in sorted(channel.dirty):
+            resource = self._view.find(kind, name)
+            if resource is None:
+                if not removing:
+                    continue
+                removed.append(name)
+            elif not adding or (name in channel.alone and (resources or removed)):
+                continue
+            else:
+                resources.append(resource)
+            since = min(since, channel.dirty.pop(name))
+            if resource is not None and name in channel.alone:
+                break
+        due = adding and channel.reply_due and self._view.known
+        if not resources and not removed and not due:
+            return None
+        channel.reply_due = channel.reply_due and not due
+        for resource in resources:
+            channel.held[resource.name] = resource.version
+        for name in removed:
+            channel.held.pop(name, None)
+            channel.refused.pop(name, None)
+        # The number of the newest change is nonce enough: each response is answered before the next of its
+        # type, and unasked requests carry none. So all streams get the same bytes for the same change.
+        response = Response(kind, str(self._seq), tuple(resources), tuple(removed))
+        channel.sent, channel.sent_since = response, since
+        return response
+
+    # --- what is known -----------------------------------------------------------------------------
+
+    def oldest(self) -> int | None:
+        """Number of the oldest change that this proxy has not acknowledged or refused; None: it has all.
+
+        A proxy that waits for what does not exist (its first certificate) serves nothing yet; what is held
+        back behind that does not count, or every barrier would wait for it.
+        """
+        existing = [since for key, since in self._awaited.items() if self._view.find(*key) is not None]
+        stuck = len(existing) < len(self._awaited)
+        pending = existing
+        for kind, channel in self._channels.items():
+            if channel.sent is not None:
+                pending.append(channel.sent_since)
+            if not stuck:
+                pending.extend(channel.dirty.values())
+            elif kind < Kind.LISTENER:
+                pending.extend(
+                    at for name, at in channel.dirty.items() if self._view.find(kind, name) is not None
+                )
+        return min(pending, default=None)
+
+    def refusals(self) -> tuple[Refusal, ...]:
+        return tuple(refusal for channel in self._channels.values() for refusal in channel.refused.values())
+
+    def subscriptions(self) -> frozenset[Key]:
+        """What is subscribed to by name."""
+        return frozenset((kind, name) for kind, channel in self._channels.items() for name in channel.names)
+
+    def has_all_listeners(self) -> bool:
+        """Every listener of its view is acknowledged as it is now, with all that each needs."""
+        complete = self._complete(refused_counts=False)
+        self.was_complete = self.was_complete or complete
+        return complete
+
+    def has_answered_all(self) -> bool:
+        """The same, where a refusal is an answer too."""
+        return self._complete(refused_counts=True)
+
+    def _complete(self, *, refused_counts: bool) -> bool:
+        channel = self._channels.get(Kind.LISTENER)
+        if channel is None or channel.reply_due or not self._view.known:
+            return False
+        return all(
+            self._in_use((Kind.LISTENER, name), refused_counts) for name in self._view.names(Kind.LISTENER)
+        )
+
+    def _in_use(self, key: Key, refused_counts: bool) -> bool:
+        kind, name = key
+        channel, resource = self._channels.get(kind), self._view.find(kind, name)
+        if channel is None or resource is None:
+            return False
+        refused = channel.refused.get(name)
+        if refused is not None and refused.version == resource.version:
+            return refused_counts
+        if channel.acked.get(name) != resource.version:
+            return False
+        return all(self._in_use(need, refused_counts) for need in resource.needs)

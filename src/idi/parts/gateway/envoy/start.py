@@ -1,0 +1,96 @@
+"""How to start an Envoy: the program, its arguments and its bootstrap file.
+
+Many run side by side on one machine and one user, so nothing is shared: no hot restart, no base id, no admin
+port. The log goes to stderr, a line each; where that ends up is the matter of whoever starts it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from idi.parts.errors import PartError
+from idi.parts.gateway.envoy import binary
+from idi.parts.gateway.envoy.render.bootstrap import MIB, bootstrap
+from idi.traffic.types import GATEWAY
+
+MAX_SOCKET_PATH = 104
+SIDECAR_CONNECTIONS = 10_000
+SIDECAR_HEAP_BYTES = 512 * MIB
+GATEWAY_HEAP_BYTES = 2048 * MIB
+LOG_FORMAT = "%Y-%m-%dT%T.%e %l %n %v"
+DRAIN_S = 10
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyStart:
+    """`files` (path -> content) are written 0600 before `argv` is run."""
+
+    argv: tuple[str, ...]
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    admin_socket: str = ""
+
+
+def admin_socket(runtime_dir: Path, node: str) -> Path:
+    return runtime_dir / f"{node}.admin"
+
+
+def sidecar_start(node: str, credential: str, runtime_dir: Path, xds_socket: Path) -> ProxyStart:
+    """The sidecar of one instance: one worker thread."""
+    return _start(
+        node, credential, runtime_dir, xds_socket, SIDECAR_CONNECTIONS, SIDECAR_HEAP_BYTES, workers=1
+    )
+
+
+def gateway_start(
+    credential: str, runtime_dir: Path, xds_socket: Path, connections: int, workers: int = 2
+) -> ProxyStart:
+    """The gateway; `connections` is what it accepts at most (`EdgeLimits.connections`)."""
+    return _start(
+        GATEWAY, credential, runtime_dir, xds_socket, connections, GATEWAY_HEAP_BYTES, workers=workers
+    )
+
+
+def _start(
+    node: str,
+    credential: str,
+    runtime_dir: Path,
+    xds_socket: Path,
+    connections: int,
+    heap_bytes: int,
+    *,
+    workers: int,
+) -> ProxyStart:
+    admin = admin_socket(runtime_dir, node)
+    for path in (admin, xds_socket):
+        if len(str(path).encode()) >= MAX_SOCKET_PATH:
+            raise PartError(
+                f"The socket path {path} is longer than the {MAX_SOCKET_PATH - 1} bytes that the system takes.",
+                "Choose a shorter runtime folder (XDG_RUNTIME_DIR).",
+                retryable=False,
+            )
+    config = runtime_dir / f"{node}.envoy.json"
+    content = bootstrap(
+        node, credential, str(xds_socket), str(admin), connections=connections, heap_bytes=heap_bytes
+    )
+    argv = (
+        str(binary.find()),
+        "--config-path",
+        str(config),
+        "--concurrency",
+        str(workers),
+        "--disable-hot-restart",
+        "--log-level",
+        "warning",
+        "--log-format",
+        LOG_FORMAT,
+        "--drain-time-s",
+        str(DRAIN_S),
+        "--drain-strategy",
+        "immediate",
+        "--parent-shutdown-time-s",
+        str(DRAIN_S + 5),
+    )
+    return ProxyStart(argv, {str(config): content}, admin_socket=str(admin))
