@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from idi.ledger import strict64
 from idi.ledger.merkle import HASH_SIZE
 from idi.ledger.note import Note, Signer, Verifier, open_note
 from idi.ledger.problem import Problem
@@ -24,7 +23,7 @@ class Checkpoint:
     root: bytes
 
     def text(self) -> str:
-        return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode()}\n"
+        return f"{self.origin}\n{self.size}\n{strict64.encode(self.root)}\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +42,8 @@ def parse(text: str) -> Checkpoint | Problem:
     origin, size, encoded = lines[:3]
     if not _SIZE.fullmatch(size):
         return Problem("its second line is not a tree size")
-    try:
-        root = base64.b64decode(encoded.encode(), validate=True)
-    except (binascii.Error, ValueError):
-        root = b""
-    if len(root) != HASH_SIZE or base64.b64encode(root).decode() != encoded:
+    root = strict64.decode(encoded)
+    if root is None or len(root) != HASH_SIZE:
         return Problem("its third line is not the base64 of a SHA-256 hash")
     return Checkpoint(origin, int(size), root)
 

@@ -11,8 +11,6 @@ Keys are written as Go's `sumdb/note` writes them (`name+id+base64`), so that it
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -20,6 +18,7 @@ from hashlib import sha256
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from idi.ledger import strict64
 from idi.ledger.problem import Problem
 
 ED25519 = 1
@@ -37,7 +36,7 @@ class Signature:
     signature: bytes
 
     def line(self) -> str:
-        return f"{_DASH}{self.name} {_encode(bytes.fromhex(self.key_id) + self.signature)}\n"
+        return f"{_DASH}{self.name} {strict64.encode(bytes.fromhex(self.key_id) + self.signature)}\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,7 @@ class Verifier:
 
     def encode(self) -> str:
         """`name+id+base64`, what Go's note.NewVerifier reads."""
-        return f"{self.name}+{self.key_id}+{_encode(bytes([ED25519]) + self.public_key)}"
+        return f"{self.name}+{self.key_id}+{strict64.encode(bytes([ED25519]) + self.public_key)}"
 
     def accepts(self, text: str, signature: bytes) -> bool:
         try:
@@ -95,7 +94,7 @@ def parse_verifier(text: str) -> Verifier | Problem:
     """Read what `Verifier.encode` wrote."""
     name, _, rest = text.partition("+")
     key_id, _, encoded = rest.partition("+")
-    key = _decode(encoded)
+    key = strict64.decode(encoded)
     if key is None or len(key) != 33 or key[0] != ED25519 or not _good_name(name):
         return Problem("it is not an Ed25519 key written as name+id+base64")
     verifier = Verifier(name, key[1:])
@@ -122,7 +121,7 @@ def parse(data: bytes) -> Note | Problem:
     signatures = []
     for line in lines[:-1].split("\n"):
         name, _, encoded = line.removeprefix(_DASH).partition(" ")
-        raw = _decode(encoded)
+        raw = strict64.decode(encoded)
         if not line.startswith(_DASH) or not _good_name(name) or raw is None or len(raw) < 5:
             return Problem("a signature line does not have the form '— name base64'")
         signatures.append(Signature(name, raw[:4].hex(), raw[4:]))
@@ -150,19 +149,6 @@ def open_note(data: bytes, known: Iterable[Verifier]) -> Note | Problem:
         signed = ", ".join(f"{one.name} ({one.key_id})" for one in note.signatures)
         return Problem(f"it is not signed by {names}, but by {signed}")
     return note
-
-
-def _encode(data: bytes) -> str:
-    return base64.b64encode(data).decode()
-
-
-def _decode(text: str) -> bytes | None:
-    """Strict: one text for one value, so that no byte can be changed without being seen."""
-    try:
-        data = base64.b64decode(text.encode(), validate=True)
-    except (binascii.Error, ValueError):
-        return None
-    return data if _encode(data) == text else None
 
 
 def _good_name(name: str) -> bool:

@@ -6,10 +6,9 @@ log's public key needs nothing else: no network, and none of our code.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from dataclasses import dataclass
 
+from idi.ledger import strict64
 from idi.ledger.checkpoint import Head, open_head
 from idi.ledger.merkle import HASH_SIZE, leaf_hash
 from idi.ledger.note import Verifier
@@ -31,7 +30,7 @@ class InclusionProof:
         lines = [
             _FIRST,
             f"index {self.index}",
-            *(base64.b64encode(one).decode() for one in self.path),
+            *(strict64.encode(one) for one in self.path),
             "",
             "",
         ]
@@ -56,11 +55,8 @@ def parse(data: bytes) -> InclusionProof | Problem:
         return Problem("its index is not a number")
     path = []
     for line in lines[2:]:
-        try:
-            one = base64.b64decode(line.encode(), validate=True)
-        except (binascii.Error, ValueError):
-            one = b""
-        if len(one) != HASH_SIZE:
+        one = strict64.decode(line)
+        if one is None or len(one) != HASH_SIZE:
             return Problem("a line of its path is not the base64 of a SHA-256 hash")
         path.append(one)
     return InclusionProof(int(index), tuple(path), head)

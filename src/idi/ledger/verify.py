@@ -6,7 +6,8 @@ to the world outside the database is the signed head: its root must be the root 
 
 Two trees are kept once bytes and stored leaf hash of an entry differ, one of the bytes and one of the stored
 hashes. Whichever has the signed root was not touched, so the report can say which of the two was changed. A
-stored inner hash is sound if either tree has it, so one changed byte is one finding and not twenty.
+stored inner hash is sound if either tree has it. What follows from the entries (open changes, documents) is compared
+only while every entry is what it was. So one changed byte is one finding and not twenty.
 """
 
 from __future__ import annotations
@@ -96,6 +97,7 @@ class _Verification:
         self._findings: list[Finding] = []
         self._remarks: list[str] = []
         self._open: Open = {}
+        self._sound = True
         self._members: dict[int, set[int]] = {}
         self._documents: dict[str, tuple[str, int]] = {}
         self._roots: dict[int, tuple[bytes, bytes]] = {}
@@ -125,6 +127,11 @@ class _Verification:
             self._findings.append(Finding(text if index is None else f"entry {index}: {text}", index))
         elif len(self._findings) == MAX_FINDINGS:
             self._findings.append(Finding(f"there are more than {MAX_FINDINGS} findings"))
+
+    def _unsound(self, text: str, index: int | None = None) -> None:
+        """A finding that leaves open what the entry said."""
+        self._find(text, index)
+        self._sound = False
 
     # --- the key and the heads
 
@@ -194,18 +201,19 @@ class _Verification:
         self._note_root(trees, wanted)
         for row in self._stored.entries:
             if isinstance(row, Problem):
-                self._find(f"entries from {expected} on: {row.text}")
+                self._unsound(f"entries from {expected} on: {row.text}")
                 break
             match row:
                 case (int(index), bytes(data)):
                     pass
                 case (index, _):
-                    self._find(f"entry {index!r} does not have the form of one")
+                    self._unsound(f"entry {index!r} does not have the form of one")
                     data = b""
                 case _:
+                    self._unsound("a row does not have the form of an entry")
                     continue
             if index != expected:
-                self._find(f"entry {index!r} stands where entry {expected} belongs: entries are missing")
+                self._unsound(f"entry {index!r} stands where entry {expected} belongs: entries are missing")
                 index = index if isinstance(index, int) and index > expected else expected
                 if index - expected > MAX_FINDINGS:
                     break  # no tree can be made of what is left
@@ -231,7 +239,7 @@ class _Verification:
         kept = stored if isinstance(stored, bytes) and len(stored) == len(computed) else computed
         if stored != computed and data is not None:
             missing = "" if isinstance(stored, bytes) else " (which is missing)"
-            self._find(f"its bytes do not match its leaf hash{missing}", index)
+            self._unsound(f"its bytes do not match its leaf hash{missing}", index)
         if kept != computed and trees.hashes is None:
             trees.hashes = trees.bytes
         trees.bytes, completed = trees.bytes.append(computed)
@@ -247,13 +255,15 @@ class _Verification:
     def _read(self, index: int, data: bytes) -> None:
         entry = decode(data)
         if isinstance(entry, Problem):
-            self._find(entry.text, index)
+            self._unsound(entry.text, index)
             return
         if entry.index != index:
-            self._find(f"it says that it is entry {entry.index}", index)
+            self._unsound(f"it says that it is entry {entry.index}", index)
             return
         if index == 0:
             self._first(entry)
+        if not self._sound:
+            return
         after = fold(self._open, entry)
         if isinstance(after, Problem):
             self._find(after.text, index)
@@ -276,13 +286,18 @@ class _Verification:
     # --- what is stored beside them
 
     def _beside(self, size: int) -> None:
+        self._outbox(size)
+        if not self._sound:
+            self._remarks.append(
+                "open changes and documents were not compared: not every entry is what it was"
+            )
+            return
         open_now = {(index, change) for change, members in self._members.items() for index in members}
         found = set(self._table(self._stored.open_entries, "open changes"))
         for index, change in sorted(open_now - found):
             self._find(f"it belongs to change {change}, which is open, but it is not listed so", index)
         for row in sorted(found - open_now, key=repr):
             self._find(f"the list of open changes names {row}, which is not open")
-        self._outbox(size)
         kept: dict[str, tuple[str, int]] = {}
         for row in self._table(self._stored.documents, "documents"):
             match row:
