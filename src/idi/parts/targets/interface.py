@@ -55,7 +55,8 @@ class Target(Protocol):
         """`ensure(0)`, then forget the revision. Idempotent."""
 
     def sidecar_ready(self, instance: InstanceId, ready: bool) -> None:
-        """The data plane says whether this instance's sidecar has all of its listeners."""
+        """The data plane says whether this instance's sidecar has all of its listeners. Said again for
+        each sidecar that connects: a restarted one is not ready until it is."""
 
     def last_lines(self, instance: InstanceId, count: int = 10) -> list[str]:
         """The last lines of an instance's output, for messages."""

@@ -174,7 +174,7 @@ class LocalInstance:
     def died(self, reason: str) -> None:
         if self.state == "stopping":
             return
-        self._become("unready", reason)
+        self._become("starting", reason)
         self._site.emit(InstanceDied(self.seat.spec.module, self.seat.instance, self._since, reason))
         self._save_soon()
 

@@ -1,23 +1,48 @@
-"""What processes print, in files of bounded size.
+"""What processes print: a folder of bounded files, and reading them by time.
 
-A process appends to its file itself (the descriptor is its own, opened with O_APPEND), so it goes on
-when control does not live. Past the bound the file is copied aside and cut to nothing while the writer
-goes on: with O_APPEND its next line lands at the new end. What it writes in the few microseconds between
-the last copied byte and the cut is lost; that is the price of not sitting in a pipe.
-
-Bound: a file grows to `largest_bytes` plus what is written between two looks (`every_s`), and one older
-file of at most `largest_bytes` is kept. So about 16 MiB for each process by default.
+Bound: a file grows to `largest_bytes` plus what is written between two looks, and one older part of at
+most `largest_bytes` is kept: about 16 MiB for each process by default. Files of instances that are gone
+stay (they say why) until the same slot is used again and pushes them out.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
+import heapq
+import logging
+import re
+from collections.abc import AsyncIterator, Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+from idi.parts.errors import PartError
+from idi.parts.targets.local.log_file import LogFile
+
 LARGEST_BYTES = 8 * 1024 * 1024
-EVERY_S = 2.0
-_CHUNK = 1024 * 1024
+EVERY_S = 1.0
+SAVE_EVERY = 30
+"""Marks are written down at every so many looks."""
+FOLLOW_S = 0.2
+
+_INSTANCE = re.compile(r"(.+)-\d+\Z")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """`source` is an instance (`jede-1`), its sidecar (`jede-1.sidecar`) or a part (`openbao`);
+    `module` is empty for what is not a module's own output. `time` says by when it was written."""
+
+    time: float
+    source: str
+    module: str
+    line: str
+
+
+def module_of(source: str) -> str:
+    """The module whose own output a source is, or nothing."""
+    match = _INSTANCE.match(source)
+    return match[1] if match else ""
 
 
 class Logs:
@@ -27,64 +52,96 @@ class Logs:
         self._directory = directory
         self._largest_bytes = largest_bytes
         self._every_s = every_s
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._files: dict[str, LogFile] = {}
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise PartError(f"{directory} cannot be made: {error.strerror}.") from error
 
     def path(self, name: str) -> Path:
         return self._directory / f"{name}.log"
 
-    def older(self, name: str) -> Path:
-        return self._directory / f"{name}.log.1"
-
     def last_lines(self, name: str, count: int) -> list[str]:
-        """The last lines, as far as they lie within the last 64 KiB."""
-        lines: list[str] = []
-        for path in (self.path(name), self.older(name)):
-            lines = _tail(path) + lines
-            if len(lines) >= count:
-                break
-        return lines[-count:] if count > 0 else []
+        """The last lines of one process, as far as they lie within the last 64 KiB."""
+        return self.file(name).tail(count)
+
+    def sources(self) -> list[str]:
+        """Everything that ever printed here."""
+        return sorted(path.name[: -len(".log")] for path in self._directory.glob("*.log"))
+
+    def file(self, name: str) -> LogFile:
+        if name not in self._files:
+            self._files[name] = LogFile(self.path(name))
+        return self._files[name]
+
+    def reader(self, sources: Collection[str] | None = None, grep: re.Pattern[str] | None = None) -> Reader:
+        """Read these sources; None: the modules' own output, also of instances that come later."""
+        return Reader(self, sources, grep)
 
     async def keep_bounded(self) -> None:
-        """Look at the sizes until cancelled."""
+        """Note lengths and cut what is too long, until cancelled."""
+        looks = 0
+        try:
+            while True:
+                await asyncio.sleep(self._every_s)
+                looks += 1
+                for name in self.sources():
+                    try:
+                        if self.file(name).look() > self._largest_bytes:
+                            await asyncio.to_thread(self.file(name).cut, self._largest_bytes)
+                        elif looks % SAVE_EVERY == 0:
+                            self.file(name).save()
+                    except OSError as error:
+                        _log.warning("%s cannot be kept bounded: %s", self.path(name), error)
+        finally:
+            for file in self._files.values():
+                try:
+                    file.look()
+                    file.save()
+                except OSError as error:
+                    _log.warning("the times of lines in %s are lost: %s", file.path, error)
+
+
+class Reader:
+    """Reads what is there, then what comes. Not for concurrent use."""
+
+    def __init__(self, logs: Logs, sources: Collection[str] | None, grep: re.Pattern[str] | None) -> None:
+        self._logs = logs
+        self._sources = sources
+        self._grep = grep
+        self._positions: dict[str, int] = {}
+
+    def read(self, since: float = 0.0) -> Iterator[LogLine]:
+        """Every line written at or after `since`, all sources in order of time. Blocks on files."""
+        yield from heapq.merge(*(self._of(name, since) for name in self._names()), key=lambda line: line.time)
+
+    async def follow(self) -> AsyncIterator[LogLine]:
+        """Lines as they come, from where `read` ended, or from now. Looks five times a second."""
+        for name in self._names():
+            self._positions.setdefault(name, self._logs.file(name).end())
         while True:
-            await asyncio.sleep(self._every_s)
-            for path in self._too_large():
-                await asyncio.to_thread(self._cut, path)
+            for name in self._names():
+                file = self._logs.file(name)
+                if self._positions.setdefault(name, 0) == file.end():
+                    continue
+                for line in self._lines(name, self._positions[name], partial=False):
+                    yield line
+            await asyncio.sleep(FOLLOW_S)
 
-    def _too_large(self) -> list[Path]:
-        found = []
-        with os.scandir(self._directory) as entries:
-            for entry in entries:
-                if entry.name.endswith(".log") and entry.stat().st_size > self._largest_bytes:
-                    found.append(Path(entry.path))
-        return found
+    def _names(self) -> list[str]:
+        known = self._logs.sources()
+        if self._sources is None:
+            return [name for name in known if module_of(name)]
+        return [name for name in known if name in self._sources]
 
-    def _cut(self, path: Path) -> None:
-        """Copy the last `largest_bytes` aside and empty the file."""
-        older = path.with_name(f"{path.name}.1")
-        beside = path.with_name(f"{path.name}.new")
-        with (
-            open(path, "r+b", buffering=0) as source,
-            open(beside, "wb", buffering=0, opener=_private) as copy,
-        ):
-            source.seek(max(0, source.seek(0, os.SEEK_END) - self._largest_bytes))
-            while chunk := source.read(_CHUNK):
-                copy.write(chunk)
-            source.truncate(0)
-        beside.rename(older)
+    def _of(self, name: str, since: float) -> Iterator[LogLine]:
+        start = self._logs.file(name).position(since)
+        return (line for line in self._lines(name, start, partial=True) if line.time >= since)
 
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
-def _tail(path: Path, size: int = 64 * 1024) -> list[str]:
-    try:
-        with open(path, "rb") as file:
-            end = file.seek(0, os.SEEK_END)
-            file.seek(max(0, end - size))
-            text = file.read().decode(errors="replace")
-    except OSError:
-        return []
-    lines = text.splitlines()
-    return lines[1:] if end > size else lines
+    def _lines(self, name: str, start: int, *, partial: bool) -> Iterator[LogLine]:
+        file, module = self._logs.file(name), module_of(name)
+        for end, raw in file.lines(start, partial=partial):
+            self._positions[name] = end
+            text = raw.rstrip(b"\r").decode(errors="replace")
+            if self._grep is None or self._grep.search(text):
+                yield LogLine(file.time(end), name, module, text)

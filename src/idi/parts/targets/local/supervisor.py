@@ -129,7 +129,8 @@ class Supervisor:
                         if not await self._start():
                             return
                     except PartError as error:
-                        self._failure = None if self._tried.is_set() else error
+                        if not self._tried.is_set():
+                            self._failure = error
                         delay = self._count(str(error), 0.0)
                         continue
                     finally:
@@ -138,6 +139,7 @@ class Supervisor:
                 if self._held:
                     return
         finally:
+            self._tried.set()
             if self.process is not None:
                 self.process.forget()
 

@@ -21,6 +21,7 @@ from idi.declaration.types import ModuleName
 from idi.parts.clients.machine import Machine, this_machine
 from idi.parts.errors import Bug, PartError
 from idi.parts.targets.interface import Emit, Retire
+from idi.parts.targets.leaving import OwnedTasks
 from idi.parts.targets.local import adoption, strays
 from idi.parts.targets.local.backoff import Policy
 from idi.parts.targets.local.environment import base
@@ -41,10 +42,6 @@ STRAYS_S = 2.0
 """Grace period of processes that nobody accounts for."""
 
 Key = tuple[ModuleName, RevisionId]
-
-
-class _Leave(Exception):
-    """Ends the target's own task group."""
 
 
 class LocalTarget:
@@ -72,12 +69,15 @@ class LocalTarget:
             make_folder(folder)
         self.logs = logs or Logs(state_dir / "logs")
         self._emit = emit
-        self._tasks = asyncio.TaskGroup()
+        self._owned = OwnedTasks()
+        self._tasks = self._owned.group
         self._instances: dict[InstanceId, LocalInstance] = {}
         self._revisions: dict[Key, tuple[RevisionSpec, int]] = {}
         self._degraded: set[Key] = set()
         self._locks: dict[Key, asyncio.Lock] = {}
         self._parts: dict[str, Part] = {}
+        self._adopted = False
+        self._early: dict[InstanceId, bool] = {}
         self._part_records = Records(state_dir / "parts", machine.boot())
         self._site = Site(
             workshop=Workshop(machine, platform_hash, policy or Policy()),
@@ -99,7 +99,7 @@ class LocalTarget:
         )
 
     async def __aenter__(self) -> Self:
-        await self._tasks.__aenter__()
+        await self._owned.__aenter__()
         self._tasks.create_task(self.logs.keep_bounded())
         return self
 
@@ -108,17 +108,15 @@ class LocalTarget:
     ) -> None:
         for instance in self._instances.values():
             instance.leave()
-        if kind is None:
-            self._tasks.create_task(_leave())
-        try:
-            await self._tasks.__aexit__(kind, error, trace)
-        except* _Leave:
-            pass
+        await self._owned.__aexit__(kind, error, trace)
 
     # --- what every target can do
 
     async def adopt(self) -> None:
-        """Take over from the records and the processes that an earlier control left."""
+        """Take over from the records and the processes that an earlier control left.
+
+        What the data plane said of sidecars before is not lost: their streams may be back sooner.
+        """
         found = adoption.look(self._site, self._part_records)
         revisions: dict[Key, tuple[RevisionSpec, int]] = {}
         for seat, _, _ in found.seats:
@@ -130,6 +128,10 @@ class LocalTarget:
         for seat, module, sidecar in found.seats:
             instance = self._instances[seat.instance] = LocalInstance(self._site, seat)
             instance.resume(module, sidecar)
+        self._adopted = True
+        for name, ready in self._early.items():
+            self.sidecar_ready(name, ready)
+        self._early.clear()
         if found.strays:
             self._tasks.create_task(strays.end(self._site.machine, found.strays, STRAYS_S))
 
@@ -160,9 +162,15 @@ class LocalTarget:
     def sidecar_ready(self, instance: InstanceId, ready: bool) -> None:
         if (known := self._instances.get(instance)) is not None:
             known.set_sidecar_ready(ready)
+        elif not self._adopted:
+            self._early[instance] = ready
 
     def last_lines(self, instance: InstanceId, count: int = 10) -> list[str]:
         return self.logs.last_lines(instance, count)
+
+    def instances(self) -> list[LocalInstance]:
+        """Every instance that is there."""
+        return list(self._instances.values())
 
     # --- IDI's own processes
 
@@ -251,10 +259,6 @@ class LocalTarget:
         else:
             self._degraded.discard(key)
         self._emit(RevisionDegraded(*key, failing[0] if failing else ""))
-
-
-async def _leave() -> None:
-    raise _Leave
 
 
 def _first_to_go(instance: LocalInstance) -> tuple[bool, float, int]:
