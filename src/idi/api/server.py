@@ -123,8 +123,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
-    except asyncio.CancelledError:
-        raise
+    except (asyncio.CancelledError, ConnectionResetError):
+        raise  # the client went away; what it asked for goes on
     except Exception as error:
         document = problem_of(error)
         if document["status"] == 500:
@@ -268,7 +268,7 @@ async def write_line(response: web.StreamResponse, document: object) -> None:
 @asynccontextmanager
 async def serve(control: Control, path: Path) -> AsyncIterator[None]:
     """Serve the API on a Unix socket, 0600 from its first moment (umask 077)."""
-    runner = web.AppRunner(Server(control).application(), access_log=None, handle_signals=False)
+    runner = web.AppRunner(Server(control).application(), access_log=None, handle_signals=False, shutdown_timeout=1.0)
     await runner.setup()
     before = os.umask(0o177)
     try:

@@ -24,7 +24,7 @@ from idi.control.loop import Edge, Loop
 from idi.control.retiring import Retiring
 from idi.control.settings import Settings
 from idi.control.tasks import owned_tasks
-from idi.declaration.types import ExternalIssuer, Platform
+from idi.declaration.types import EmbeddedIssuer, ExternalIssuer, Platform
 from idi.parts.errors import Bug
 from idi.parts.gateway.envoy.plane import EnvoyPlane
 from idi.parts.gateway.envoy.start import ProxyStart, gateway_start, sidecar_start
@@ -32,6 +32,7 @@ from idi.parts.secrets.openbao.server import Places
 from idi.parts.store.sqlite.store import open_store
 from idi.parts.targets.interface import SidecarSpec
 from idi.parts.targets.local.target import LocalTarget
+from idi.parts.tokens.embedded.service import EmbeddedTokens
 from idi.traffic.types import GATEWAY, EmbeddedKeys
 from idi.world.types import Instance, InstanceId
 
@@ -67,10 +68,19 @@ async def compose(settings: Settings) -> AsyncIterator[Desk]:
                 target.sidecar_ready(InstanceId(node), is_ready)
 
         plane = EnvoyPlane(xds_socket, credentials.verify, paths.state / "proxies", on_ready)
+        tokens = EmbeddedTokens(
+            paths.keys / "issuer",
+            paths.runtime / "issuer",
+            settings.gateway_url,
+            f"idi/{settings.environment}",
+            clients={},
+            token_life_s=EmbeddedIssuer().token_life_s,
+            keys_changed=lambda _jwks: loop.republish(),
+        )
         edge = Edge(
             settings.gateway_address,
             settings.gateway_port,
-            keys_of(settings),
+            keys_of(tokens),
             str(paths.logs / "gateway-access.log"),
         )
         loop = Loop(plane, edge)
@@ -98,6 +108,7 @@ async def compose(settings: Settings) -> AsyncIterator[Desk]:
         door = Door(settings, target, loop, identities, make_gateway, paths.logs / "gateway.log")
         places = Places(paths.state, paths.runtime, paths.keys)
         authority = Authority(places, paths.logs / "openbao.log", target, loop, identities, tasks)
+        await stack.enter_async_context(tokens)
         await stack.enter_async_context(plane)
         await stack.enter_async_context(target)
 
@@ -113,6 +124,9 @@ async def compose(settings: Settings) -> AsyncIterator[Desk]:
         def adopt_platform(platform: Platform) -> None:
             retiring.hurry = False
             authority.life(platform)
+            issuer = platform.gateway.issuer
+            if isinstance(issuer, EmbeddedIssuer):
+                tokens.declare(platform.gateway.clients, issuer.token_life_s)
 
         desk = Desk(
             settings=settings,
@@ -121,10 +135,13 @@ async def compose(settings: Settings) -> AsyncIterator[Desk]:
             plane=plane,
             executor=Executor(loop, target, start_part, stop_part),
             tasks=tasks,
-            warnings=lambda: [w for w in (authority.warning(), authority.notice, LAPTOP_WALL) if w],
+            warnings=lambda: [
+                w for w in (authority.warning(), authority.notice, tokens.warning, LAPTOP_WALL) if w
+            ],
             figures=dict,
             adopt_platform=adopt_platform,
             check=door.check_port,
+            tokens=tokens,
         )
         await desk.recall()
         await target.adopt()
@@ -146,13 +163,13 @@ async def no_drain(node: str, deadline_s: float) -> None:
     """Until the data plane can drain."""
 
 
-def keys_of(settings: Settings) -> Callable[[Platform], EmbeddedKeys | ExternalIssuer]:
+def keys_of(tokens: EmbeddedTokens) -> Callable[[Platform], EmbeddedKeys | ExternalIssuer]:
+    """Whose tokens the gateway takes: the declaration's external issuer, else ours."""
+
     def keys(platform: Platform) -> EmbeddedKeys | ExternalIssuer:
         issuer = platform.gateway.issuer
         if isinstance(issuer, ExternalIssuer):
             return issuer
-        return EmbeddedKeys(
-            settings.gateway_url, platform.name, '{"keys":[]}', str(settings.paths.runtime / "issuer")
-        )
+        return EmbeddedKeys(tokens.url, tokens.audience, tokens.jwks(), str(tokens.socket))
 
     return keys

@@ -26,6 +26,8 @@ from idi.api.types import (
     PlanView,
     Progress,
     StatusView,
+    TokenRequest,
+    TokenView,
     UpRequest,
 )
 from idi.api.views import Surroundings, plan_view, status_view
@@ -33,9 +35,10 @@ from idi.control.apply import Application, Executor
 from idi.control.changes import Change
 from idi.control.loop import Loop
 from idi.control.settings import Settings
+from idi.control.tokens import Tokens, give_token
 from idi.control.wanted import Wanted
 from idi.declaration.load import Loaded, Rejected, load
-from idi.declaration.nearest import did_you_mean
+from idi.control.wording import did_you_mean
 from idi.declaration.types import LocalTarget, ModuleName, Platform
 from idi.parts.errors import Bug, IdiError, Refused
 from idi.parts.gateway.interface import DataPlane
@@ -74,6 +77,7 @@ class Desk:
     figures: Callable[[], Mapping[str, FiguresView]]
     adopt_platform: Callable[[Platform], None]
     check: Callable[[], None]
+    tokens: Tokens
     wanted: Wanted = field(default_factory=Wanted)
     started: float = field(default_factory=time.time)
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
@@ -123,6 +127,9 @@ class Desk:
         origins = {path: str(origin) for path, origin in loaded.platform.origins.items()}
         warnings = [str(warning) for warning in loaded.warnings]
         return plan_view(describe_all(plan), origins, warnings)
+
+    async def token(self, request: TokenRequest, peer: Peer) -> TokenView:
+        return await give_token(request, actor_of(peer), self.loop.platform, self.tokens, self.store)
 
     # --- what somebody wants -----------------------------------------------------------------------
 
