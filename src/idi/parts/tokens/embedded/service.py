@@ -123,8 +123,13 @@ class EmbeddedTokens:
         return key.signs_from
 
     def replace(self) -> None:
-        """After a leak: one new key, at once. Every token that is out ends."""
+        """After a leak: one new key, at once. Every token that is out ends, on connections that are open
+        at the gateway when its proxy has drained them."""
         self._keep(Ring((new_key(self._clock()),)))
+
+    async def listen(self) -> None:
+        """Make the socket again where it is gone (the runtime folder vanished)."""
+        await self._server.listen()
 
     # --- in time ---
 
@@ -132,7 +137,7 @@ class EmbeddedTokens:
         while True:
             self.look()
             try:
-                await self._server.listen()
+                await self.listen()
             except PartError as error:
                 self.warning = str(error)
             await self._sleep(LOOK_EVERY_S)
