@@ -69,8 +69,12 @@ def run(given: list[str]) -> int:
         sys.stdout.write(f"idi {__version__}\n")
         return DONE
     name = rest[0]
+    if rest[:3] == ["completion", "words", "--"]:  # what follows is another command line, not options of ours
+        from idi.cli.completion import answer
+
+        return answer(rest[3:])
     if name.startswith("-"):
-        from idi.cli.parser import did_you_mean
+        from idi.cli.words import did_you_mean
 
         every = [*WITH_VALUE, *FLAGS, "--help", "--version"]
         raise usage(f"There is no option '{name}' before a command.{did_you_mean(name, every)}", "idi --help")

@@ -7,6 +7,7 @@ import re
 
 from idi.cli.commands import SUMMARIES, Command
 from idi.cli.failure import usage
+from idi.cli.words import did_you_mean
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,17 +40,9 @@ class Parser(argparse.ArgumentParser):
         return ""
 
 
-def did_you_mean(wrong: str, valid: list[str]) -> str:
-    from idi.declaration.nearest import nearest
-
-    found = nearest(wrong.lstrip("-"), [name.lstrip("-") for name in valid])
-    dashes = "--" if wrong.startswith("-") else ""
-    return f" Did you mean '{dashes}{found}'?" if found else ""
-
-
 def sentence(message: str) -> str:
     """argparse's message as a sentence of ours."""
-    message = re.sub(r"^argument (command|what): ", "", message)
+    message = re.sub(r"^argument (?:[A-Z]+: )?", "", message)
     message = re.sub(r"^the following arguments are required: ", "missing: ", message)
     message = re.sub(r"^unrecognized arguments: ", "not understood: ", message)
     return message[:1].upper() + message[1:] + ("" if message.endswith((".", "?", "!")) else ".")

@@ -179,9 +179,7 @@ class Start:
         if not self.board and not failure:
             self.invocation.screen.out(f"{self._done(status)} {status['gateway']['url']}  Ctrl-C stops all")
         elif failure:
-            self.follower.say(
-                [(f"{failure.what} {failure.why} ", "alarm"), ("The rest goes on running.", "")]
-            )
+            self.follower.say([(f"{failure.why.rstrip('.')}; ", "bold"), ("the rest goes on running.", "")])
         return self._stay()
 
     def _stay(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 UNPRINTABLE = re.compile(
     r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+"
@@ -105,3 +106,12 @@ def wrap(text: str, width: int, most: int) -> list[str]:
     if text and lines:
         lines[-1] = cut(lines[-1] + " " + text, width)
     return lines
+
+
+def did_you_mean(wrong: str, valid: Iterable[str]) -> str:
+    """` Did you mean '--json'?` with its leading space, or nothing."""
+    from idi.declaration.nearest import nearest
+
+    found = nearest(wrong.lstrip("-"), [name.lstrip("-") for name in valid])
+    dashes = "--" if wrong.startswith("-") else ""
+    return f" Did you mean '{dashes}{found}'?" if found else ""

@@ -1,0 +1,214 @@
+"""`idi audit`: who changed what, and the proof of it; from the journal's files, with or without control."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from idi.cli.commands import Command
+from idi.cli.failure import DONE, FAILED, NOT_RUNNING, Failure, usage
+from idi.cli.invocation import Invocation
+from idi.cli.parser import count
+from idi.cli.screen import Line
+from idi.cli.words import plain
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+    from typing import Any
+
+    from idi.api.offline import AuditLog
+    from idi.ledger.entry import Entry
+
+LIMIT = 30
+
+
+def arguments(parser: ArgumentParser) -> None:
+    what = parser.add_subparsers(dest="what", metavar="WHAT", required=True, title="What")
+    listing = what.add_parser("list", help="the newest changes, their steps and how they ended")
+    listing.add_argument(
+        "--limit", type=count, default=LIMIT, metavar="N", help=f"at most so many (default: {LIMIT})"
+    )
+    listing.add_argument("--module", metavar="M", help="only entries about this module (or part)")
+    verify = what.add_parser(
+        "verify", help="check every entry, hash and signature; exit code 1 with each finding"
+    )
+    verify.add_argument("--key", default="", metavar="KEY", help="the log's public key that you trust")
+    prove = what.add_parser("prove", help="a file that proves that an entry is in the log, for others' tools")
+    prove.add_argument("index", type=index, metavar="N", help="number of the entry")
+    prove.add_argument("--entry", action="store_true", help="print the entry's own bytes instead")
+    from idi.cli.parser import add_globals
+
+    for each in (listing, verify, prove):
+        add_globals(each)
+
+
+def index(value: str) -> int:
+    from argparse import ArgumentTypeError
+
+    if not value.isdigit():
+        raise ArgumentTypeError(f"'{value}' is no number of an entry")
+    return int(value)
+
+
+def run(invocation: Invocation) -> int:
+    from idi.api.offline import journal_folder
+
+    if not journal_folder(invocation.file, invocation.env).is_dir():
+        raise Failure(
+            f"Nothing has been changed for {invocation.where} yet, so there is no audit log.",
+            way_out=f"{invocation.command_line('up')} begins one.",
+            code=NOT_RUNNING,
+        )
+    return {"list": show, "verify": verify, "prove": prove}[invocation.options.what](invocation)
+
+
+def show(invocation: Invocation) -> int:
+    from idi.api.offline import audit_log
+
+    screen, options = invocation.screen, invocation.options
+    with audit_log(invocation.file, invocation.env) as log:
+        entries = list(newest(log, options.limit, options.module or ""))
+        if invocation.json:
+            for entry in reversed(entries):
+                screen.document(as_document(entry), flush=False)
+            return DONE
+        if not entries:
+            screen.out("No entries." if not options.module else f"No entries about {options.module}.")
+            return DONE
+        for entry in reversed(entries):
+            screen.out(line(entry))
+        screen.out([(f"{log.size} entries, signed. idi audit verify checks them.", "dim")])
+    return DONE
+
+
+def newest(log: AuditLog, limit: int, subject: str) -> Iterator[Entry]:
+    found = 0
+    for at in range(log.size - 1, -1, -1):
+        entry = log.entry(at)
+        if subject and entry.subject != subject:
+            continue
+        yield entry
+        found += 1
+        if found == limit:
+            return
+
+
+def line(entry: Entry) -> Line:
+    """`12  2026-01-01 10:00:00  anna  up` for a change, its steps indented below."""
+    when = entry.time[:19].replace("T", " ")
+    head: Line = [
+        (f"{entry.index:>5}  ", "dim"),
+        (f"{when}  ", "dim"),
+        (f"{plain(entry.actor.name):<10} ", "cyan"),
+    ]
+    detail = plain(told(entry))
+    subject = f"{plain(entry.subject)}  " if entry.subject else ""
+    if entry.phase == "begin":
+        return [*head, (f"{entry.action} ", "bold"), (detail, "")]
+    if entry.phase == "finish":
+        return [
+            *head,
+            ("  done" if entry.ok else "  failed", "green" if entry.ok else "red"),
+            (f"  {detail}", ""),
+        ]
+    if entry.phase == "intent":
+        return [*head, ("  … ", "dim"), (subject, "bold"), (detail or entry.action, "")]
+    if entry.phase == "outcome":
+        mark = ("  ✓ ", "green") if entry.ok else ("  ✗ ", "red")
+        return [*head, mark, (subject, "bold"), (detail or f"{entry.action} of step {entry.step}", "")]
+    return [*head, (f"{entry.action} ", ""), (subject, "bold"), (detail, "")]
+
+
+def told(entry: Entry) -> str:
+    detail = entry.detail
+    words = [str(detail[name]) for name in ("what", "why", "reason", "file") if detail.get(name)]
+    rest = [
+        f"{name}={value}" for name, value in detail.items() if name not in ("what", "why", "reason", "file")
+    ]
+    return "; ".join([*words, *rest])
+
+
+def as_document(entry: Entry) -> dict[str, Any]:
+    import json
+
+    from idi.ledger.entry import encode
+
+    found: dict[str, Any] = json.loads(encode(entry))
+    return found
+
+
+def verify(invocation: Invocation) -> int:
+    from idi.api.offline import verify_audit_log
+
+    screen = invocation.screen
+    report = verify_audit_log(invocation.file, invocation.env, invocation.options.key)
+    if invocation.json:
+        screen.document(
+            {
+                "holds": report.holds,
+                "origin": report.origin,
+                "size": report.size,
+                "root": report.signed.root.hex() if report.signed else None,
+                "findings": [{"text": finding.text, "index": finding.index} for finding in report.findings],
+                "remarks": list(report.remarks),
+            }
+        )
+        return DONE if report.holds else FAILED
+    for remark in report.remarks:
+        screen.err([(remark, "dim")])
+    if report.holds:
+        screen.out([("The audit log holds", "green"), (f": {report.size} entries of {report.origin}.", "")])
+        if report.signed:
+            screen.out([(f"root {report.signed.root.hex()}", "dim")])
+        return DONE
+    for finding in report.findings:
+        where = "" if finding.index is None else f"entry {finding.index}: "
+        screen.out([("✗ ", "red"), (f"{where}{plain(finding.text)}", "")])
+    number = len(report.findings)
+    raise Failure(
+        f"The audit log does not hold: {number} finding{'s' if number != 1 else ''}.",
+        way_out="Keep the folder as it is, it is evidence; the newest good copy is in your last backup.",
+    )
+
+
+def prove(invocation: Invocation) -> int:
+    from idi.api.offline import audit_log
+
+    wanted: int = invocation.options.index
+    with audit_log(invocation.file, invocation.env) as log:
+        if wanted >= log.size:
+            raise usage(f"There is no entry {wanted}: the log has {log.size}.", "idi audit list names them.")
+        if invocation.options.entry:
+            import sys
+
+            sys.stdout.flush()
+            sys.stdout.buffer.write(log.data(wanted))
+            sys.stdout.buffer.flush()
+            return DONE
+        proof = log.prove(wanted)
+        if invocation.json:
+            invocation.screen.document(
+                {
+                    "index": proof.index,
+                    "path": [one.hex() for one in proof.path],
+                    "head": proof.head.decode(),
+                    "entry": as_document(log.entry(wanted)),
+                }
+            )
+            return DONE
+        invocation.screen.raw(proof.encode().decode())
+    return DONE
+
+
+COMMANDS = {
+    "audit": Command(
+        run,
+        arguments,
+        examples=(
+            "idi audit list --module jede",
+            "idi audit verify",
+            "idi audit prove 12 > entry-12.tlog-proof",
+        ),
+        about="Who changed what, and the proof of it. Reads the files alone, whether control runs or not.",
+    )
+}
