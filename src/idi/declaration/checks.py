@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from idi.declaration.checks_modules import check_modules
 from idi.declaration.names import CALLED, SCOPE
-from idi.declaration.nearest import did_you_mean, nearest
 from idi.declaration.nodes import Node, Table, find, items, keys, names_of
 from idi.declaration.reader import Reader
 from idi.declaration.scalars import shown
+from idi.declaration.spec_module import MODULE_RECORD
 from idi.declaration.types import (
     RESERVED_NAMES,
     ExternalIssuer,
-    KubernetesTarget,
     LocalTarget,
+    ModuleName,
     Platform,
     Route,
 )
@@ -36,42 +36,30 @@ def check(platform: Platform, tree: Table, reader: Reader) -> None:
 
 def check_target(platform: Platform, tree: Table, reader: Reader) -> None:
     """What the environment's target needs of each module."""
+    local = isinstance(platform.target, LocalTarget)
+    needed = "run" if local else "image"
     for key in keys(tree, "modules"):
         module = find(tree, "modules", key.text)
         if not isinstance(module, Table):
             continue
-        environment = platform.environment
-        meant = {
-            nearest(name, ("run", "image")) for name in names_of(module)
-        }  # a wrong key that was reported
-        if isinstance(platform.target, LocalTarget) and module.get("run") is None and "run" not in meant:
-            reader.report(
-                key,
-                f"{key.text} has no 'run', and {environment} runs on this machine; write a command line, such as "
-                f"run: python {key.text}.py.",
+        if module.get(needed) is None and not _meant(module, needed, reader):
+            remedy = (
+                f"runs on this machine; write a command line, such as run: python {key.text}.py"
+                if local
+                else "runs on Kubernetes; write an image, or the folder with its Dockerfile"
             )
-        if (
-            isinstance(platform.target, KubernetesTarget)
-            and module.get("image") is None
-            and "image" not in meant
-        ):
-            reader.report(
-                key,
-                f"{key.text} has no 'image', and {environment} runs on Kubernetes; write an image, or the folder with "
-                "its Dockerfile.",
-            )
-        declared = platform.modules.get(key.text)  # type: ignore[call-overload]
-        scale = module.get("scale")
-        if (
-            isinstance(platform.target, KubernetesTarget)
-            and declared
-            and scale
-            and declared.scale
-            and not declared.resources.cpu_millicores
-        ):
+            reader.report(key, f"{key.text} has no '{needed}', and {platform.environment} {remedy}.")
+        declared, scale = platform.modules.get(ModuleName(key.text)), module.get("scale")
+        if not local and declared and declared.scale and scale and not declared.resources.cpu_millicores:
             reader.warn(
                 scale, f"scaling by CPU needs a CPU request; give {key.text} resources: {{cpu: 250m}}."
             )
+
+
+def _meant(module: Table, needed: str, reader: Reader) -> bool:
+    """Whether a key that does not exist (and was reported) was meant for the needed one."""
+    unknown = [name for name in names_of(module) if name not in MODULE_RECORD.fields]
+    return any(reader.nearest(name, MODULE_RECORD.fields) == needed for name in unknown)
 
 
 def _externals(tree: Table, reader: Reader) -> None:
@@ -90,7 +78,7 @@ def _externals(tree: Table, reader: Reader) -> None:
 
 
 def _calls(tree: Table, reader: Reader) -> None:
-    known = names_of(tree, "modules") + names_of(tree, "externals")
+    known = dict.fromkeys(names_of(tree, "modules") + names_of(tree, "externals"))
     for name in names_of(tree, "modules"):
         for call in items(tree, "modules", name, "calls"):
             if call.text == name:
@@ -99,17 +87,18 @@ def _calls(tree: Table, reader: Reader) -> None:
                     f"calls names '{name}' itself; a module needs no permission to call itself, remove it.",
                 )
             elif call.text not in known and CALLED.fits(call.text):
-                hint = did_you_mean(call.text, known)
+                hint = reader.hint(call.text, known)
                 reader.report(call, f"calls names {shown(call.text)}, which no module is called.{hint}")
 
 
 def _routes(platform: Platform, tree: Table, reader: Reader) -> None:
     seen: dict[tuple[object, ...], list[tuple[str, Route, Node]]] = {}
+    named: dict[str, Node] = {key.text: key for key in keys(tree, "modules")}
     for name, module in platform.modules.items():
         for index, route in enumerate(module.routes):
             node: Node | None = find(tree, "modules", name, "routes", index)
             if node is None:
-                node = next(key for key in keys(tree, "modules") if key.text == name)
+                node = named[name]
             where = find(node, "path") or node
             if route.path.startswith(_OWN_PATHS):
                 reader.report(
@@ -143,7 +132,7 @@ def _scopes(platform: Platform, tree: Table, reader: Reader) -> None:
     for client in names_of(tree, "gateway", "clients"):
         for scope in items(tree, "gateway", "clients", client, "scopes"):
             if SCOPE.fits(scope.text) and scope.text not in required:
-                hint = did_you_mean(scope.text, required)
+                hint = reader.hint(scope.text, required)
                 reader.warn(scope, f"scope {shown(scope.text)} is asked for by no route.{hint}")
 
 
@@ -153,9 +142,9 @@ def _events(platform: Platform, tree: Table, reader: Reader) -> None:
     for name in names_of(tree, "modules"):
         for key in keys(tree, "modules", name, "handles"):
             if key.text not in published:
-                hint = did_you_mean(key.text, published)
+                hint = reader.hint(key.text, published)
                 reader.warn(key, f"{name} handles {shown(key.text)}, which no module publishes.{hint}")
     for key in keys(tree, "events"):
         if key.text not in published and key.text not in handled:
-            hint = did_you_mean(key.text, published)
+            hint = reader.hint(key.text, published)
             reader.warn(key, f"no module publishes or handles {shown(key.text)}.{hint}")

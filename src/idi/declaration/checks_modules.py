@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from idi.declaration.nearest import did_you_mean, listed
+from idi.declaration.nearest import listed
 from idi.declaration.nodes import Items, Node, Scalar, Table, find, items, keys, names_of
 from idi.declaration.reader import Reader
-from idi.declaration.references import pieces
+from idi.declaration.references import MOST_REFERENCES, pieces
 from idi.declaration.scalars import shown
-from idi.declaration.types import DEFAULT_PORT, RESERVED_NAMES, Platform, Reference
+from idi.declaration.types import DEFAULT_PORT, RESERVED_NAMES, ModuleName, Platform, Reference
 
 _OWN = frozenset({"PORT", "GATEWAY_URL", "EVENTS_URL", "BUS_URL"})
 
@@ -77,7 +77,7 @@ def _ports(module: Table, reader: Reader) -> None:
             reader.report(
                 node,
                 f"port is {shown(node.text)}, which is not under 'ports' ({listed(names)})."
-                f"{did_you_mean(node.text, names)}",
+                f"{reader.hint(node.text, names)}",
             )
     for node in asked[1:]:
         if isinstance(node, Scalar) and node.text in names and port_protocol(module, node.text) == "tcp":
@@ -127,7 +127,7 @@ def _storage(module: Table, reader: Reader) -> None:
 
 
 def _scale(platform: Platform, module: Table, name: str, reader: Reader) -> None:
-    found = next((m for n, m in platform.modules.items() if n == name), None)
+    found = platform.modules.get(ModuleName(name))
     if found is None or found.scale is None:
         return
     node = find(module, "scale", "max")
@@ -145,36 +145,37 @@ def _scale(platform: Platform, module: Table, name: str, reader: Reader) -> None
 def _references(tree: Table, module: Table, reader: Reader) -> None:
     run = module.get("run")
     if isinstance(run, Scalar):
-        _check_text(tree, module, run, reader)
-        for offset, piece, reference in pieces(run.text):
-            if isinstance(reference, Reference) and reference.path[0] == "secret":
-                reader.warn_within(
-                    run, offset, piece,
-                    f"{shown(piece)} puts a secret on a command line, which every user of the machine can read; "
-                    "pass it as a variable under 'secrets'.",
-                )  # fmt: skip
+        _check_text(tree, module, run, reader, on_command_line=True)
     for key in keys(module, "config"):
         value = find(module, "config", key.text)
         if isinstance(value, Scalar):
             _check_text(tree, module, value, reader)
 
 
-def _check_text(tree: Table, module: Table, node: Scalar, reader: Reader) -> None:
-    if "${" not in node.text:
+def _check_text(
+    tree: Table, module: Table, node: Scalar, reader: Reader, *, on_command_line: bool = False
+) -> None:
+    if not 0 < node.text.count("${") <= MOST_REFERENCES:
         return
     for offset, piece, reference in pieces(node.text):
-        if isinstance(reference, Reference):
-            wrong = _why_wrong(tree, module, reference.path)
-            if wrong:
-                reader.report_within(node, offset, piece, f"{shown(piece)}: {wrong}")
+        if not isinstance(reference, Reference):
+            continue
+        wrong = _why_wrong(tree, module, reference.path, reader)
+        if wrong:
+            reader.report_within(node, offset, piece, f"{shown(piece)}: {wrong}")
+        elif on_command_line and reference.path[0] == "secret":
+            message = (
+                f"{shown(piece)} puts a secret on a command line, which every user of the machine can read"
+            )
+            reader.warn_within(node, offset, piece, f"{message}; pass it as a variable under 'secrets'.")
 
 
-def _why_wrong(tree: Table, module: Table, path: tuple[str, ...]) -> str:
+def _why_wrong(tree: Table, module: Table, path: tuple[str, ...], reader: Reader) -> str:
     root = path[0]
     if root == "port" and len(path) == 2:
         names = port_names(module)
         if path[1] not in names:
-            return f"the module has no port '{path[1]}' ({listed(names)}).{did_you_mean(path[1], names)}"
+            return f"the module has no port '{path[1]}' ({listed(names)}).{reader.hint(path[1], names)}"
     elif root == "data_dir" and module.get("storage") is None:
         return "the module has no storage; declare it with storage: {size: 1GiB}."
     elif root == "secret":
@@ -184,16 +185,16 @@ def _why_wrong(tree: Table, module: Table, path: tuple[str, ...]) -> str:
             for s in secrets
         ]
         if path[1] not in paths:
-            return f"the module does not declare this secret under 'secrets'.{did_you_mean(path[1], paths)}"
+            return f"the module does not declare this secret under 'secrets'.{reader.hint(path[1], paths)}"
     elif root == "peer":
-        return _wrong_peer(tree, module, path)
+        return _wrong_peer(tree, module, path, reader)
     return ""
 
 
-def _wrong_peer(tree: Table, module: Table, path: tuple[str, ...]) -> str:
+def _wrong_peer(tree: Table, module: Table, path: tuple[str, ...], reader: Reader) -> str:
     peer, called = path[1], _called(module)
     if peer not in called:
-        hint = did_you_mean(peer, called)
+        hint = reader.hint(peer, called)
         return f"the module does not call '{peer}'; add it under 'calls'.{hint}"
     other, external = find(tree, "modules", peer), find(tree, "externals", peer)
     if other is None and external is None:
@@ -206,7 +207,7 @@ def _wrong_peer(tree: Table, module: Table, path: tuple[str, ...]) -> str:
         names = port_names(other)
         port = path[2] if len(path) == 4 else (names or ("",))[0]
         if port not in names:
-            return f"{peer} has no port '{port}' ({listed(names)}).{did_you_mean(port, names)}"
+            return f"{peer} has no port '{port}' ({listed(names)}).{reader.hint(port, names)}"
         protocol = port_protocol(other, port)
     if path[-1] == "url" and protocol == "tcp":
         return f"what speaks tcp has no URL; write ${{{'.'.join(path[:-1])}.address}}."

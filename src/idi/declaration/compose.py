@@ -13,7 +13,6 @@ from typing import Any, NoReturn
 import yaml
 
 from idi.declaration.mistakes import Mistake
-from idi.declaration.nearest import did_you_mean
 from idi.declaration.nodes import Entry, Items, Node, Scalar, Table
 from idi.declaration.reader import Reader
 from idi.declaration.scalars import kind_of, shown, why_not_text
@@ -186,7 +185,7 @@ class _Composer:
     def _alias(self, event: Any, depth: int) -> Node | None:
         name = event.anchor
         if name not in self.anchors:
-            hint = did_you_mean(name, self.anchors)
+            hint = self.reader.hint(name, self.anchors)
             self.report(
                 event, f"there is no anchor '&{name}' above; quote the text if it begins with '*'.{hint}"
             )

@@ -14,12 +14,12 @@ from idi.declaration.compose import compose
 from idi.declaration.frozen import Frozen
 from idi.declaration.merge import on_layer, over, with_defaults
 from idi.declaration.mistakes import Mistake
-from idi.declaration.nearest import did_you_mean, listed
+from idi.declaration.nearest import listed
 from idi.declaration.nodes import Items, Node, Scalar, Table, find, keys, names_of
 from idi.declaration.reader import Reader
 from idi.declaration.shapes import BAD
 from idi.declaration.source import MOST_BYTES, text_of
-from idi.declaration.spec_platform import ENVIRONMENT_RECORD, ROOT, TARGET
+from idi.declaration.spec_platform import ENVIRONMENT_RECORD, MOST_ENVIRONMENTS, ROOT, TARGET
 from idi.declaration.types import (
     Certificates,
     EventType,
@@ -81,7 +81,7 @@ def load(
 def environment_names(tree: Table) -> tuple[str, ...]:
     """The environments of a file, dev always among them."""
     declared = names_of(tree, "environments")
-    if not declared:
+    if not 0 < len(declared) <= MOST_ENVIRONMENTS:
         return ENVIRONMENTS
     return declared if "dev" in declared else ("dev", *declared)
 
@@ -129,7 +129,7 @@ def _environment_sections(tree: Table, reader: Reader) -> dict[str, Table]:
     if node is None:
         return {}
     field = ROOT.fields["environments"]
-    if not isinstance(node, Table):
+    if not isinstance(node, Table) or len(node.entries) > MOST_ENVIRONMENTS:
         field.shape.read(node, reader, "environments")
         return {}
     found: dict[str, Table] = {}
@@ -156,7 +156,7 @@ def _known(tree: Table, environment: str, reader: Reader) -> bool:
     if environment in names:
         return True
     where: Node = next((key for key in keys(tree) if key.text == "environments"), tree)
-    hint = did_you_mean(environment, names)
+    hint = reader.hint(environment, names)
     reader.report(where, f"there is no environment '{environment}' here, only {listed(names)}.{hint}")
     return False
 
@@ -229,7 +229,7 @@ def _origins(tree: Table, section: Table | None, file: str) -> dict[str, Origin]
 
 
 def _sorted(mistakes: dict[Mistake, None]) -> tuple[Mistake, ...]:
-    return tuple(sorted(mistakes))
+    return tuple(sorted(mistakes, key=lambda one: (one.line, one.column, one.message)))
 
 
 def _rejected(reader: Reader) -> Rejected:

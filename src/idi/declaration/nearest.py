@@ -22,12 +22,6 @@ def nearest(wrong: str, valid: Iterable[str]) -> str | None:
     return found[0] if found else None
 
 
-def did_you_mean(wrong: str, valid: Iterable[str]) -> str:
-    """` Did you mean 'cam'?` with its leading space, or nothing."""
-    found = nearest(wrong, valid)
-    return f" Did you mean '{found}'?" if found else ""
-
-
 def listed(names: Iterable[str], limit: int = 12) -> str:
     """Names for a message, cut where there are very many."""
     every = list(names)

@@ -7,7 +7,7 @@ it is written. `layer` on an entry tells an environment's overrides from the fil
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 Layer = Literal["file", "environment"]
@@ -48,12 +48,13 @@ class Table:
     entries: tuple[Entry, ...]
     line: int
     column: int
+    _index: dict[str, Entry] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_index", {entry.key.text: entry for entry in self.entries})
 
     def entry(self, key: str) -> Entry | None:
-        for entry in self.entries:
-            if entry.key.text == key:
-                return entry
-        return None
+        return self._index.get(key)
 
     def get(self, key: str) -> Node | None:
         entry = self.entry(key)

@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from idi.declaration.mistakes import Mistake
+from idi.declaration.nearest import nearest
 from idi.declaration.nodes import Node, Scalar
 from idi.declaration.source import position
+
+MOST_HINTS = 100
+"""Looking for the nearest name is slow; who makes more mistakes than this is not helped by more hints."""
 
 
 class Reader:
     """`mistakes` and `warnings` keep what was reported, once each; order is made at the end."""
 
-    __slots__ = ("file", "mistakes", "source", "warnings")
+    __slots__ = ("file", "hints", "mistakes", "source", "warnings")
 
     def __init__(self, file: str, source: str) -> None:
         self.file = file
         self.source = source
+        self.hints = MOST_HINTS
         self.mistakes: dict[Mistake, None] = {}
         self.warnings: dict[Mistake, None] = {}
+
+    def nearest(self, wrong: str, valid: Iterable[str]) -> str | None:
+        """The valid name that was probably meant."""
+        if self.hints <= 0:
+            return None
+        self.hints -= 1
+        return nearest(wrong, valid)
+
+    def hint(self, wrong: str, valid: Iterable[str]) -> str:
+        """` Did you mean 'cam'?` with its leading space, or nothing."""
+        found = self.nearest(wrong, valid)
+        return f" Did you mean '{found}'?" if found else ""
 
     def report(self, node: Node, message: str) -> None:
         self.mistakes[Mistake(self.file, node.line, node.column, message)] = None
@@ -40,4 +59,5 @@ class Reader:
             found = raw.find(piece, found + 1)
         if found < 0:  # written with escapes or folded: the scalar's own place is the best there is
             return node.line, node.column
-        return position(self.source, node.start + found)
+        line, column = position(raw, found)
+        return node.line + line - 1, column + (node.column - 1 if line == 1 else 0)

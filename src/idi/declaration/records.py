@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from idi.declaration.frozen import Frozen
-from idi.declaration.nearest import nearest
+from idi.declaration.nearest import listed
 from idi.declaration.nodes import Node, Scalar, Table, kind_words
 from idi.declaration.reader import Reader
-from idi.declaration.scalars import kind_of
-from idi.declaration.shapes import BAD, Schema, Shape, Text, unknown_key
+from idi.declaration.scalars import kind_of, shown
+from idi.declaration.shapes import BAD, Schema, Shape, Text
 
 Given = dict[str, Any]
 """What was written in a record, by the typed field's name; a key that is missing was not written."""
@@ -90,8 +90,12 @@ class Record(Shape):
         for entry in node.entries:
             field = self.fields.get(entry.key.text)
             if field is None:
-                meant.add(nearest(entry.key.text, self.fields))
-                reader.report(entry.key, unknown_key(entry.key, key or "a declaration", self.fields))
+                near = reader.nearest(entry.key.text, self.fields)
+                meant.add(near)
+                hint = f"Did you mean '{near}'?" if near else f"It may have {listed(self.fields, 24)}."
+                reader.report(
+                    entry.key, f"{key or 'a declaration'} has no key {shown(entry.key.text)}. {hint}"
+                )
                 continue
             value = field.shape.read(entry.value, reader, field.key)
             if value is not BAD:
@@ -188,7 +192,7 @@ class Named(Shape):
         kind: str,
         example: Any = None,
         least: int = 0,
-        most: int = 10_000,
+        most: int = 1000,
         ordered: bool = False,
     ) -> None:
         self.keys = keys
@@ -214,6 +218,7 @@ class Named(Shape):
         if not self.least <= len(node.entries) <= self.most:
             bound = f"at least {self.least}" if len(node.entries) < self.least else f"at most {self.most}"
             reader.report(node, f"{key} has {len(node.entries)} entries; it needs {bound}.")
+            return BAD
         found = {}
         for entry in node.entries:
             name = entry.key.text

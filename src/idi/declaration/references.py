@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from idi.declaration.nearest import did_you_mean
+from idi.declaration.nearest import nearest
 from idi.declaration.nodes import Scalar
 from idi.declaration.reader import Reader
 from idi.declaration.scalars import kind_of, quoted, shown, why_not_text
@@ -30,6 +30,9 @@ FORMS: dict[str, str] = {
     "${secret.PATH}": "value of one of the module's secrets",
 }
 """Everything a value may refer to, and what it becomes."""
+
+MOST_REFERENCES = 100
+"""In one text."""
 
 _ROOTS = ("port", "peer", "data_dir", "bus", "events", "gateway", "secret")
 _WHOLE = {("port",), ("data_dir",), ("bus", "url"), ("events", "url"), ("gateway", "url")}
@@ -97,7 +100,8 @@ def _why(raw: str) -> str:
         return f"{shown(raw)} is incomplete; write ${{secret.PATH}} with a path under 'secrets'."
     if root in _ROOTS:
         return f"{shown(raw)} is not complete; write ${{{root}}}."
-    hint = did_you_mean(root, _ROOTS)
+    near = nearest(root, _ROOTS)
+    hint = f" Did you mean '{near}'?" if near else ""
     known = "port, port.NAME, peer.NAME.address, peer.NAME.url, data_dir, bus.url, events.url, gateway.url, secret.PATH"
     return (
         f"{shown(raw)} refers to nothing that is given; it can be {known}.{hint}"
@@ -182,6 +186,9 @@ class Setting(Phrase):
 def _checked(node: Scalar, reader: Reader) -> Any:
     if "${" not in node.text:
         return Template((node.text,)) if node.text else Template(())
+    if node.text.count("${") > MOST_REFERENCES:
+        reader.report(node, f"this text has more than {MOST_REFERENCES} references ('${{'); write fewer.")
+        return BAD
     wrong = [found for _, _, found in pieces(node.text) if isinstance(found, Wrong)]
     for one in wrong:
         reader.report_within(node, one.offset, one.piece, str(one))

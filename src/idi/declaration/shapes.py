@@ -8,10 +8,8 @@ plain value that a file would hold. Shapes with a unit carry the suffix of the t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Any, Final
 
-from idi.declaration.nearest import did_you_mean, listed
 from idi.declaration.nodes import Items, Node, Scalar, Table, kind_words
 from idi.declaration.reader import Reader
 from idi.declaration.scalars import kind_of, shown, why_not_text
@@ -109,7 +107,7 @@ class Choice(Single):
     def read_scalar(self, node: Scalar, reader: Reader, key: str) -> Any:
         if node.text in self.choices:
             return node.text
-        hint = did_you_mean(node.text, self.choices)
+        hint = reader.hint(node.text, self.choices)
         reader.report(node, f"{key} is {shown(node.text)}; write {self.words}.{hint}")
         return BAD
 
@@ -195,15 +193,18 @@ class Many(Shape):
             least = f"at least {self.least}" if len(node.items) < self.least else f"at most {self.most}"
             reader.report(node, f"{key} has {len(node.items)} entries; it needs {least}.")
             return BAD
-        values = []
+        values: list[Any] = []
+        seen: set[Any] = set()
         for item in node.items:
             value = self.item.read(item, reader, f"an entry of {key}")
             if value is BAD:
                 continue
-            if self.unique and value in values:
+            if self.unique and value in seen:
                 reader.report(item, f"{key} names {shown(str(self.item.write(value)))} twice; remove one.")
                 continue
             values.append(value)
+            if self.unique:
+                seen.add(value)
         return tuple(values if self.ordered else sorted(values))
 
     def write(self, value: Any) -> Any:
@@ -239,9 +240,3 @@ class Either(Shape):
 
     def schema(self, partial: bool, definitions: Schema) -> Schema:
         return {"anyOf": [shape.schema(partial, definitions) for shape in (self.single, self.table)]}
-
-
-def unknown_key(key: Scalar, where: str, known: Iterable[str]) -> str:
-    names = tuple(known)
-    hint = did_you_mean(key.text, names) or f" It may have {listed(names, 24)}."
-    return f"{where} has no key {shown(key.text)}.{hint}"

@@ -14,6 +14,9 @@ from idi.declaration.spec_module import DEFAULTS, MODULES, PROTOCOL
 from idi.declaration.types import Certificates, EventType, External, KubernetesTarget, LocalTarget
 from idi.declaration.units import Duration, Span
 
+MOST_ENVIRONMENTS = 32
+"""Each is read and checked as a whole of its own."""
+
 CERTIFICATES = Record(
     "certificates",
     "The certificates that workloads prove themselves with.",
@@ -197,7 +200,13 @@ ROOT = Record(
     *_MORE,
     Field(
         "environments",
-        Named(ENVIRONMENT, ENVIRONMENT_RECORD, kind="environment name", example={"dev": {"target": "local"}}),
+        Named(
+            ENVIRONMENT,
+            ENVIRONMENT_RECORD,
+            kind="environment name",
+            most=MOST_ENVIRONMENTS,
+            example={"dev": {"target": "local"}},
+        ),
         "Where the same file runs, and what differs there.",
         default="dev, staging and production",
     ),
