@@ -31,6 +31,11 @@ class Upstream:
         server: Any = site._server
         self.port = server.sockets[0].getsockname()[1]
 
+    async def listen_on(self, socket: str) -> None:
+        """Also answer on a Unix socket."""
+        assert self._runner is not None
+        await web.UnixSite(self._runner, socket).start()
+
     async def stop(self) -> None:
         """Close the port and every connection, as a killed process would."""
         if self._runner is not None:

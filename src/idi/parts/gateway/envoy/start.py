@@ -86,6 +86,8 @@ def _start(
         "warning",
         "--log-format",
         LOG_FORMAT,
+        "--file-flush-interval-msec",
+        "1000",
         "--drain-time-s",
         str(DRAIN_S),
         "--drain-strategy",

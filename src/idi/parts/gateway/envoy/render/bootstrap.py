@@ -54,6 +54,8 @@ def bootstrap(
         static_resources=bootstrap_pb2.Bootstrap.StaticResources(clusters=[_xds(xds_socket)]),
         dynamic_resources=_dynamic(credential),
         stats_config=_stats(),
+        # Histograms are merged when somebody asks, not every few seconds in every proxy.
+        stats_flush_on_admin=True,
         overload_manager=_overload(connections, heap_bytes),
         layered_runtime=_runtime(),
     )

@@ -35,19 +35,22 @@ from idi.parts.gateway.envoy.wire import encode_resource
 from idi.traffic.types import Gateway
 
 LISTENER = "gateway"
+ARRIVAL_S = 300.0
 BUFFER_BYTES = 32 * 1024
 
+OURS = ("x-idi-", "x-envoy-")
 STRANGERS = (
     "forwarded",
+    "true-client-ip",
+    "x-client-ip",
     "x-forwarded-for",
     "x-forwarded-host",
     "x-forwarded-port",
     "x-forwarded-prefix",
-    "x-real-ip",
     "x-original-url",
+    "x-real-ip",
+    "x-request-id",
     "x-rewrite-url",
-    "true-client-ip",
-    "x-client-ip",
 )
 """Headers by which a client could tell modules lies about itself; there is no trusted proxy before this one."""
 
@@ -108,6 +111,8 @@ def _manager(gateway: Gateway) -> hcm.HttpConnectionManager:
         max_request_headers_kb=number(max(1, gateway.limits.header_bytes // 1024)),
         stream_idle_timeout=seconds(STREAM_IDLE_S),
         request_headers_timeout=seconds(10),
+        # Until the request has arrived or is being answered; a route's own time starts when it has arrived.
+        request_timeout=seconds(ARRIVAL_S),
         delayed_close_timeout=seconds(1),
         common_http_protocol_options=protocol_pb2.HttpProtocolOptions(
             idle_timeout=seconds(STREAM_IDLE_S),
@@ -136,17 +141,22 @@ def _filters(gateway: Gateway) -> list[hcm.HttpFilter]:
         http_filter(limits.CLIENT_FILTER, limits.by_client(gateway.rate_limit)),
         http_filter(policies.FILTER, http_rbac.RBAC(rules=policies.callers(()))),
         http_filter(bodies.FILTER, bodies.collector(gateway.limits.body_bytes)),
-        router(),
+        # Its `x-envoy-original-path` is what the log says and what a module behind a rewrite may want.
+        router(suppress_envoy_headers=False),
     ]
 
 
 def _forget_lies() -> extension_pb2.TypedExtensionConfig:
-    """Before anything looks at the request: headers that only the platform may set, and those of `STRANGERS`."""
-    mutation = mutation_rules_pb2.HeaderMutation
-    ours = mutation.RemoveOnMatch(key_matcher=string_pb2.StringMatcher(prefix="x-idi-", ignore_case=True))
+    """Before anything looks at the request: what only the platform may say, and what `STRANGERS` are.
+
+    Envoy would drop most of it by itself from an external client; but it takes loopback for internal.
+    """
+    change = mutation_rules_pb2.HeaderMutation
+    mutations = [change(remove=name) for name in STRANGERS]
+    for prefix in OURS:
+        matcher = string_pb2.StringMatcher(prefix=prefix, ignore_case=True)
+        mutations.append(change(remove_on_match=change.RemoveOnMatch(key_matcher=matcher)))
     return extension(
         "envoy.http.early_header_mutation.header_mutation",
-        header_mutation_pb2.HeaderMutation(
-            mutations=[mutation(remove_on_match=ours), *(mutation(remove=name) for name in STRANGERS)]
-        ),
+        header_mutation_pb2.HeaderMutation(mutations=mutations),
     )

@@ -32,9 +32,8 @@ def http_filter(name: str, config: Message) -> hcm.HttpFilter:
     return hcm.HttpFilter(name=name, typed_config=packed(config))
 
 
-def router() -> hcm.HttpFilter:
-    """Without the `x-envoy-*` headers that it would add."""
-    return http_filter(ROUTER, router_pb2.Router(suppress_envoy_headers=True))
+def router(*, suppress_envoy_headers: bool = True) -> hcm.HttpFilter:
+    return http_filter(ROUTER, router_pb2.Router(suppress_envoy_headers=suppress_envoy_headers))
 
 
 def upgrades() -> list[hcm.HttpConnectionManager.UpgradeConfig]:

@@ -14,9 +14,9 @@ from envoy.config.accesslog.v3 import accesslog_pb2
 from envoy.config.core.v3 import base_pb2, substitution_format_string_pb2
 from envoy.config.route.v3 import route_components_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm
-from envoy.type.matcher.v3 import string_pb2
+from envoy.type.matcher.v3 import metadata_pb2, string_pb2, value_pb2
 
-from idi.parts.gateway.envoy.render import retries
+from idi.parts.gateway.envoy.render import retries, tokens
 from idi.parts.gateway.envoy.render.proto import header
 
 MEDIA_TYPE = "application/problem+json"
@@ -34,6 +34,9 @@ class Case:
     flags: tuple[str, ...] = ()
     status: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
+
+
+UNAUTHORISED = Case("Unauthorized", "a valid token is needed", status=401)
 
 
 def inbound_replies() -> hcm.LocalReplyConfig:
@@ -64,11 +67,10 @@ def outbound_replies() -> hcm.LocalReplyConfig:
 
 
 def gateway_replies() -> hcm.LocalReplyConfig:
-    unauthorised = "a valid token is needed"
     cases = [
         _nowhere("the service cannot be reached right now"),
         Case("Bad Request", "the request is malformed", status=400),
-        Case("Unauthorized", unauthorised, status=401),
+        UNAUTHORISED,
         Case(
             "Forbidden",
             "the token does not carry the scopes that this route needs",
@@ -85,7 +87,28 @@ def gateway_replies() -> hcm.LocalReplyConfig:
         Case("Service Unavailable", "overloaded", status=503, headers={"retry-after": str(RETRY_AFTER_S)}),
         Case("Gateway Timeout", "the service did not answer in time", status=504),
     ]
-    return _config(cases, "the request was refused")
+    config = _config(cases, "the request was refused")
+    config.mappers.insert(0, _not_forbidden())
+    return config
+
+
+def _not_forbidden() -> hcm.ResponseMapper:
+    """The token filter answers 403 to a token for another audience; by RFC 6750 that token is invalid: 401."""
+    refused = accesslog_pb2.MetadataFilter(
+        matcher=metadata_pb2.MetadataMatcher(
+            filter=tokens.FILTER,
+            path=[metadata_pb2.MetadataMatcher.PathSegment(key=tokens.REFUSED)],
+            value=value_pb2.ValueMatcher(present_match=True),
+        ),
+        match_if_key_not_found={"value": False},
+    )
+    mapper = _mapper(
+        _both(_status(403), accesslog_pb2.AccessLogFilter(metadata_filter=refused)),
+        _problem(UNAUTHORISED.title, UNAUTHORISED.detail, status=401),
+        {},
+    )
+    mapper.status_code.value = 401
+    return mapper
 
 
 def _nowhere(detail: str) -> Case:
@@ -119,13 +142,15 @@ def _mapper(
     )
 
 
-def _problem(title: str, detail: str) -> substitution_format_string_pb2.SubstitutionFormatString:
+def _problem(
+    title: str, detail: str, status: int = 0
+) -> substitution_format_string_pb2.SubstitutionFormatString:
     text = substitution_format_string_pb2.SubstitutionFormatString(content_type=MEDIA_TYPE)
     text.json_format.update(
         {
             "type": "about:blank",
             "title": title,
-            "status": "%RESPONSE_CODE%",
+            "status": status or "%RESPONSE_CODE%",
             "detail": detail,
             "request_id": "%REQ(X-REQUEST-ID)%",
         }

@@ -33,8 +33,6 @@ HEALTH_PATH = "/healthz"
 ISSUER_PATHS = ("/oauth2/", "/.well-known/")
 ISSUER_TIMEOUT_S = 10.0
 
-UPLOAD_S = 300.0
-"""How long a request may take to arrive, on top of the route's own time (which starts when it has)."""
 IDLE_S = 300.0
 UPGRADE_IDLE_S = 3600.0
 LARGEST = 2**63 - 1
@@ -132,8 +130,6 @@ def _to(each: GatewayRoute, *, idempotent: bool) -> route.RouteAction:
     )
     if each.rewrite and each.rewrite != each.path:
         action.prefix_rewrite = each.rewrite
-    if each.timeout_s > 0:
-        action.max_stream_duration.max_stream_duration.CopyFrom(seconds(each.timeout_s + UPLOAD_S))
     return action
 
 

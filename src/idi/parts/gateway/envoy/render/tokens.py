@@ -30,6 +30,7 @@ from idi.traffic.types import EmbeddedKeys
 FILTER = "envoy.filters.http.jwt_authn"
 PROVIDER = "issuer"
 PAYLOAD = "token"
+REFUSED = "refused"
 KEYS_CLUSTER = "issuer.keys"
 
 SUBJECT_HEADER = "x-idi-subject"
@@ -49,6 +50,7 @@ def authentication(issuer: EmbeddedKeys | ExternalIssuer) -> jwt.JwtAuthenticati
         from_headers=[jwt.JwtHeader(name="Authorization", value_prefix="Bearer ")],
         forward=False,
         payload_in_metadata=PAYLOAD,
+        failed_status_in_metadata=REFUSED,
         normalize_payload_in_metadata=jwt.JwtProvider.NormalizePayload(space_delimited_claims=["scope"]),
         claim_to_headers=[
             jwt.JwtClaimToHeader(header_name=SUBJECT_HEADER, claim_name="sub"),

@@ -1,0 +1,188 @@
+"""Tokens at the gateway: who gets in, who is told 401, who 403, and what a module learns of it."""
+
+import base64
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import joserfc.jwk
+import joserfc.jwt
+import pytest
+import pytest_asyncio
+from aiohttp import web
+
+from idi.declaration.types import ExternalIssuer
+from idi.traffic.types import GATEWAY, GatewayRoute
+from tests.support.envoy import AUDIENCE, ISSUER, Mesh, Tokens, free_port, mesh
+from tests.support.envoy_upstream import upstream
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.requirement("G1", "S3", "T4")]
+
+ROUTES = (
+    GatewayRoute("cam", "/read/", "/", scopes=("cam.read",)),
+    GatewayRoute("cam", "/both/", "/", scopes=("cam.read", "cam.write")),
+    GatewayRoute("cam", "/any/", "/"),
+    GatewayRoute("cam", "/open/", "/", public=True),
+)
+
+
+class Edge:
+    def __init__(self, m: Mesh, client: httpx.AsyncClient) -> None:
+        self.m, self.tokens, self.client = m, m.tokens, client
+
+    async def get(self, path: str, token: str | None = None, scheme: str = "Bearer") -> httpx.Response:
+        headers = {} if token is None else {"authorization": f"{scheme} {token}".strip()}
+        return await self.client.get(path, headers=headers)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def edge() -> AsyncIterator[Edge]:
+    async with mesh() as m, upstream("cam") as cam:
+        m.module("cam")
+        gateway = m.edge(ROUTES)
+        m.instance("cam", cam.port)
+        m.publish()
+        for node in ("cam-1", GATEWAY):
+            await m.proxy(node)
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.port}") as client:
+            yield Edge(m, client)
+
+
+def unsigned(claims: dict[str, Any], header: dict[str, Any]) -> str:
+    def part(value: dict[str, Any]) -> str:
+        return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
+
+    return f"{part(header)}.{part(claims)}."
+
+
+def forged_with_public_key(tokens: Tokens) -> str:
+    """HS256 keyed by the public key: a verifier that lets the token choose the algorithm falls for it."""
+    public = json.loads(tokens.jwks)["keys"][0]
+    key = joserfc.jwk.OctKey.import_key(base64.urlsafe_b64decode(public["x"] + "=="))
+    claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "x", "exp": 9999999999, "scope": "cam.read"}
+    return joserfc.jwt.encode({"alg": "HS256", "kid": "k1"}, claims, key)
+
+
+async def test_a_good_token_passes(edge: Edge) -> None:
+    answer = await edge.get("/read/x", edge.tokens.token())
+    assert answer.status_code == 200, answer.text
+    seen = answer.json()["headers"]
+    assert seen["x-idi-subject"] == "pilot"
+    assert "authorization" not in seen
+
+
+async def bad_tokens(tokens: Tokens) -> dict[str, str | None]:
+    good = tokens.token()
+    head, body, signature = good.split(".")
+    other = Tokens()
+    claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "x", "exp": 9999999999, "scope": "cam.read"}
+    return {
+        "none": None,
+        "empty": "",
+        "garbage": "garbage",
+        "dots": "a.b.c",
+        "expired": tokens.token(life_s=-120),
+        "no expiry": tokens.token(exp=None),
+        "not yet": tokens.token(nbf=9999999999),
+        "wrong issuer": tokens.token(iss="https://evil.test"),
+        "wrong audience": tokens.token(aud="other"),
+        "no audience": tokens.token(aud=None),
+        "other key": other.token(),
+        "no signature": f"{head}.{body}.",
+        "changed": f"{head}.{unsigned(claims | {'scope': 'all'}, {}).split('.')[1]}.{signature}",
+        "alg none": unsigned(claims, {"alg": "none"}),
+        "alg None": unsigned(claims, {"alg": "None", "kid": "k1"}),
+        "hs256 by public key": forged_with_public_key(tokens),
+    }
+
+
+async def test_bad_tokens_are_401(edge: Edge) -> None:
+    for name, token in (await bad_tokens(edge.tokens)).items():
+        answer = await edge.get("/read/x", token)
+        assert answer.status_code == 401, f"{name}: {answer.status_code} {answer.text}"
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.headers["www-authenticate"].startswith("Bearer"), name
+        assert answer.json()["title"] == "Unauthorized"
+        assert answer.headers["x-request-id"] == answer.json()["request_id"]
+
+
+async def test_a_token_elsewhere_does_not_count(edge: Edge) -> None:
+    token = edge.tokens.token()
+    assert (await edge.client.get(f"/read/x?access_token={token}")).status_code == 401
+    assert (await edge.client.get("/read/x", headers={"cookie": f"token={token}"})).status_code == 401
+    assert (await edge.get("/read/x", token, scheme="Basic")).status_code == 401
+
+
+async def test_scopes(edge: Edge) -> None:
+    cases = [
+        ("/read/x", "cam.read", 200),
+        ("/read/x", "dere.read cam.read", 200),
+        ("/read/x", ["dere.read", "cam.read"], 200),
+        ("/read/x", "cam.readx", 403),
+        ("/read/x", "cam", 403),
+        ("/read/x", "", 403),
+        ("/read/x", None, 403),
+        ("/both/x", "cam.read", 403),
+        ("/both/x", "cam.write cam.read", 200),
+        ("/any/x", None, 200),
+    ]
+    for path, scope, status in cases:
+        answer = await edge.get(path, edge.tokens.token(scope=scope))
+        assert answer.status_code == status, f"{path} {scope}: {answer.text}"
+        if status == 403:
+            assert answer.json()["title"] == "Forbidden"
+            assert 'error="insufficient_scope"' in answer.headers["www-authenticate"]
+    assert (await edge.get("/any/x")).status_code == 401
+
+
+async def test_public_routes_need_none_and_say_nothing(edge: Edge) -> None:
+    answer = await edge.client.get("/open/x", headers={"x-idi-subject": "root"})
+    assert answer.status_code == 200
+    assert "x-idi-subject" not in answer.json()["headers"]
+    assert (await edge.get("/healthz")).status_code == 200
+
+
+async def test_scopes_cannot_be_escaped_by_path(edge: Edge) -> None:
+    bearer = {"authorization": f"Bearer {edge.tokens.token(scope='cam.read')}"}
+    for path in ("/open/..;/both/x", "/read/../both/x", "//both/x", "/both%2fx", "/open/%2e%2e/both/x"):
+        answer = await edge.client.get(path, headers=bearer)
+        passed_as_open = answer.status_code == 200 and answer.json()["path"].startswith("/..;/")
+        assert answer.status_code in (307, 403, 404) or passed_as_open, (path, answer.text)
+    assert (await edge.get("/open/../both/x")).status_code == 401
+
+
+@pytest.mark.parametrize("algorithm", ["ES256", "RS256"])
+async def test_an_external_issuer(algorithm: str) -> None:
+    tokens = Tokens(algorithm)
+    fetched = 0
+
+    async def keys(_: web.Request) -> web.Response:
+        nonlocal fetched
+        fetched += 1
+        return web.json_response(json.loads(tokens.jwks))
+
+    app = web.Application()
+    app.router.add_get("/keys", keys)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    port = free_port()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    try:
+        async with mesh() as m, upstream("cam") as cam:
+            m.module("cam")
+            issuer = ExternalIssuer(ISSUER, AUDIENCE, f"http://127.0.0.1:{port}/keys")
+            gateway = m.edge(ROUTES, issuer=issuer)
+            m.instance("cam", cam.port)
+            m.publish()
+            for node in ("cam-1", GATEWAY):
+                await m.proxy(node)
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.port}") as client:
+                for _ in range(5):
+                    answer = await client.get("/read/x", headers=tokens.header())
+                    assert answer.status_code == 200, answer.text
+                assert (await client.get("/read/x", headers=m.tokens.header())).status_code == 401
+                assert (await client.get("/.well-known/x")).status_code == 404
+            assert fetched <= 2
+    finally:
+        await runner.cleanup()
