@@ -53,9 +53,15 @@ async def root_token(server: Server, client: OpenBao) -> str:
 
 
 async def root_tokens(server: Server) -> int:
-    """How many root tokens the store knows (asking takes one more, given back)."""
+    """How many root tokens the store knows, but for the one that asking takes (and gives back)."""
     async with server.client() as client:
-        return await revoke_root_tokens(client, await root_token(server, client))
+        token = await root_token(server, client)
+        found = 0
+        for accessor in await client.listing("auth/token/accessors", token=token):
+            about = await client.write("auth/token/lookup-accessor", {"accessor": accessor}, token=token)
+            found += "root" in about["data"]["policies"]
+        await client.write("auth/token/revoke-self", token=token)
+    return found - 1
 
 
 async def assert_issues(server: Server) -> None:
