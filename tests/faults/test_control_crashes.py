@@ -22,6 +22,7 @@ from idi.api.server import Peer
 from idi.api.types import ChangeRequest, Progress
 from idi.control.apply import Executor
 from idi.control.desk import Desk
+from idi.control.figures import Figures, Reading
 from idi.control.loop import Edge, Loop
 from idi.control.settings import Settings
 from idi.control.tasks import owned_tasks
@@ -65,6 +66,10 @@ class NoTokens:
 
     def new_secret(self, client: str) -> str:
         raise AssertionError
+
+
+async def no_figures(node: str) -> Reading:
+    raise AssertionError(node)
 
 
 @dataclass
@@ -118,7 +123,7 @@ class Life:
                 executor=Executor(loop, target, start_part, stop_part),
                 tasks=tasks,
                 warnings=list,
-                figures=dict,
+                figures=Figures(no_figures),
                 adopt_platform=lambda platform: None,
                 check=lambda: None,
                 tokens=NoTokens(),  # type: ignore[arg-type]
@@ -244,7 +249,9 @@ async def test_a_module_that_never_gets_ready_fails_its_lane_and_no_other() -> N
         target = desk.executor.target
         assert isinstance(target, SimulatedTarget)
         target.knobs.crashing.add("cam")
-        items = await ask(desk, up(declaration(1, "info").replace("run: serve\n    instances: 2", "run: serve")))
+        items = await ask(
+            desk, up(declaration(1, "info").replace("run: serve\n    instances: 2", "run: serve"))
+        )
         assert items[-1].get("ok") is False
         ready = {i.module for i in desk.loop.world.instances() if i.state == "ready"}
         assert ready == {"jede", "sfl"}

@@ -123,8 +123,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
-    except (asyncio.CancelledError, ConnectionResetError):
-        raise  # the client went away; what it asked for goes on
+    except asyncio.CancelledError:
+        raise
     except Exception as error:
         document = problem_of(error)
         if document["status"] == 500:
@@ -194,10 +194,10 @@ class Server:
     async def watch(self, request: web.Request) -> web.StreamResponse:
         peer_of(request)
         response = await lines(request)
-        while True:
-            await write_line(response, await self.control.status(True))
+        while await write_line(response, await self.control.status(True)):
             await self.control.next_change(WATCH_EVERY_S)
             await asyncio.sleep(WATCH_PAUSE_S)
+        return response
 
     async def plan(self, request: web.Request) -> web.StreamResponse:
         peer_of(request)
@@ -217,7 +217,8 @@ class Server:
         response = await lines(request)
         await write_line(response, first)
         async for item in progress:
-            await write_line(response, item)
+            if not await write_line(response, item):
+                return response
         await response.write_eof()
         return response
 
@@ -261,14 +262,21 @@ async def lines(request: web.Request) -> web.StreamResponse:
     return response
 
 
-async def write_line(response: web.StreamResponse, document: object) -> None:
-    await response.write(json.dumps(document, separators=(",", ":")).encode() + b"\n")
+async def write_line(response: web.StreamResponse, document: object) -> bool:
+    """False when the client is gone."""
+    try:
+        await response.write(json.dumps(document, separators=(",", ":")).encode() + b"\n")
+    except ConnectionResetError:
+        return False
+    return True
 
 
 @asynccontextmanager
 async def serve(control: Control, path: Path) -> AsyncIterator[None]:
     """Serve the API on a Unix socket, 0600 from its first moment (umask 077)."""
-    runner = web.AppRunner(Server(control).application(), access_log=None, handle_signals=False, shutdown_timeout=1.0)
+    runner = web.AppRunner(
+        Server(control).application(), access_log=None, handle_signals=False, shutdown_timeout=1.0
+    )
     await runner.setup()
     before = os.umask(0o177)
     try:

@@ -25,7 +25,7 @@ def run(invocation: Invocation) -> int:
         from idi.cli.watch import watch
 
         return watch(invocation)
-    view = invocation.client().status(figures=not invocation.json)
+    view = invocation.client().status(figures=True)
     if invocation.json:
         invocation.screen.document(view)
         return DONE

@@ -19,6 +19,7 @@ from idi.control.authority import Authority
 from idi.control.credentials import Credentials
 from idi.control.desk import Desk
 from idi.control.door import Door
+from idi.control.figures import Figures
 from idi.control.identities import Identities
 from idi.control.loop import Edge, Loop
 from idi.control.retiring import Retiring
@@ -26,8 +27,9 @@ from idi.control.settings import Settings
 from idi.control.tasks import owned_tasks
 from idi.declaration.types import EmbeddedIssuer, ExternalIssuer, Platform
 from idi.parts.errors import Bug
+from idi.parts.gateway.envoy import admin
 from idi.parts.gateway.envoy.plane import EnvoyPlane
-from idi.parts.gateway.envoy.start import ProxyStart, gateway_start, sidecar_start
+from idi.parts.gateway.envoy.start import ProxyStart, admin_socket, gateway_start, sidecar_start
 from idi.parts.secrets.openbao.server import Places
 from idi.parts.store.sqlite.store import open_store
 from idi.parts.targets.interface import SidecarSpec
@@ -86,7 +88,11 @@ async def compose(settings: Settings) -> AsyncIterator[Desk]:
         loop = Loop(plane, edge)
         identities = Identities(plane, lambda workload: current(loop).identity(workload), tasks)
         loop.listeners.append(identities.hear)
-        retiring = Retiring(loop, plane, no_drain)
+
+        async def drain(node: str, deadline_s: float) -> None:
+            await admin.drain(admin_socket(paths.runtime, node), deadline_s)
+
+        retiring = Retiring(loop, plane, drain)
 
         def make_sidecar(instance: Instance) -> SidecarSpec:
             start = sidecar_start(instance.id, credentials.issue(instance.id), paths.runtime, xds_socket)
@@ -138,7 +144,7 @@ async def compose(settings: Settings) -> AsyncIterator[Desk]:
             warnings=lambda: [
                 w for w in (authority.warning(), authority.notice, tokens.warning, LAPTOP_WALL) if w
             ],
-            figures=dict,
+            figures=Figures(lambda node: admin.figures(admin_socket(paths.runtime, node))),
             adopt_platform=adopt_platform,
             check=door.check_port,
             tokens=tokens,
@@ -157,10 +163,6 @@ def current(loop: Loop) -> Platform:
     if loop.platform is None:
         raise Bug("A part was asked for before anything was declared.")
     return loop.platform
-
-
-async def no_drain(node: str, deadline_s: float) -> None:
-    """Until the data plane can drain."""
 
 
 def keys_of(tokens: EmbeddedTokens) -> Callable[[Platform], EmbeddedKeys | ExternalIssuer]:

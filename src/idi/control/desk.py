@@ -15,14 +15,13 @@ import logging
 import os
 import pwd
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 
 from idi import __version__
 from idi.api.server import Invalid, Peer
 from idi.api.types import (
     ChangeRequest,
-    FiguresView,
     PlanView,
     Progress,
     StatusView,
@@ -33,12 +32,13 @@ from idi.api.types import (
 from idi.api.views import Surroundings, plan_view, status_view
 from idi.control.apply import Application, Executor
 from idi.control.changes import Change
+from idi.control.figures import Figures
 from idi.control.loop import Loop
 from idi.control.settings import Settings
 from idi.control.tokens import Tokens, give_token
 from idi.control.wanted import Wanted
-from idi.declaration.load import Loaded, Rejected, load
 from idi.control.wording import did_you_mean
+from idi.declaration.load import Loaded, Rejected, load
 from idi.declaration.types import LocalTarget, ModuleName, Platform
 from idi.parts.errors import Bug, IdiError, Refused
 from idi.parts.gateway.interface import DataPlane
@@ -74,7 +74,7 @@ class Desk:
     executor: Executor
     tasks: asyncio.TaskGroup
     warnings: Callable[[], list[str]]
-    figures: Callable[[], Mapping[str, FiguresView]]
+    figures: Figures
     adopt_platform: Callable[[Platform], None]
     check: Callable[[], None]
     tokens: Tokens
@@ -104,7 +104,7 @@ class Desk:
             changing=self._running.title if self._running else "",
             rejections=self.plane.rejections(),
             warnings=tuple(warnings),
-            figures=self.figures() if figures else {},
+            figures=await self.figures.look(self.loop.world) if figures else {},
         )
         return status_view(self.loop.platform, self.desired(), self.loop.world, around)
 

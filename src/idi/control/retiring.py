@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from idi.control.loop import Loop
+from idi.parts.errors import PartError
 from idi.parts.gateway.interface import DataPlane
 from idi.world.types import Instance
 
@@ -44,5 +45,5 @@ class Retiring:
             log.warning("retiring %s: no word from %s", instance.id, ", ".join(result.lost))
         try:
             await self.drain(instance.id, DRAIN_S)
-        except (OSError, TimeoutError) as error:
+        except PartError as error:
             log.warning("draining %s: %s", instance.id, error)
