@@ -24,7 +24,7 @@ from idi.world.events import (
     RevisionRemoved,
 )
 from idi.world.types import InstanceId
-from tests.support.targets import JEDE, LocalStage, SimulatedStage, Stage, open_files, zombies
+from tests.support.targets import JEDE, SimulatedStage, Stage, hash8_of, local_stage, ready
 
 pytestmark = pytest.mark.requirement("D1")
 
@@ -34,18 +34,8 @@ async def stage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     if request.param == "simulator":
         yield SimulatedStage()
         return
-    before = open_files()
-    local = LocalStage(tmp_path / "platform", f"c{abs(hash(request.node.nodeid)) % 16**7:07x}")
-    yield local
-    local.retiring.set()
-    await local.clear()
-    assert open_files() <= before
-    assert zombies() == []
-
-
-def all_ready(stage: Stage, count: int) -> bool:
-    states = stage.told.states()
-    return len(states) == count and set(states.values()) == {"ready"}
+    async with local_stage(tmp_path / "platform", hash8_of(request.node.nodeid)) as local:
+        yield local
 
 
 async def test_starting_is_told_step_by_step(stage: Stage) -> None:
@@ -54,7 +44,7 @@ async def test_starting_is_told_step_by_step(stage: Stage) -> None:
         assert stage.told.events == []
         await target.ensure(stage.spec(), 2)
         assert set(stage.told.states()) == {"jede-1", "jede-2"}
-        await stage.until(lambda: all_ready(stage, 2))
+        await stage.until(ready(stage, 2))
     assert stage.told.names()[:2] == ["RevisionEnsured", "InstanceSeen"]
     assert stage.told.names().count("InstanceReady") == 2
     first, second = stage.told.instances().values()
@@ -74,7 +64,7 @@ async def test_starting_is_told_step_by_step(stage: Stage) -> None:
 async def test_ensure_again_changes_nothing(stage: Stage) -> None:
     async with stage.control() as target:
         await target.ensure(stage.spec(), 2)
-        await stage.until(lambda: all_ready(stage, 2))
+        await stage.until(ready(stage, 2))
         told = len(stage.told.events)
         await target.ensure(stage.spec(), 2)
         assert stage.told.events[told:] == []
@@ -83,10 +73,10 @@ async def test_ensure_again_changes_nothing(stage: Stage) -> None:
 async def test_scaling_keeps_what_is_there(stage: Stage) -> None:
     async with stage.control() as target:
         await target.ensure(stage.spec(), 1)
-        await stage.until(lambda: all_ready(stage, 1))
+        await stage.until(ready(stage, 1))
         (first,) = stage.told.instances().values()
         await target.ensure(stage.spec(), 3)
-        await stage.until(lambda: all_ready(stage, 3))
+        await stage.until(ready(stage, 3))
         assert stage.told.instances()[first.id] == first
         told = len(stage.told.events)
         await target.ensure(stage.spec(), 1)
@@ -100,7 +90,7 @@ async def test_scaling_keeps_what_is_there(stage: Stage) -> None:
 async def test_an_unready_one_goes_first(stage: Stage) -> None:
     async with stage.control() as target:
         await target.ensure(stage.spec(), 2)
-        await stage.until(lambda: all_ready(stage, 2))
+        await stage.until(ready(stage, 2))
         stage.answer("jede-1", False)
         await stage.until(lambda: stage.told.states()["jede-1"] == "unready")
         await target.ensure(stage.spec(), 1)
@@ -110,7 +100,7 @@ async def test_an_unready_one_goes_first(stage: Stage) -> None:
 async def test_an_instance_ends_only_after_it_was_retired(stage: Stage) -> None:
     async with stage.control() as target:
         await target.ensure(stage.spec(), 1)
-        await stage.until(lambda: all_ready(stage, 1))
+        await stage.until(ready(stage, 1))
         stage.retiring.clear()
         async with asyncio.TaskGroup() as tasks:
             removal = tasks.create_task(target.remove(JEDE, stage.spec().revision))
@@ -133,7 +123,7 @@ async def test_an_instance_ends_only_after_it_was_retired(stage: Stage) -> None:
 async def test_a_cancelled_scale_down_goes_on(stage: Stage) -> None:
     async with stage.control() as target:
         await target.ensure(stage.spec(), 2)
-        await stage.until(lambda: all_ready(stage, 2))
+        await stage.until(ready(stage, 2))
         stage.retiring.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(0.05):
@@ -148,7 +138,7 @@ async def test_a_cancelled_scale_down_goes_on(stage: Stage) -> None:
 async def test_what_is_stopping_does_not_count(stage: Stage) -> None:
     async with stage.control() as target:
         await target.ensure(stage.spec(), 2)
-        await stage.until(lambda: all_ready(stage, 2))
+        await stage.until(ready(stage, 2))
         stage.retiring.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(0.05):
@@ -163,12 +153,12 @@ async def test_what_is_stopping_does_not_count(stage: Stage) -> None:
 async def test_a_death_is_told_and_answered(stage: Stage) -> None:
     async with stage.control() as target:
         await target.ensure(stage.spec(), 2)
-        await stage.until(lambda: all_ready(stage, 2))
+        await stage.until(ready(stage, 2))
         before = stage.told.instances()
         told = len(stage.told.events)
         stage.kill("jede-1")
         await stage.until(lambda: stage.told.of(InstanceDied, since=told))
-        await stage.until(lambda: all_ready(stage, 2))
+        await stage.until(ready(stage, 2))
         after = stage.told.instances()
         assert after[InstanceId("jede-2")] == before[InstanceId("jede-2")]
         old, new = before[InstanceId("jede-1")], after[InstanceId("jede-1")]
@@ -184,7 +174,7 @@ async def test_a_death_is_told_and_answered(stage: Stage) -> None:
 async def test_a_dead_sidecar_leaves_the_module_alone(stage: Stage) -> None:
     async with stage.control() as target:
         await target.ensure(stage.spec(), 1)
-        await stage.until(lambda: all_ready(stage, 1))
+        await stage.until(ready(stage, 1))
         (old,) = stage.told.instances().values()
         stage.told.sidecars_connect = False
         stage.kill_sidecar("jede-1")
@@ -195,7 +185,7 @@ async def test_a_dead_sidecar_leaves_the_module_alone(stage: Stage) -> None:
         assert (new.pid, new.ports, new.mesh, new.outbound) == (old.pid, old.ports, old.mesh, old.outbound)
         assert new.state == "starting"
         target.sidecar_ready(new.id, True)
-        await stage.until(lambda: all_ready(stage, 1))
+        await stage.until(ready(stage, 1))
 
 
 async def test_ready_needs_the_module_and_the_sidecar(stage: Stage) -> None:
@@ -208,12 +198,12 @@ async def test_ready_needs_the_module_and_the_sidecar(stage: Stage) -> None:
                 await stage.until(lambda: stage.told.of(InstanceReady))
         assert stage.told.of(InstanceReady) == []
         target.sidecar_ready(name, True)
-        await stage.until(lambda: all_ready(stage, 1))
+        await stage.until(ready(stage, 1))
         target.sidecar_ready(name, False)
         await stage.until(lambda: stage.told.states()[name] == "unready")
         assert "sidecar" in stage.told.of(InstanceUnready)[0].reason
         target.sidecar_ready(name, True)
-        await stage.until(lambda: all_ready(stage, 1))
+        await stage.until(ready(stage, 1))
         target.sidecar_ready(InstanceId("nobody-1"), True)
 
 
@@ -221,12 +211,12 @@ async def test_readiness_goes_and_comes(stage: Stage) -> None:
     async with stage.control() as target:
         await target.ensure(stage.spec(), 1)
         for _ in range(3):
-            await stage.until(lambda: all_ready(stage, 1))
+            await stage.until(ready(stage, 1))
             stage.answer("jede-1", False)
             await stage.until(lambda: stage.told.states()["jede-1"] == "unready")
             assert stage.told.of(InstanceUnready)[-1].reason == "/ready answered 503"
             stage.answer("jede-1", True)
-        await stage.until(lambda: all_ready(stage, 1))
+        await stage.until(ready(stage, 1))
         assert stage.told.of(InstanceDied) == []
 
 
@@ -270,7 +260,7 @@ async def test_two_revisions_side_by_side(stage: Stage) -> None:
     async with stage.control() as target:
         await target.ensure(stage.spec(revision="aaaaaaaa"), 1)
         await target.ensure(stage.spec(revision="bbbbbbbb"), 2)
-        await stage.until(lambda: all_ready(stage, 3))
+        await stage.until(ready(stage, 3))
         by_revision = {one.id: one.revision for one in stage.told.instances().values()}
         assert by_revision == {"jede-1": "aaaaaaaa", "jede-2": "bbbbbbbb", "jede-3": "bbbbbbbb"}
         await target.ensure(stage.spec(revision="aaaaaaaa"), 0)
@@ -284,17 +274,17 @@ async def test_modules_start_in_parallel(stage: Stage) -> None:
         async with asyncio.TaskGroup() as tasks:
             for module in ("jede", "cam", "dere"):
                 tasks.create_task(target.ensure(stage.spec(module=module), 2))
-        await stage.until(lambda: all_ready(stage, 6))
+        await stage.until(ready(stage, 6))
         assert len({port for one in stage.told.instances().values() for port in one.mesh.values()}) == 6
 
 
 async def test_the_next_control_adopts(stage: Stage) -> None:
     async with stage.control() as target:
         await target.ensure(stage.spec(), 3)
-        await stage.until(lambda: all_ready(stage, 3))
+        await stage.until(ready(stage, 3))
         stage.kill("jede-3")
         await stage.until(lambda: stage.told.of(InstanceDied))
-        await stage.until(lambda: all_ready(stage, 3))
+        await stage.until(ready(stage, 3))
         before = stage.told.instances()
         await asyncio.sleep(0.1)  # the record follows the facts
     stage.kill_between("jede-2")
@@ -310,7 +300,7 @@ async def test_the_next_control_adopts(stage: Stage) -> None:
             "jede-3",
         ]
         await stage.until(lambda: stage.told.of(InstanceDied))
-        await stage.until(lambda: all_ready(stage, 3))
+        await stage.until(ready(stage, 3))
         after = stage.told.instances()
         assert [event.instance for event in stage.told.of(InstanceDied)] == ["jede-2"]
         for name, one in before.items():
@@ -325,7 +315,7 @@ async def test_the_next_control_adopts(stage: Stage) -> None:
 async def test_a_decided_end_is_carried_out_by_the_next_control(stage: Stage) -> None:
     async with stage.control() as target:
         await target.ensure(stage.spec(), 2)
-        await stage.until(lambda: all_ready(stage, 2))
+        await stage.until(ready(stage, 2))
         stage.retiring.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(0.15):

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -98,6 +98,11 @@ class Told:
 
     def of(self, kind: type[Any], *, since: int = 0) -> list[Any]:
         return [event for event in self.events[since:] if isinstance(event, kind)]
+
+
+def ready(stage: Stage, count: int = 1) -> Callable[[], bool]:
+    """Says whether exactly so many instances are there and all are ready."""
+    return lambda: list(stage.told.states().values()) == ["ready"] * count
 
 
 class Stage(Protocol):
@@ -212,8 +217,8 @@ class LocalStage(_Base):
         self.sidecar = sidecar
         self.target: LocalTarget | None = None
         self.options: dict[str, Any] = {}
+        """More arguments of `LocalTarget`."""
         folder.mkdir(exist_ok=True)
-        self._pids: dict[str, int] = {}
 
     def make(self) -> LocalTarget:
         return LocalTarget(
@@ -221,11 +226,13 @@ class LocalStage(_Base):
             state_dir=self.folder / "state",
             runtime_dir=self.folder / "run",
             directory=self.folder,
-            make_sidecar=lambda _: None if self.sidecar is None else SidecarSpec(self.sidecar),
             retire=self.retire,
             emit=self.told.emit,
-            **{"policy": QUICK, **self.options},
+            **{"policy": QUICK, "make_sidecar": self.make_sidecar, **self.options},
         )
+
+    def make_sidecar(self, _: Instance) -> SidecarSpec | None:
+        return None if self.sidecar is None else SidecarSpec(self.sidecar)
 
     @asynccontextmanager
     async def control(self) -> AsyncIterator[LocalTarget]:
@@ -263,8 +270,7 @@ class LocalStage(_Base):
         os.kill(self.told.instances()[InstanceId(name)].sidecar_pid, signal.SIGKILL)
 
     def kill_between(self, name: str) -> None:
-        self.kill(name)
-        os.waitpid(self.told.instances()[InstanceId(name)].pid, 0)  # it is our child, and nobody watches
+        end_child(self.told.instances()[InstanceId(name)].pid)
 
     def answer(self, name: str, good: bool) -> None:
         flag = self.folder / f"unready-{name}"
@@ -282,6 +288,37 @@ class LocalStage(_Base):
             for name in target.recorded_parts():
                 await target.stop_part(name)
         await self.until(lambda: not marked(this_machine(), self.hash8), timeout=10)
+
+
+@asynccontextmanager
+async def local_stage(folder: Path, hash8: str, **more: Any) -> AsyncIterator[LocalStage]:
+    """A local stage that is cleared at the end; fails when a descriptor or a zombie is left."""
+    before = open_files()
+    stage = LocalStage(folder, hash8, **more)
+    try:
+        yield stage
+    finally:
+        stage.retiring.set()
+        await stage.clear()
+    assert open_files() <= before
+    assert zombies() == []
+
+
+def hash8_of(node: str) -> str:
+    """A platform hash of a test's own."""
+    return sha256(f"{os.getpid()}:{node}".encode()).hexdigest()[:8]
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended (collected or not)."""
+    seen = this_machine().look(pid)
+    return seen is None or seen.zombie
+
+
+def end_child(pid: int) -> None:
+    """Kill and collect a child of this process that no target watches."""
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
 
 
 def open_files() -> set[str]:
@@ -310,6 +347,3 @@ def _parent(pid: int) -> int:
     except OSError:
         return 0
     return int(stat[stat.rindex(")") + 2 :].split()[1])
-
-
-PYTHON = sys.executable

@@ -18,7 +18,8 @@ from idi.parts.targets.local.readiness import Verdict, make_probe, watch
 from idi.parts.targets.local.seating import asked, claim_ports, module_process, sidecar_process
 from idi.parts.targets.local.seats import Occupant, Seat, encode
 from idi.parts.targets.local.site import Site
-from idi.parts.targets.local.supervisor import Supervisor
+from idi.parts.targets.local.strays import end, marked
+from idi.parts.targets.local.supervisor import LEFTOVERS_S, Supervisor
 from idi.world.events import (
     InstanceDied,
     InstanceFailed,
@@ -74,8 +75,7 @@ class LocalInstance:
         seat = self.seat
         if seat.ready and module is not None and (sidecar is not None or not seat.sidecar.pid):
             self.state, self._module_ready, self._sidecar_ready = "ready", True, True
-        elif seat.ready:
-            self.state = "unready"
+            self._since = seat.since
         self._module.begin(
             self._site.tasks, adopted=module, died=_meanwhile(seat.module, module), grace_s=seat.spec.grace_s
         )
@@ -266,7 +266,7 @@ class LocalInstance:
 
     def _become(self, state: InstanceState, reason: str = "") -> None:
         self.state, self._reason, self._since = state, reason, time.time()
-        self.seat.ready = state == "ready"
+        self.seat.ready, self.seat.since = state == "ready", self._since
 
     def _seen(self) -> None:
         self._told_at = asyncio.get_running_loop().time()
@@ -291,7 +291,13 @@ class LocalInstance:
         if self._saving is not None:
             self._saving.cancel()
             self._saving = None
-        self._site.records.remove(self.seat.instance)
+        everything = marked(self._site.machine, self._site.platform_hash)
+        daemons = [one for one in everything if one.name == self.seat.instance]
+        await end(self._site.machine, daemons, LEFTOVERS_S)
+        try:
+            self._site.records.remove(self.seat.instance)
+        except PartError as error:  # it says that this one is stopping, so the next control finishes it
+            _log.warning("%s", error)
         self.gone.set()
         self._site.vacate(self.seat.instance)
         self._site.emit(InstanceGone(self.seat.spec.module, self.seat.instance, time.time()))

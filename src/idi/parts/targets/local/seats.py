@@ -36,7 +36,7 @@ class Occupant:
 class Seat:
     """One instance: what runs there, on which ports, and what is known of its processes.
 
-    `ready` is what was last told of it: a new control goes on from there instead of taking a healthy
+    `ready` is what was last told of it, `since` when: a new control goes on from there instead of taking a healthy
     endpoint away. `stopping` means that its end was decided. `created` orders seats by age.
     """
 
@@ -50,6 +50,7 @@ class Seat:
     sidecar: Occupant = field(default_factory=Occupant)
     restarts: int = 0
     ready: bool = False
+    since: float = 0.0
     stopping: bool = False
 
     @property
@@ -94,7 +95,11 @@ class Records:
             raise PartError(f"{path} cannot be written: {error.strerror}.") from error
 
     def remove(self, name: str) -> None:
-        (self._directory / f"{name}.json").unlink(missing_ok=True)
+        path = self._directory / f"{name}.json"
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise PartError(f"{path} cannot be removed: {error.strerror}.") from error
 
     def read(self) -> dict[str, dict[str, Any]]:
         """Every record by name. Occupants of an earlier boot are gone and left out."""
@@ -150,6 +155,7 @@ def encode(seat: Seat) -> dict[str, Any]:
         "created": seat.created,
         "restarts": seat.restarts,
         "ready": seat.ready,
+        "since": seat.since,
         "stopping": seat.stopping,
         "spec": {
             **{name.name: getattr(spec, name.name) for name in dataclasses.fields(spec)},
@@ -185,5 +191,6 @@ def decode(document: dict[str, Any]) -> Seat:
         sidecar=Occupant(**document.get("sidecar", {})),
         restarts=int(document["restarts"]),
         ready=bool(document["ready"]),
+        since=float(document["since"]),
         stopping=bool(document["stopping"]),
     )
