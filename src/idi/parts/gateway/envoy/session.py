@@ -147,6 +147,8 @@ class Session:
         for name in request.unsubscribe:
             if name == WILDCARD:
                 channel.wildcard = False
+                for held in channel.held.keys() - channel.names:
+                    self._forget(kind, channel, held)
                 continue
             channel.names.discard(name)
             if channel.wildcard:
@@ -155,13 +157,16 @@ class Session:
                 channel.held[name] = ""
                 self._mark(kind, channel, name, self._seq)
             else:
-                channel.held.pop(name, None)
-                channel.acked.pop(name, None)
-                channel.refused.pop(name, None)
-                channel.dirty.pop(name, None)
-                self._awaited.pop((kind, name), None)
+                self._forget(kind, channel, name)
         if WILDCARD in request.subscribe:
             self._mark_all(kind, channel)
+
+    def _forget(self, kind: Kind, channel: _Channel, name: str) -> None:
+        channel.held.pop(name, None)
+        channel.acked.pop(name, None)
+        channel.refused.pop(name, None)
+        channel.dirty.pop(name, None)
+        self._awaited.pop((kind, name), None)
 
     def _answered(self, channel: _Channel, sent: Response, error: str) -> None:
         channel.sent = None
@@ -224,7 +229,7 @@ class Session:
         return held
 
     def _mark_all(self, kind: Kind, channel: _Channel) -> None:
-        names = set(channel.names) | set(channel.held)
+        names = {*channel.names, *channel.held, *channel.dirty}
         if channel.wildcard:
             names.update(self._view.names(kind))
         for name in names:

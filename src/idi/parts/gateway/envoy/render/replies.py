@@ -22,6 +22,8 @@ from idi.parts.gateway.envoy.render.proto import header
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
 ENVOYS_WORDS = "%LOCAL_REPLY_BODY%"
+NOWHERE = "the service cannot be reached right now"
+NO_INSTANCE = "no instance can be reached"
 NOWHERE_FLAGS = ("UH", "UF", "UO", "URX", "UC", "UR", "NC")
 
 
@@ -63,12 +65,14 @@ def inbound_replies() -> hcm.LocalReplyConfig:
 
 def outbound_replies() -> hcm.LocalReplyConfig:
     """In front of what a module calls."""
-    return _config([_nowhere("no instance can be reached")], ENVOYS_WORDS)
+    config = _config([_nowhere(NO_INSTANCE)], ENVOYS_WORDS)
+    config.mappers.insert(0, _not_kept(NO_INSTANCE))
+    return config
 
 
 def gateway_replies() -> hcm.LocalReplyConfig:
     cases = [
-        _nowhere("the service cannot be reached right now"),
+        _nowhere(NOWHERE),
         Case("Bad Request", "the request is malformed", status=400),
         UNAUTHORISED,
         Case(
@@ -89,6 +93,7 @@ def gateway_replies() -> hcm.LocalReplyConfig:
     ]
     config = _config(cases, "the request was refused")
     config.mappers.insert(0, _not_forbidden())
+    config.mappers.insert(0, _not_kept(NOWHERE))
     return config
 
 
@@ -108,6 +113,17 @@ def _not_forbidden() -> hcm.ResponseMapper:
         {},
     )
     mapper.status_code.value = 401
+    return mapper
+
+
+def _not_kept(detail: str) -> hcm.ResponseMapper:
+    """Another try was due but its body too large to have been kept: Envoy's 507 means 'try again'."""
+    mapper = _mapper(
+        _status(507),
+        _problem("Service Unavailable", detail, status=503),
+        {"retry-after": str(RETRY_AFTER_S)},
+    )
+    mapper.status_code.value = 503
     return mapper
 
 

@@ -26,8 +26,9 @@ LOST_FLAGS = ("UC", "UR")
 
 IDEMPOTENT = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE")
 
-BUFFER_BYTES = 256 * 1024
-"""A body is kept for another try up to this size; a larger one streams on and is not tried again."""
+BUFFER_BYTES = 1024 * 1024
+"""A body is kept for another try up to this size; a larger one streams on and is not tried again (if it is
+still arriving at that moment, Envoy answers 507, which is made a 503)."""
 
 TRIES = 3
 
