@@ -94,12 +94,9 @@ class Door:
         port = self.settings.gateway_port
         if self.part is None and GATEWAY not in self.target.recorded_parts() and not port_is_free(port):
             raise Refused(
-                f"Port {port}, which the gateway needs, is taken{self._holder(port)}.",
-                "End that process, or choose another port with --gateway-port.",
+                f"Port {port}, which the gateway needs, is taken.",
+                "End who holds it, or choose another port with --gateway-port.",
             )
-
-    def _holder(self, port: int) -> str:
-        return ""
 
     async def _run(self) -> Part:
         start = self.make()
