@@ -143,6 +143,10 @@ class LogFile:
                 position, held = begin, b""
             *whole, held = (held + read).split(b"\n")
             for line in whole:
+                while len(line) > LONGEST_LINE:
+                    position += LONGEST_LINE
+                    yield position, line[:LONGEST_LINE]
+                    line = line[LONGEST_LINE:]
                 position += len(line) + 1
                 yield position, line
             while len(held) > LONGEST_LINE:
