@@ -75,8 +75,12 @@ def show(invocation: Invocation) -> int:
         if not entries:
             screen.out("No entries." if not options.module else f"No entries about {options.module}.")
             return DONE
+        ended = {entry.step for entry in entries if entry.phase == "outcome"}
         for entry in reversed(entries):
-            screen.out(line(entry))
+            if entry.phase == "outcome" and entry.step is not None:
+                screen.out(line(entry, told(log.entry(entry.step))))
+            elif entry.phase != "intent" or entry.index not in ended:  # an ended step is told by its end
+                screen.out(line(entry))
         screen.out([(f"{log.size} entries, signed. idi audit verify checks them.", "dim")])
     return DONE
 
@@ -93,8 +97,9 @@ def newest(log: AuditLog, limit: int, subject: str) -> Iterator[Entry]:
             return
 
 
-def line(entry: Entry) -> Line:
-    """`12  2026-01-01 10:00:00  anna  up` for a change, its steps indented below."""
+def line(entry: Entry, announced: str = "") -> Line:
+    """`12  2026-01-01 10:00:00  anna  up` for a change, its steps indented below. `announced` is what the
+    intent of an outcome said."""
     when = entry.time[:19].replace("T", " ")
     head: Line = [
         (f"{entry.index:>5}  ", "dim"),
@@ -115,7 +120,7 @@ def line(entry: Entry) -> Line:
         return [*head, ("  … ", "dim"), (subject, "bold"), (detail or entry.action, "")]
     if entry.phase == "outcome":
         mark = ("  ✓ ", "green") if entry.ok else ("  ✗ ", "red")
-        return [*head, mark, (subject, "bold"), (detail or f"{entry.action} of step {entry.step}", "")]
+        return [*head, mark, (subject, "bold"), ("; ".join(filter(None, (plain(announced), detail))), "")]
     return [*head, (f"{entry.action} ", ""), (subject, "bold"), (detail, "")]
 
 

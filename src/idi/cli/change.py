@@ -60,7 +60,7 @@ def apply(invocation: Invocation, request: ChangeRequest, what: str) -> int:
         Signals() as signals,
         Live(screen, signals) if screen.terminal and not screen.as_json else nullcontext() as live,
     ):
-        follower = Follower(screen, live)
+        follower = Follower(screen, live, reasons=False)
         with invocation.client().change(request) as stream:
             if not follow(stream, follower, signals):
                 follower.say([("The change goes on by itself; idi status shows it.", "")])

@@ -7,13 +7,13 @@ import stat
 from collections.abc import Callable, Iterator
 
 from idi.api.client import NotRunning
+from idi.api.errors import IdiError
 from idi.api.left_over import left_over
 from idi.api.place import place
 from idi.cli.failure import Failure
 from idi.cli.finding import Finding
 from idi.cli.invocation import Invocation
 from idi.cli.ports import holder, is_free, next_free
-from idi.parts.errors import IdiError
 
 DISK_WANTED, DISK_LEAST = 1024**3, 100 * 1024**2
 SOCKET_PATH_LIMIT = 104

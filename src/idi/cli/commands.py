@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from idi.cli.failure import usage
 
@@ -59,7 +59,10 @@ SUMMARIES = {name: summary for _, rows in GROUPS for name, _, summary in rows}
 
 
 class Command:
-    """One command: what it takes (`arguments` adds to its parser), what it does, how it is used."""
+    """One command: what it takes (`arguments` adds to its parser), what it does, how it is used.
+
+    `plain` are its options where only the global ones are given: such a call needs no parser.
+    """
 
     def __init__(
         self,
@@ -68,11 +71,13 @@ class Command:
         *,
         examples: tuple[str, ...],
         about: str = "",
+        plain: Mapping[str, object] | None = None,
     ) -> None:
         self.run = run
         self.arguments = arguments
         self.examples = examples
         self.about = about
+        self.plain = plain
 
 
 def command(name: str) -> Command:

@@ -8,6 +8,7 @@ import time
 from contextlib import nullcontext
 
 from idi.api.client import Client, NotRunning
+from idi.api.errors import IdiError
 from idi.cli.commands import Command
 from idi.cli.failure import DONE, FAILED, INTERRUPTED, Failure
 from idi.cli.invocation import Invocation
@@ -81,6 +82,20 @@ def take_down(
     if not screen.as_json:
         follower.say([("Stopped", "green"), (f" in {took(follower.seconds)}; nothing is left running.", "")])
     return DONE
+
+
+def stop_quietly(client: Client, pid: int) -> None:
+    """The same without a word."""
+    end = End(pid)
+    try:
+        with client.change({"action": "down"}) as stream:
+            for _ in stream:
+                pass
+        end.wait(CONTROL_ENDS_S)
+    except IdiError:
+        pass  # what failed before is what the user has to read
+    finally:
+        end.close()
 
 
 def left_over(invocation: Invocation) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from idi.parts.errors import IdiError
+from idi.api.errors import IdiError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

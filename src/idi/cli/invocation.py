@@ -12,6 +12,7 @@ from idi.cli.screen import Screen
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
+    from types import SimpleNamespace
 
 MOST_FILE_BYTES = 1024 * 1024
 
@@ -19,7 +20,7 @@ MOST_FILE_BYTES = 1024 * 1024
 class Invocation:
     """`file` is as the user gave it: messages show it so."""
 
-    def __init__(self, name: str, options: Namespace) -> None:
+    def __init__(self, name: str, options: Namespace | SimpleNamespace) -> None:
         self.name = name
         self.options = options
         self.env: str = options.env

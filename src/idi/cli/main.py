@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
+from types import SimpleNamespace
 
+from idi.api.errors import IdiError
 from idi.cli.failure import DONE, INTERRUPTED, Ended, Failure, from_error, usage
-from idi.parts.errors import IdiError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,8 +84,33 @@ def run(given: list[str]) -> int:
     from idi.cli.invocation import Invocation
 
     found = command(name)
-    options = parse(name, [*rest[1:]], before)
+    options = quick(found.plain, [*before, *rest[1:]]) or parse(name, rest[1:], before)
     return found.run(Invocation(name, options))
+
+
+def quick(plain: Mapping[str, object] | None, words: list[str]) -> SimpleNamespace | None:
+    """The options of a command that was given global ones and no other; else None, and argparse reads them.
+
+    `idi status` is asked in loops and by prompts, and argparse costs as much as an answer of control.
+    """
+    if plain is None:
+        return None
+    found: dict[str, object] = {"env": "dev", "file": "platform.yaml", "json": False, "debug": False, **plain}
+    at = 0
+    while at < len(words):
+        if words[at] in FLAGS:
+            found[words[at][2:]] = True
+        elif words[at] in WITH_VALUE and at + 1 < len(words):
+            found[words[at][2:]] = words[at + 1]
+            at += 1
+        else:
+            return None
+        at += 1
+    from idi.cli.words import is_environment
+
+    if not is_environment(str(found["env"])):
+        return None
+    return SimpleNamespace(**found)
 
 
 def parse(name: str, rest: list[str], before: list[str]) -> Namespace:

@@ -7,20 +7,24 @@ import re
 
 from idi.cli.commands import SUMMARIES, Command
 from idi.cli.failure import usage
-from idi.cli.words import did_you_mean
+from idi.cli.screen import size
+from idi.cli.words import did_you_mean, is_environment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-ENVIRONMENT_NAME = re.compile(r"[a-z]([-a-z0-9]{0,30}[a-z0-9])?\Z")
+
+def formatter(prog: str) -> argparse.HelpFormatter:
+    """At the terminal's width; argparse's own way to find it imports every archive format."""
+    return argparse.RawDescriptionHelpFormatter(prog, width=min(size()[0] or 100, 100) - 2)
 
 
 class Parser(argparse.ArgumentParser):
     """Errors are raised, never printed; options are never abbreviated, so that adding one breaks nobody."""
 
     def __init__(self, **options: Any) -> None:
-        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        options.setdefault("formatter_class", formatter)
         super().__init__(allow_abbrev=False, add_help=False, **options)
         self._optionals.title = "Options"
         self._positionals.title = "Arguments"
@@ -49,7 +53,7 @@ def sentence(message: str) -> str:
 
 
 def environment(value: str) -> str:
-    if not ENVIRONMENT_NAME.match(value):
+    if not is_environment(value):
         raise argparse.ArgumentTypeError(f"'{value}' is no name of an environment, such as dev or production")
     return value
 
@@ -100,5 +104,7 @@ def parser_for(name: str, command: Command) -> Parser:
     )
     if command.arguments:
         command.arguments(parser)
+    usage_line = " ".join(parser.format_usage().removeprefix("usage: ").replace("[-h] ", "").split())
+    parser.usage = usage_line.removesuffix("[-h]").strip()  # the same for all is said below, once
     add_globals(parser)
     return parser

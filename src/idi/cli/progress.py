@@ -17,12 +17,16 @@ SYMBOL_STYLES = {"+": "green", "~": "yellow", "-": "red", ".": "green"}
 
 
 class Follower:
-    """Takes one change's progress. `steps` False shows only failures and messages (a table shows the rest)."""
+    """Takes one change's progress. `steps` False shows only failures and messages (a table shows the
+    rest), `reasons` False leaves out why a step is made (whoever asked for just that knows)."""
 
-    def __init__(self, screen: Screen, live: Live | None = None, *, steps: bool = True) -> None:
+    def __init__(
+        self, screen: Screen, live: Live | None = None, *, steps: bool = True, reasons: bool = True
+    ) -> None:
         self.screen = screen
         self.live = live
         self.steps = steps
+        self.reasons = reasons
         self.begun = time.monotonic()
         self.end: Progress | None = None
         self.failed: list[Progress] = []
@@ -58,7 +62,7 @@ class Follower:
             return
         self.changed += step["symbol"] != "."
         if self.steps:
-            self.say(done_line(step, item.get("seconds", 0.0)))
+            self.say(done_line(step, item.get("seconds", 0.0), reason=self.reasons))
 
     def _say_failed(self, item: Progress, step: StepView) -> None:
         """What happened, the instance's last lines, the way out."""
@@ -107,7 +111,7 @@ class Follower:
         return Failure(f"{what} failed.", reason, self.end.get("way_out", ""), lines=lines)
 
 
-def done_line(step: StepView, seconds: float) -> Line:
+def done_line(step: StepView, seconds: float, *, reason: bool = True) -> Line:
     text = plain(step["text"])
     if step["kind"] == "await-ready":
         text = "ready"
@@ -122,6 +126,6 @@ def done_line(step: StepView, seconds: float) -> Line:
         (text, ""),
         (f"  {took(seconds)}", "dim"),
     ]
-    if step["reason"]:
+    if step["reason"] and reason:
         line.append((f"  ({plain(step['reason'])})", "dim"))
     return line

@@ -52,6 +52,7 @@ COMMANDS = {
         run,
         arguments,
         examples=("idi status", "idi status --watch", "idi status --json | jq '.modules[].state'"),
+        plain={"watch": False},
         about="What runs, and how it does. Exit code 3 when the platform is not running.",
     )
 }

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 
 from idi.api.client import Answered, Client, NotRunning
 from idi.cli.commands import Command
-from idi.cli.down import take_down
+from idi.cli.down import End, left_over, stop_quietly, take_down
 from idi.cli.failure import DONE, INTERRUPTED, Failure, from_error, usage
 from idi.cli.invocation import Invocation
 from idi.cli.live import Live
@@ -23,6 +23,8 @@ from idi.cli.status import hint
 from idi.cli.validate import checked
 from idi.cli.view import STOPPING, Board
 from idi.cli.words import took
+
+GATEWAY_PORT, CONSOLE_PORT = 8080, 8800
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -91,6 +93,21 @@ def same_ports(invocation: Invocation, status: StatusView) -> None:
             )
 
 
+def check_port(invocation: Invocation, port: int) -> None:
+    """Refuse a taken port before anything is started, and name its holder."""
+    from idi.cli.ports import holder, is_free, next_free
+
+    if is_free(port) or left_over(invocation):  # what an earlier control left is taken over, port and all
+        return
+    pid, program = holder(port)
+    other = next_free(port)
+    raise Failure(
+        f"Port {port}, which the gateway needs, is held by "
+        + (f"{program} (pid {pid})." if pid else "a program of another user."),
+        way_out=f"End that, or take another port: {invocation.command_line(f'up --gateway-port {other or port + 1}')}",
+    )
+
+
 class Start:
     """A first `up`: from no control to a running platform, and (not detached) on until it is stopped."""
 
@@ -117,12 +134,14 @@ class Start:
         from idi.cli.launch import launch
 
         options = self.invocation.options
+        gateway_port = options.gateway_port or GATEWAY_PORT
+        check_port(self.invocation, gateway_port)
         launched = launch(
             self.invocation,
             self.signals,
             self.board.starting if self.board else lambda: None,
-            gateway_port=options.gateway_port or 8080,
-            console_port=options.console_port or 8800,
+            gateway_port=gateway_port,
+            console_port=options.console_port or CONSOLE_PORT,
         )
         if not launched.ours:
             if self.board:
@@ -132,7 +151,9 @@ class Start:
         try:
             return self._change()
         except Answered as error:
-            self._down()  # refused: the control that was started only for this goes again
+            stop_quietly(
+                self.client, self.pid
+            )  # refused: the control that was started only for this goes again
             raise from_error(error, self.invocation.where) from error
 
     def _change(self) -> int:
@@ -153,7 +174,9 @@ class Start:
     def _started(self) -> int:
         failure = self.follower.failure("Starting")
         status = self.client.status(figures=True)
-        self._view(status)
+        self.narrator.before = status  # what the steps have said already is no news
+        if self.board:
+            self.board.take(status)
         nothing = not any(
             instance["state"] == "ready" for m in status["modules"] for instance in m["instances"]
         )
@@ -196,8 +219,6 @@ class Start:
 
     def _control_gone(self) -> int:
         """Control ended without us: by `idi down` elsewhere, or it was killed."""
-        from idi.cli.down import End, left_over
-
         end = End(self.pid)
         end.wait(5.0)
         end.close()

@@ -10,6 +10,11 @@ UNPRINTABLE = re.compile(
 )
 
 
+def is_environment(name: str) -> bool:
+    """Whether this can name an environment; it becomes a folder's name."""
+    return bool(re.fullmatch(r"[a-z]([-a-z0-9]{0,30}[a-z0-9])?", name))
+
+
 def plain(text: str) -> str:
     """On one line and without control characters: what others wrote must not move our cursor."""
     return " ".join(UNPRINTABLE.sub(" ", text).split())
