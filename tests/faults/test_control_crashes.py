@@ -64,6 +64,9 @@ class NoTokens:
     def mint(self, subject: str, scopes: object, life_s: float) -> object:
         raise AssertionError
 
+    def mint_as(self, client: str, scopes: object, life_s: float) -> object:
+        raise AssertionError
+
     def new_secret(self, client: str) -> str:
         raise AssertionError
 

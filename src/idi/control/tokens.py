@@ -36,6 +36,8 @@ class Tokens(Protocol):
 
     def mint(self, subject: str, scopes: Sequence[str], life_s: float) -> Granted: ...
 
+    def mint_as(self, client: str, scopes: Sequence[str], life_s: float) -> Granted: ...
+
     def new_secret(self, client: str) -> str: ...
 
 
@@ -76,5 +78,7 @@ async def give_token(
         )
     if client:
         await store.note(actor, "client-token", {"scopes": list(wanted)}, subject=client)
-    granted = tokens.mint(client or f"operator:{actor.name}", wanted, life_s)
+        granted = tokens.mint_as(client, wanted, life_s)
+    else:
+        granted = tokens.mint(f"operator:{actor.name}", wanted, life_s)
     return {"token": granted.access_token, "expires_in": granted.expires_in, "scope": granted.scope}

@@ -120,6 +120,19 @@ def test_an_operators_token_has_bounds(bench: Bench, subject: str, scopes: list[
         bench.issuer.mint(subject, scopes, life_s)
 
 
+def test_an_operator_may_have_a_token_in_a_clients_name(bench: Bench) -> None:
+    granted = bench.issuer.mint_as("pilot", ["jede.read"], 60)
+    claims = bench.claims(granted)
+    assert (claims["sub"], claims["scope"], claims["client_id"]) == ("pilot", "jede.read", "pilot")
+    for client, scopes, life_s in (
+        ("nobody", ["jede.read"], 60),
+        ("pilot", ["jede.admin"], 60),
+        ("pilot", [], 0.5),
+    ):
+        with pytest.raises(Refused):
+            bench.issuer.mint_as(client, scopes, life_s)
+
+
 # --- scopes ---
 
 SCOPE = st.from_regex(r"[a-z]{1,3}(\.[a-z]{1,3})?", fullmatch=True)

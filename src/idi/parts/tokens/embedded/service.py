@@ -115,6 +115,9 @@ class EmbeddedTokens:
     def mint(self, subject: str, scopes: Sequence[str], life_s: float) -> Granted:
         return self._issuer.mint(subject, scopes, life_s)
 
+    def mint_as(self, client: str, scopes: Sequence[str], life_s: float) -> Granted:
+        return self._issuer.mint_as(client, scopes, life_s)
+
     def rotate(self) -> float:
         """Publish a new key now; returns when it begins to sign. Tokens that are out stay good."""
         now = self._clock()
