@@ -38,6 +38,8 @@ SCOPE_HEADER = "x-idi-scope"
 
 CACHED_TOKENS = 10_000
 CLOCK_SKEW_S = 30
+OWN_SKEW_S = 1
+"""Our own issuer reads the same clock; 0 would mean Envoy's default of a minute."""
 KEYS_KEPT_S = 600.0
 
 
@@ -46,7 +48,7 @@ def authentication(issuer: EmbeddedKeys | ExternalIssuer) -> jwt.JwtAuthenticati
         issuer=issuer.issuer if isinstance(issuer, EmbeddedKeys) else issuer.url,
         audiences=[issuer.audience],
         require_expiration=True,
-        clock_skew_seconds=CLOCK_SKEW_S,
+        clock_skew_seconds=OWN_SKEW_S if isinstance(issuer, EmbeddedKeys) else CLOCK_SKEW_S,
         from_headers=[jwt.JwtHeader(name="Authorization", value_prefix="Bearer ")],
         forward=False,
         payload_in_metadata=PAYLOAD,
