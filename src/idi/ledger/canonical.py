@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from idi.ledger.problem import Problem
 
@@ -21,36 +21,68 @@ MAX_INTEGER = (1 << 53) - 1
 MAX_DEPTH = 32
 
 
+class _Unwritable(ValueError):
+    """Collects on its way out where in the value it happened."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.place: list[str] = []
+
+    def __str__(self) -> str:
+        return f"${''.join(reversed(self.place))}: {self.args[0]}"
+
+
 def encode(value: JSON) -> bytes:
     """Raises ValueError naming the place of what cannot be written."""
-    plain = _plain(value, "$", 0)
-    return json.dumps(plain, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    return _ENCODE(_plain(value, 0)).encode()
 
 
-def _plain(value: object, place: str, depth: int) -> object:
-    if depth > MAX_DEPTH:
-        raise ValueError(f"{place}: nested deeper than {MAX_DEPTH}")
+_ENCODE = json.JSONEncoder(
+    ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False
+).encode
+
+
+def _plain(value: object, depth: int) -> object:
+    """The value in what the encoder knows, sorted and checked."""
+    if isinstance(value, str):
+        return _text(value)
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
         if abs(value) > MAX_INTEGER:
-            raise ValueError(f"{place}: {value} is larger than 2^53")
+            raise _Unwritable(f"{value} is larger than 2^53")
         return int(value)
-    if isinstance(value, str):
-        return _text(value)
+    if depth >= MAX_DEPTH:
+        raise _Unwritable(f"nested deeper than {MAX_DEPTH}")
     if isinstance(value, Mapping):
-        pairs: dict[str, object] = {}
-        for key in value:
-            if not isinstance(key, str):
-                raise ValueError(f"{place}: the key {key!r} is not text")
-            name = _text(key)
-            if name in pairs:
-                raise ValueError(f"{place}: the key {name!r} comes twice")
-            pairs[name] = _plain(value[key], f"{place}.{name}", depth + 1)
-        return dict(sorted(pairs.items(), key=lambda pair: pair[0].encode("utf-16-be")))
+        return _object(value, depth)
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
-        return [_plain(item, f"{place}[{at}]", depth + 1) for at, item in enumerate(value)]
-    raise ValueError(f"{place}: a {type(value).__name__} has no one way to be written")
+        return [_item(item, f"[{at}]", depth) for at, item in enumerate(value)]
+    raise _Unwritable(f"a {type(value).__name__} has no one way to be written")
+
+
+def _object(value: Mapping[object, object], depth: int) -> dict[str, object]:
+    pairs: dict[str, object] = {}
+    plain = True
+    for key, item in value.items():
+        if not isinstance(key, str):
+            raise _Unwritable(f"the key {key!r} is not text")
+        if not key.isascii():
+            plain = False
+            key = _text(key)
+            if key in pairs:
+                raise _Unwritable(f"the key {key!r} comes twice")
+        pairs[key] = _item(item, f".{key}", depth)
+    order = sorted(pairs) if plain else sorted(pairs, key=lambda name: name.encode("utf-16-be"))
+    return {name: pairs[name] for name in order}
+
+
+def _item(value: object, place: str, depth: int) -> object:
+    try:
+        return _plain(value, depth + 1)
+    except _Unwritable as error:
+        error.place.append(place)
+        raise
 
 
 def _text(value: str) -> str:
@@ -60,12 +92,19 @@ def _text(value: str) -> str:
     return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def decode(data: bytes) -> JSON | Problem:
-    """Read bytes that must be canonical; anything else that means the same is a problem."""
+def parse(data: bytes) -> JSON | Problem:
+    """Read JSON without fractions. That it is canonical is seen when what was read is written again."""
     try:
-        value: JSON = json.loads(data.decode(), parse_float=_no_fraction, parse_constant=_no_fraction)
+        return cast(JSON, json.loads(data.decode(), parse_float=_no_fraction, parse_constant=_no_fraction))
     except (ValueError, RecursionError) as error:
         return Problem(f"its bytes are not JSON ({error})")
+
+
+def decode(data: bytes) -> JSON | Problem:
+    """Read bytes that must be canonical; anything else that means the same is a problem."""
+    value = parse(data)
+    if isinstance(value, Problem):
+        return value
     try:
         again = encode(value)
     except (ValueError, RecursionError) as error:

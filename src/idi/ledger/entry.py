@@ -103,7 +103,7 @@ def encode(entry: Entry) -> bytes:
 
 def decode(data: bytes) -> Entry | Problem:
     """Read an entry; what does not encode to the same bytes again is a problem."""
-    value = canonical.decode(data)
+    value = canonical.parse(data)
     if isinstance(value, Problem):
         return value
     if not isinstance(value, dict):
@@ -141,9 +141,12 @@ def decode(data: bytes) -> Entry | Problem:
         return Problem("it has no index")
     if not _TIME.fullmatch(entry.time):
         return Problem("its time is not RFC 3339 in UTC with microseconds")
-    if encode(entry) != data:
-        return Problem("it holds a field that is unknown or says nothing")
-    return entry
+    try:
+        again = encode(entry)
+    except (ValueError, RecursionError) as error:
+        return Problem(f"its bytes are not canonical JSON ({error})")
+    # Also a field that is unknown or says nothing: it would not have been written.
+    return entry if again == data else Problem("its bytes are not the one way to write it")
 
 
 class _Reader:

@@ -175,3 +175,6 @@ def _named(what: str) -> Iterator[None]:
         if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_BUSY):
             raise
         raise Damaged(f"{what} cannot be read ({error})") from error
+    except UnicodeDecodeError as error:
+        # SQLite puts a damaged name into its message, and the message cannot be read.
+        raise Damaged(f"{what} cannot be read (a name in it is not UTF-8)") from error
