@@ -114,6 +114,7 @@ async def test_a_life_is_as_long_as_asked(authority: CertificateAuthority, life_
         "spiffe://shop.idi/dev/jede,spiffe://shop.idi/dev/cam",
         "spiffe://shop.idi/dev/*",
         "https://shop.idi/dev/jede",
+        "jede",
         "",
     ],
 )

@@ -376,6 +376,17 @@ async def test_later_changes_make_the_set_up_run_again(
 
 
 @pytest.mark.requirement("S2")
+async def test_a_crash_while_a_root_token_is_made_leaves_nothing_in_the_way(server: Server) -> None:
+    server.start()
+    await set_up(server)
+    async with server.client() as client:
+        await client.write("sys/generate-root/attempt")
+    (server.places.keys / "set-up.json").unlink()
+    assert (await set_up(server)).changed
+    assert await root_tokens(server) == 0
+
+
+@pytest.mark.requirement("S2")
 async def test_a_wrong_recovery_key_is_said_plainly(server: Server) -> None:
     server.start()
     await set_up(server)
