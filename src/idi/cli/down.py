@@ -12,6 +12,7 @@ from idi.api.errors import IdiError
 from idi.cli.commands import Command
 from idi.cli.failure import DONE, FAILED, INTERRUPTED, Failure
 from idi.cli.invocation import Invocation
+from idi.cli.left import left_over
 from idi.cli.live import Live
 from idi.cli.progress import Follower
 from idi.cli.pump import follow
@@ -37,12 +38,12 @@ def run(invocation: Invocation) -> int:
                     screen.document({"type": "done", "ok": True})
                 screen.out(f"{invocation.where} is not running: nothing to stop.")
                 return DONE
-            from idi.cli.launch import launch
+            from idi.cli.launch import Ports, launch
 
             screen.err("Control is not running, but what it started is: starting it to stop that.")
-            pid = launch(invocation, signals).status["control"]["pid"]
+            pid = launch(invocation, signals, Ports(invocation, left=True)).status["control"]["pid"]
         with Live(screen, signals) if screen.terminal and not screen.as_json else nullcontext() as live:
-            return take_down(invocation, client, signals, Follower(screen, live), pid)
+            return take_down(invocation, client, signals, Follower(screen, live, reasons=False), pid)
 
 
 def take_down(
@@ -96,13 +97,6 @@ def stop_quietly(client: Client, pid: int) -> None:
         pass  # what failed before is what the user has to read
     finally:
         end.close()
-
-
-def left_over(invocation: Invocation) -> bool:
-    """Whether a control that is gone left processes: its record of them is in the state folder."""
-    from idi.api.left_over import left_over as found
-
-    return bool(found(invocation.file, invocation.env))
 
 
 class End:

@@ -70,13 +70,10 @@ def invalid(mistakes: Sequence[str], ending: str = "nothing was changed") -> Fai
     return Failure(f"{count}, {ending}.", code=USAGE, mistakes=mistakes, title="Invalid declaration")
 
 
-def from_error(error: IdiError, where: str) -> Failure:
-    """What the control API (or an offline part) said, as this command's end. `where` names the platform."""
-    from idi.api.client import Answered, NotRunning
+def from_error(error: IdiError) -> Failure:
+    """What the control API (or an offline part) said, as this command's end."""
+    from idi.api.client import Answered
 
-    if isinstance(error, NotRunning):
-        why = "" if error.message == "Nobody listens." else error.message
-        return Failure(f"{where} is not running.", why, "idi up starts it.", code=NOT_RUNNING)
     if isinstance(error, Answered):
         problem = error.problem
         if problem.get("mistakes"):

@@ -21,11 +21,13 @@ from idi.cli.signals import Signals
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from idi.api.types import StatusView
 
 MARKER = "IDI_SEAT"  # of a module that calls `idi`: control is not that module
 LOCK_HELD = 75
+GATEWAY_PORT, CONSOLE_PORT = 8080, 8800
 WAIT_S = 30.0
 POLL_S = 0.02
 LOG_LINES = 15
@@ -39,18 +41,43 @@ class Launched:
         self.ours = ours
 
 
+class Ports:
+    """Where gateway and console listen: as asked for; else, where an earlier control left things running,
+    as that had it (they go on listening there); else the usual ones."""
+
+    def __init__(self, invocation: Invocation, *, left: bool, gateway: int = 0, console: int = 0) -> None:
+        before = self._read(invocation) if left else {}
+        self.gateway = gateway or before.get("gateway", GATEWAY_PORT)
+        self.console = console or before.get("console", CONSOLE_PORT)
+
+    @staticmethod
+    def _read(invocation: Invocation) -> dict[str, int]:
+        try:
+            text = file_of_ports(paths_for(invocation.file, invocation.env)).read_text(encoding="ascii")
+            return {str(name): int(number) for name, number in json.loads(text).items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            return {}
+
+    def write(self, paths: Paths) -> None:
+        try:
+            text = json.dumps({"gateway": self.gateway, "console": self.console})
+            file_of_ports(paths).write_text(text, encoding="ascii")
+        except OSError:
+            pass  # only the next start after a crash would miss it
+
+
+def file_of_ports(paths: Paths) -> Path:
+    return paths.state / "ports.json"
+
+
 def launch(
-    invocation: Invocation,
-    signals: Signals,
-    tick: Callable[[], None] = lambda: None,
-    *,
-    gateway_port: int = 8080,
-    console_port: int = 8800,
+    invocation: Invocation, signals: Signals, ports: Ports, tick: Callable[[], None] = lambda: None
 ) -> Launched:
     """Start control and wait for it; raises `Failure` with its own words when it does not start."""
     paths = paths_for(invocation.file, invocation.env)
     prepare(paths)
-    process = spawn(paths, invocation, gateway_port, console_port)
+    ports.write(paths)
+    process = spawn(paths, invocation, ports)
     client = invocation.client(timeout=5.0)
     deadline = time.monotonic() + WAIT_S
     ours = True
@@ -91,15 +118,13 @@ def prepare(paths: Paths) -> None:
         raise Failure(str(error)) from error
 
 
-def spawn(
-    paths: Paths, invocation: Invocation, gateway_port: int, console_port: int
-) -> subprocess.Popen[bytes]:
+def spawn(paths: Paths, invocation: Invocation, ports: Ports) -> subprocess.Popen[bytes]:
     command = [
         *(sys.executable, "-P", "-m", "idi.control"),  # -P: nothing in the user's folder is imported
         *("--file", str(paths.file)),
         *("--env", invocation.env),
-        *("--gateway-port", str(gateway_port)),
-        *("--console-port", str(console_port)),
+        *("--gateway-port", str(ports.gateway)),
+        *("--console-port", str(ports.console)),
         *("--directory", str(paths.file.parent)),
     ]
     paths.start_error.unlink(missing_ok=True)

@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     except IdiError as error:
         if debug:
             traceback()
-        return report(from_error(error, platform_of(given)), as_json=as_json)
+        return report(from_error(error), as_json=as_json)
     except Exception as error:  # noqa: BLE001
         if debug:
             traceback()
@@ -85,7 +85,15 @@ def run(given: list[str]) -> int:
 
     found = command(name)
     options = quick(found.plain, [*before, *rest[1:]]) or parse(name, rest[1:], before)
-    return found.run(Invocation(name, options))
+    invocation = Invocation(name, options)
+    from idi.api.client import NotRunning
+
+    try:
+        return found.run(invocation)
+    except NotRunning as error:
+        from idi.cli.left import not_running
+
+        raise not_running(invocation, error) from error
 
 
 def quick(plain: Mapping[str, object] | None, words: list[str]) -> SimpleNamespace | None:
@@ -142,16 +150,6 @@ def split(given: list[str]) -> tuple[list[str], list[str]]:
         else:
             break
     return given[:at], given[at:]
-
-
-def platform_of(given: list[str]) -> str:
-    """The platform that the arguments name, for a message: `platform.yaml (dev)`."""
-    found = {"--file": "platform.yaml", "--env": "dev"}
-    for at, word in enumerate(given):
-        name, equals, value = word.partition("=")
-        if name in found:
-            found[name] = value if equals else given[at + 1] if at + 1 < len(given) else found[name]
-    return f"{found['--file']} ({found['--env']})"
 
 
 def report(failure: Failure, *, as_json: bool) -> int:

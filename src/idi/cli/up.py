@@ -10,9 +10,10 @@ from contextlib import nullcontext
 
 from idi.api.client import Answered, Client, NotRunning
 from idi.cli.commands import Command
-from idi.cli.down import End, left_over, stop_quietly, take_down
+from idi.cli.down import End, stop_quietly, take_down
 from idi.cli.failure import DONE, INTERRUPTED, Failure, from_error, usage
 from idi.cli.invocation import Invocation
+from idi.cli.left import left_over
 from idi.cli.live import Live
 from idi.cli.narrate import Narrator
 from idi.cli.parser import port
@@ -23,8 +24,6 @@ from idi.cli.status import hint
 from idi.cli.validate import checked
 from idi.cli.view import STOPPING, Board
 from idi.cli.words import took
-
-GATEWAY_PORT, CONSOLE_PORT = 8080, 8800
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ def check_port(invocation: Invocation, port: int) -> None:
     """Refuse a taken port before anything is started, and name its holder."""
     from idi.cli.ports import holder, is_free, next_free
 
-    if is_free(port) or left_over(invocation):  # what an earlier control left is taken over, port and all
+    if is_free(port):
         return
     pid, program = holder(port)
     other = next_free(port)
@@ -131,18 +130,20 @@ class Start:
             return self._launch()
 
     def _launch(self) -> int:
-        from idi.cli.launch import launch
+        from idi.cli.launch import Ports, launch
 
         options = self.invocation.options
-        gateway_port = options.gateway_port or GATEWAY_PORT
-        check_port(self.invocation, gateway_port)
-        launched = launch(
+        left = left_over(self.invocation)
+        ports = Ports(
             self.invocation,
-            self.signals,
-            self.board.starting if self.board else lambda: None,
-            gateway_port=gateway_port,
-            console_port=options.console_port or CONSOLE_PORT,
+            left=left,
+            gateway=options.gateway_port or 0,
+            console=options.console_port or 0,
         )
+        if not left:  # what an earlier control left is taken over, its port and all
+            check_port(self.invocation, ports.gateway)
+        tick = self.board.starting if self.board else lambda: None
+        launched = launch(self.invocation, self.signals, ports, tick)
         if not launched.ours:
             if self.board:
                 self.board.live.clear()
@@ -154,7 +155,7 @@ class Start:
             stop_quietly(
                 self.client, self.pid
             )  # refused: the control that was started only for this goes again
-            raise from_error(error, self.invocation.where) from error
+            raise from_error(error) from error
 
     def _change(self) -> int:
         """Ask for the change and watch the platform while it is made."""

@@ -13,7 +13,7 @@ from idi.cli.invocation import Invocation
 from idi.cli.main import main
 
 
-def spawn(paths: Paths, _: Invocation, __: int, ___: int) -> subprocess.Popen[bytes]:
+def spawn(paths: Paths, _: Invocation, __: launch.Ports) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("fake_control.py")), str(paths.socket), os.environ["SCENARIO"]],
         stdin=subprocess.DEVNULL,
