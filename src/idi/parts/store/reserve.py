@@ -1,7 +1,7 @@
 """Disk space held back for the changes that have to work on a full disk.
 
-A file of real blocks. When the disk is full it gives back one slice at a time, only as much as the next write
-needs, so that a neighbour who fills the disk cannot take all of it at once. It is filled again as soon as there
+A file of real blocks. When the disk is full it gives back one slice at a time, about what one transaction needs:
+what filled the disk (a module that logs without end) goes on filling it and takes whatever is left over. It is filled again as soon as there
 is room for it. How much it holds *is* the state: a journal whose reserve is not whole is degraded, after a
 restart too.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 from idi.parts.store.files import free_bytes
 
 RESERVE_BYTES = 4 << 20
-SLICES = 16
+SLICE_BYTES = 32 << 10
 _CHUNK = 1 << 16
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
@@ -65,7 +65,7 @@ class Reserve:
         held = self.held()
         if held == 0:
             return False
-        os.truncate(self._path, max(0, held - self._size // SLICES))
+        os.truncate(self._path, max(0, held - SLICE_BYTES))
         return True
 
 

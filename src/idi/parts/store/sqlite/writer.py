@@ -167,11 +167,10 @@ class Writer:
 
     def look_for_room(self) -> None:
         """Fill the reserve when there is room for it, and say so."""
-        if not self.degraded:
-            return
-        if not self._reserve.fill():
+        if not self.degraded or not self._reserve.fill():
             return
         self.degraded = False
+        self.state = self._state()
         self._write_own(
             [draft.note(PLATFORM, "journal.room", "", {"reserve_bytes": self._reserve.held()}, {})]
         )
