@@ -197,12 +197,20 @@ class Mesh:
         self.proxies: dict[str, Proxy] = {}
         self.events: list[tuple[str, bool]] = []
         self.plane: EnvoyPlane
+        self.snapshot: Path | None = None
+        self._plane_open = False
 
-    def make_plane(self, snapshot: Path | None = None) -> EnvoyPlane:
+    async def open_plane(self) -> EnvoyPlane:
         self.plane = EnvoyPlane(
-            self.xds_socket, self.verify, snapshot, lambda *event: self.events.append(event)
+            self.xds_socket, self.verify, self.snapshot, lambda *event: self.events.append(event)
         )
-        return self.plane
+        self._plane_open = True
+        return await self.plane.__aenter__()
+
+    async def close_plane(self) -> None:
+        if self._plane_open:
+            self._plane_open = False
+            await self.plane.__aexit__(None, None, None)
 
     @staticmethod
     def verify(token: str) -> str | None:
@@ -348,11 +356,11 @@ async def mesh(snapshot: bool = False) -> AsyncIterator[Mesh]:
     """A mesh with its plane open; the runtime folder is short enough for sockets."""
     runtime = Path(tempfile.mkdtemp(prefix="idi-", dir="/tmp"))
     made = Mesh(runtime)
+    made.snapshot = runtime / "snapshot" if snapshot else None
     try:
-        async with made.make_plane(runtime / "snapshot" if snapshot else None):
-            try:
-                yield made
-            finally:
-                made.stop()
+        await made.open_plane()
+        yield made
     finally:
+        made.stop()
+        await made.close_plane()
         shutil.rmtree(runtime, ignore_errors=True)

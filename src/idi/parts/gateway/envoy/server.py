@@ -29,9 +29,6 @@ METHOD = "DeltaAggregatedResources"
 
 MAX_STREAMS = 4096
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
-PATIENCE_S = 5.0
-"""How long a proxy may take to ask for what a new cluster needs before the rest is sent anyway."""
-
 STOP_S = 1.0
 
 Verify = Callable[[str], str | None]
@@ -54,12 +51,7 @@ class Stream:
         self._wake.set()
 
     async def woken(self) -> None:
-        """Wait for a wake; after `PATIENCE_S` in which something was held back, let it go."""
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                await self._wake.wait()
-        except TimeoutError:
-            self.session.release()
+        await self._wake.wait()
         self._wake.clear()
 
 

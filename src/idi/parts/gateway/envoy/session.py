@@ -6,10 +6,10 @@ gRPC protocol" page. Beyond it:
 
 - One response of a type is under way at a time. What changes meanwhile stays marked, so a slow proxy gets
   the newest state once instead of every state in between.
-- Make before break: clusters, assignments, secrets, listeners, routes, each after the ones before are
-  acknowledged; what vanishes (clusters and assignments) goes last. A cluster that was just added holds
-  back what may refer to it until what it `needs` is acknowledged, because a route to a cluster that is
-  still warming answers 503. `release` is the way out if a proxy never asks for it.
+- Make before break: clusters, then what they need (assignments, secrets), then listeners, then routes, each
+  after the ones before are acknowledged; what vanishes (clusters and assignments) goes last. Envoy holds
+  the acknowledgement of a cluster back until that is warm, so a route never comes before its cluster is in
+  use (it would answer 503), and for the same reason assignments and secrets never wait for anything.
 - A refused response of several resources is sent again one by one. The good ones are then certainly in
   use, and the bad one is known by name. A refused version is not sent again; another version is.
 - Every mark carries the number of the change that made it, so `oldest` tells exactly up to which change
@@ -98,7 +98,6 @@ class Session:
         self._view = view
         self._seq = seq
         self._channels: dict[Kind, _Channel] = {}
-        self._awaited: dict[Key, int] = {}
         self.resumed = False
         """Whether the proxy came with resources from before: the same process as last time, serving already."""
         self.was_complete = False
@@ -148,7 +147,7 @@ class Session:
             if name == WILDCARD:
                 channel.wildcard = False
                 for held in channel.held.keys() - channel.names:
-                    self._forget(kind, channel, held)
+                    self._forget(channel, held)
                 continue
             channel.names.discard(name)
             if channel.wildcard:
@@ -157,16 +156,16 @@ class Session:
                 channel.held[name] = ""
                 self._mark(kind, channel, name, self._seq)
             else:
-                self._forget(kind, channel, name)
+                self._forget(channel, name)
         if WILDCARD in request.subscribe:
             self._mark_all(kind, channel)
 
-    def _forget(self, kind: Kind, channel: _Channel, name: str) -> None:
+    @staticmethod
+    def _forget(channel: _Channel, name: str) -> None:
         channel.held.pop(name, None)
         channel.acked.pop(name, None)
         channel.refused.pop(name, None)
         channel.dirty.pop(name, None)
-        self._awaited.pop((kind, name), None)
 
     def _answered(self, channel: _Channel, sent: Response, error: str) -> None:
         channel.sent = None
@@ -175,8 +174,6 @@ class Session:
                 channel.acked[resource.name] = resource.version
                 channel.alone.discard(resource.name)
                 channel.refused.pop(resource.name, None)
-                self._awaited.pop((resource.kind, resource.name), None)
-                self._await_needs(resource, channel.sent_since)
             for name in sent.removed:
                 channel.acked.pop(name, None)
             return
@@ -186,26 +183,12 @@ class Session:
             channel.alone.discard(resource.name)
             channel.held[resource.name] = ""
             channel.refused[resource.name] = Refusal(resource.kind, resource.name, resource.version, error)
-            self._awaited.pop((resource.kind, resource.name), None)
             self._mark(sent.kind, channel, resource.name, channel.sent_since)
             return
         for resource in sent.resources:
             channel.alone.add(resource.name)
             channel.held[resource.name] = ""
             self._mark(sent.kind, channel, resource.name, channel.sent_since)
-
-    def _await_needs(self, resource: Resource, since: int) -> None:
-        if resource.kind is not Kind.CLUSTER:
-            return
-        for kind, name in resource.needs:
-            channel = self._channels.get(kind)
-            if channel is None or name not in channel.acked:
-                self._awaited[(kind, name)] = since
-            elif kind is Kind.ASSIGNMENT and name in channel.names:
-                # xDS, "resource warming": an updated cluster warms until an assignment is supplied anew,
-                # even if it is the same.
-                channel.held[name] = ""
-                self._mark(kind, channel, name, since)
 
     # --- what changed ------------------------------------------------------------------------------
 
@@ -221,12 +204,6 @@ class Session:
         channel = self._channels.get(kind)
         if channel is not None and (channel.wildcard or name in channel.names):
             self._mark(kind, channel, name, seq)
-
-    def release(self) -> bool:
-        """Stop holding back for what the proxy has not asked for; True if something was held."""
-        held = bool(self._awaited)
-        self._awaited.clear()
-        return held
 
     def _mark_all(self, kind: Kind, channel: _Channel) -> None:
         names = {*channel.names, *channel.held, *channel.dirty}
@@ -267,7 +244,7 @@ class Session:
                 response = self._respond(kind, channel, adding=True, removing=kind not in REMOVED_LAST)
                 if response is not None:
                     out.append(response)
-        if not out and not self._awaited and not self._busy(Kind):
+        if not out and not self._busy(Kind):
             for kind in sorted(REMOVED_LAST):
                 channel = self._channels.get(kind)
                 if channel is not None and channel.sent is None:
@@ -278,9 +255,7 @@ class Session:
         return out
 
     def _held_back(self, kind: Kind) -> bool:
-        if self._busy([earlier for earlier in Kind if earlier < kind]):
-            return True
-        return kind >= Kind.LISTENER and bool(self._awaited)
+        return kind >= Kind.LISTENER and self._busy([earlier for earlier in Kind if earlier < kind])
 
     def _busy(self, kinds: Iterable[Kind]) -> bool:
         for kind in kinds:
@@ -318,6 +293,8 @@ class Session:
         channel.reply_due = channel.reply_due and not due
         for resource in resources:
             channel.held[resource.name] = resource.version
+            if kind is Kind.CLUSTER:
+                self._supply_anew(resource, since)
         for name in removed:
             channel.held.pop(name, None)
             channel.refused.pop(name, None)
@@ -327,26 +304,24 @@ class Session:
         channel.sent, channel.sent_since = response, since
         return response
 
+    def _supply_anew(self, cluster: Resource, since: int) -> None:
+        """xDS, "resource warming": an updated cluster is not in use before an assignment is supplied, even if
+        that is the same; and Envoy, which is subscribed to it already, does not ask again."""
+        channel = self._channels.get(Kind.ASSIGNMENT)
+        for kind, name in cluster.needs:
+            if channel is not None and kind is Kind.ASSIGNMENT and name in channel.names:
+                channel.held[name] = ""
+                self._mark(kind, channel, name, since)
+
     # --- what is known -----------------------------------------------------------------------------
 
     def oldest(self) -> int | None:
-        """Number of the oldest change that this proxy has not acknowledged or refused; None: it has all.
-
-        A proxy that waits for what does not exist (its first certificate) serves nothing yet; what is held
-        back behind that does not count, or every barrier would wait for it.
-        """
-        existing = [since for key, since in self._awaited.items() if self._view.find(*key) is not None]
-        stuck = len(existing) < len(self._awaited)
-        pending = existing
-        for kind, channel in self._channels.items():
+        """Number of the oldest change that this proxy has not acknowledged or refused; None: it has all."""
+        pending: list[int] = []
+        for channel in self._channels.values():
+            pending.extend(channel.dirty.values())
             if channel.sent is not None:
                 pending.append(channel.sent_since)
-            if not stuck:
-                pending.extend(channel.dirty.values())
-            elif kind < Kind.LISTENER:
-                pending.extend(
-                    at for name, at in channel.dirty.items() if self._view.find(kind, name) is not None
-                )
         return min(pending, default=None)
 
     def refusals(self) -> tuple[Refusal, ...]:

@@ -20,7 +20,7 @@ from google.protobuf import struct_pb2
 from google.protobuf.json_format import MessageToJson
 
 from idi.parts.gateway.envoy.render.clusters import HTTP_OPTIONS
-from idi.parts.gateway.envoy.render.proto import packed, pipe, seconds
+from idi.parts.gateway.envoy.render.proto import ads, packed, pipe, seconds
 
 XDS_CLUSTER = "xds"
 MIB = 1024 * 1024
@@ -94,12 +94,8 @@ def _dynamic(credential: str) -> bootstrap_pb2.Bootstrap.DynamicResources:
         envoy_grpc=again,
         initial_metadata=[base_pb2.HeaderValue(key="authorization", value=f"Bearer {credential}")],
     )
-    source = config_source_pb2.ConfigSource(
-        ads=config_source_pb2.AggregatedConfigSource(),
-        resource_api_version=config_source_pb2.ApiVersion.V3,
-        # Better to wait for the plane than to be ready with nothing.
-        initial_fetch_timeout=seconds(0),
-    )
+    # Better to wait for the plane than to be ready with nothing.
+    source = ads(wait_s=0)
     return bootstrap_pb2.Bootstrap.DynamicResources(
         ads_config=config_source_pb2.ApiConfigSource(
             api_type=config_source_pb2.ApiConfigSource.DELTA_GRPC,

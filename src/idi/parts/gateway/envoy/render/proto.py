@@ -46,12 +46,12 @@ def is_ip(host: str) -> bool:
     return True
 
 
-def ads() -> config_source_pb2.ConfigSource:
-    """From the one stream. No fetch timeout: a proxy waits for its certificate rather than start without."""
+def ads(wait_s: float = 15.0) -> config_source_pb2.ConfigSource:
+    """From the one stream. What does not come within `wait_s` is taken for not there; 0: wait for ever."""
     return config_source_pb2.ConfigSource(
         ads=config_source_pb2.AggregatedConfigSource(),
         resource_api_version=config_source_pb2.ApiVersion.V3,
-        initial_fetch_timeout=seconds(0),
+        initial_fetch_timeout=seconds(wait_s),
     )
 
 

@@ -98,7 +98,8 @@ def _common(identity: string_pb2.StringMatcher, alpn: str) -> tls_pb2.CommonTlsC
 
 
 def _secret(name: str) -> secret_pb2.SdsSecretConfig:
-    return secret_pb2.SdsSecretConfig(name=name, sds_config=ads())
+    # For ever: a proxy without its certificate is to wait for it, not to start without.
+    return secret_pb2.SdsSecretConfig(name=name, sds_config=ads(wait_s=0))
 
 
 def _socket(context: tls_pb2.UpstreamTlsContext | tls_pb2.DownstreamTlsContext) -> base_pb2.TransportSocket:
