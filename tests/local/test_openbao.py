@@ -37,6 +37,14 @@ def server() -> Iterator[Server]:
         yield one
 
 
+@pytest.fixture(scope="module")
+def kept() -> Iterator[Server]:
+    """One store for the tests that only look."""
+    with openbao.server() as one:
+        one.start()
+        yield one
+
+
 async def set_up(server: Server, crash_after: str = "", **more: Any) -> Ready:
     def reached(step: str) -> None:
         if step == crash_after:
@@ -146,17 +154,16 @@ def listening_ports(pid: int) -> dict[int, str]:
 
 
 @pytest.mark.requirement("T4", "S2")
-async def test_nothing_but_the_socket_answers(server: Server) -> None:
-    server.start()
-    await set_up(server)
-    assert server.process is not None
-    ports = listening_ports(server.process.pid)
+async def test_nothing_but_the_socket_answers(kept: Server) -> None:
+    await set_up(kept)
+    assert kept.process is not None
+    ports = listening_ports(kept.process.pid)
     assert set(ports.values()) == {"0100007F"}, "beyond loopback"
     for port in ports:
         for base in (f"http://127.0.0.1:{port}", f"https://127.0.0.1:{port}"):
             async with OpenBao(base, timeout_s=3) as client:
                 assert (await client.health()).state is State.UNREACHABLE
-    about = server.places.socket.stat()
+    about = kept.places.socket.stat()
     assert stat.S_ISSOCK(about.st_mode)
     assert stat.S_IMODE(about.st_mode) == 0o600
 
@@ -204,10 +211,9 @@ async def test_keys_are_private_and_nowhere_else(server: Server) -> None:
 
 
 @pytest.mark.requirement("T4", "S4")
-async def test_control_may_sign_leaves_of_its_environment_and_nothing_else(server: Server) -> None:
-    server.start()
-    ready = await set_up(server)
-    async with server.client() as client:
+async def test_control_may_sign_leaves_of_its_environment_and_nothing_else(kept: Server) -> None:
+    ready = await set_up(kept)
+    async with kept.client() as client:
         session = Session(client, ready.credential)
         forbidden = [
             ("GET", "sys/mounts", None),
@@ -243,12 +249,12 @@ async def test_control_may_sign_leaves_of_its_environment_and_nothing_else(serve
         {"uri_sans": JEDE, "other_sans": "1.2.3.4;UTF8:x"},
     ],
 )
-async def test_the_authority_itself_refuses_other_names(role_server: Server, body: dict[str, str]) -> None:
+async def test_the_authority_itself_refuses_other_names(kept: Server, body: dict[str, str]) -> None:
     """Past our own check: what a stolen credential could ask for."""
     from idi.parts.certificates.keys import new_key, request_pem
 
-    async with role_server.client() as client:
-        ready = await Bootstrap(client, role_server.keys, SCOPE).run()
+    async with kept.client() as client:
+        ready = await Bootstrap(client, kept.keys, SCOPE).run()
         session = Session(client, ready.credential)
         with pytest.raises(OpenBaoRefused) as caught:
             await session.call("POST", SIGN_PATH, {"csr": request_pem(new_key()), "ttl": "60s", **body})
@@ -258,13 +264,6 @@ async def test_the_authority_itself_refuses_other_names(role_server: Server, bod
         )
         leaf = x509.load_pem_x509_certificate(longest["data"]["certificate"].encode())
         assert leaf.not_valid_after_utc.timestamp() - time.time() <= SCOPE.life_s + 5
-
-
-@pytest.fixture(scope="module")
-def role_server() -> Iterator[Server]:
-    with openbao.server() as one:
-        one.start()
-        yield one
 
 
 # --- crashes ---
