@@ -103,7 +103,7 @@ class Failure:
     body: str = ""
 
 
-@dataclass
+@dataclass(repr=False)
 class LoadResult:
     """What came of it. Latencies: each complete answer's, of any status, and the wait of each timed-out request."""
 
@@ -122,7 +122,7 @@ class LoadResult:
     latencies: array[float] = field(default_factory=lambda: array("d"))
     starts: array[float] = field(default_factory=lambda: array("d"))  # the schedule's offset for each latency
     slips: array[float] = field(default_factory=lambda: array("d"))
-    _sorted: array[float] = field(default_factory=lambda: array("d"), repr=False)
+    _sorted: array[float] = field(default_factory=lambda: array("d"))
 
     def percentile(self, share: float) -> float:
         """By nearest rank, in seconds; NaN where nothing was measured."""
@@ -193,7 +193,7 @@ class LoadResult:
             ],
         }
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return json.dumps(self.as_json())
 
 
