@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from idi.parts.errors import Refused
-from idi.parts.store.interface import Filter
+from idi.parts.store.files import write_whole
+from idi.parts.store.interface import Filter, Step
+from idi.parts.store.sqlite import schema
 from idi.parts.store.sqlite.check import verify_journal
+from idi.parts.store.sqlite.writer import WAL_BYTES
 from tests.support.journals import ADA, Place, change, write_history
 
 pytestmark = pytest.mark.requirement("S5")
@@ -320,3 +323,41 @@ async def test_logs_made_one_after_another_have_origins_of_their_own(tmp_path: P
             origins.add(store.state.origin)
     assert len(origins) == 3
     assert {origin.rsplit("/", 1)[0] for origin in origins} == {"example.com/idi"}
+
+
+async def test_a_commit_and_a_head_are_on_the_disk_when_they_return(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What no kill shows: that the disk was asked to keep it, in the right order."""
+    async with place.open():
+        connection = schema.connect(place.database, writing=True)
+        assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        connection.close()
+    calls: list[str] = []
+    fsync, rename = os.fsync, os.rename
+
+    def traced_fsync(handle: int) -> None:
+        calls.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
+        fsync(handle)
+
+    def traced_rename(source: Path, target: Path) -> None:
+        calls.append("rename")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", traced_fsync)
+    monkeypatch.setattr(os, "rename", traced_rename)
+    write_whole(place.directory / "head", b"x")
+    assert calls == ["file", "rename", "folder"]
+
+
+async def test_the_write_ahead_log_stays_short(place: Place) -> None:
+    async with place.open() as store:
+        begun = await store.begin(ADA, "up", {})
+        largest = 0
+        for number in range(60):
+            steps = [Step("start", f"module{number}", {"text": "x" * 2000}) for _ in range(50)]
+            await store.intend(begun, steps)
+            largest = max(largest, place.wal.stat().st_size)
+        assert place.database.stat().st_size > 2 * WAL_BYTES, "more went through it than it may hold"
+        assert largest < 2 * WAL_BYTES

@@ -76,7 +76,7 @@ async def test_any_spoilt_byte_at_rest_is_found_or_says_nothing(
 ) -> None:
     honest, said = (closed.directory / name).read_bytes(), content(closed)
     spoilt, found, harmless = closed.copy(tmp_path / "spoilt"), 0, 0
-    for _ in range(scale(150, 3000)):
+    for _ in range(scale(150, 1500)):
         for left in spoilt.directory.iterdir():
             if left.name.startswith("journal.db-"):
                 left.unlink()
@@ -96,7 +96,7 @@ async def test_any_spoilt_byte_of_the_write_ahead_log_is_found_or_says_nothing(
     honest, said = crashed.wal.read_bytes(), content(crashed)
     spoilt, found = crashed.copy(tmp_path / "spoilt"), 0
     databases = crashed.database.read_bytes()
-    for _ in range(scale(150, 3000)):
+    for _ in range(scale(150, 1500)):
         spoilt.directory.joinpath("journal.db-shm").unlink(missing_ok=True)
         spoilt.database.write_bytes(databases)
         spoilt.wal.write_bytes(spoil(honest, seeded))

@@ -1,9 +1,9 @@
 """Disk space held back for the changes that have to work on a full disk.
 
-A file of real blocks. When the disk is full it gives back one slice at a time, about what one transaction needs:
-what filled the disk (a module that logs without end) goes on filling it and takes whatever is left over. It is filled again as soon as there
-is room for it. How much it holds *is* the state: a journal whose reserve is not whole is degraded, after a
-restart too.
+A file of real blocks. When the disk is full it gives back one slice at a time, about what one transaction
+needs: what filled the disk (a module that logs without end) goes on filling it and takes whatever is left over.
+It is filled again as soon as there is room for it. How much it holds *is* the state: a journal whose reserve is
+not whole is degraded, after a restart too.
 """
 
 from __future__ import annotations
