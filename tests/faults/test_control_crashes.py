@@ -24,15 +24,17 @@ from idi.control.apply import Executor
 from idi.control.desk import Desk
 from idi.control.figures import Figures, Reading
 from idi.control.loop import Edge, Loop
+from idi.control.registrations import Registrations
 from idi.control.settings import Settings
 from idi.control.tasks import owned_tasks
+from idi.parts.discovery.registry import Registry
 from idi.parts.store.memory import Crash, MemoryStore
 from idi.parts.targets.simulator import Machine, SimulatedTarget
 from idi.plan.difference import difference
 from idi.traffic.types import EmbeddedKeys
 from idi.world.events import PartChanged
 from idi.world.invariants import validate
-from idi.world.types import Instance
+from idi.world.types import Instance, InstanceId, RevisionSpec
 from tests.support.planes import RememberingPlane
 from tests.support.scale import scale
 
@@ -73,6 +75,17 @@ class NoTokens:
 
 async def no_figures(node: str) -> Reading:
     raise AssertionError(node)
+
+
+class NothingAttached:
+    async def attach(self, spec: RevisionSpec, port: int) -> Instance:
+        raise AssertionError(spec)
+
+    async def detach(self, instance: InstanceId) -> None:
+        raise AssertionError(instance)
+
+    def attached(self) -> list[InstanceId]:
+        return []
 
 
 @dataclass
@@ -130,6 +143,7 @@ class Life:
                 adopt_platform=lambda platform: None,
                 check=lambda: None,
                 tokens=NoTokens(),  # type: ignore[arg-type]
+                registrations=Registrations(Registry(b"key", lambda: 0.0), NothingAttached(), outside.store),
             )
             self.desk = desk
             await desk.recall()
@@ -201,7 +215,7 @@ async def one_history(seed: int) -> None:
         assert not outside.parts, seed
     else:
         wanted = {name: module.count for name, module in desk.desired().modules.items()}
-        have = {name: 0 for name in wanted}
+        have = dict.fromkeys(wanted, 0)
         for instance in outside.machine.instances.values():
             have[instance.module] += 1
         assert have == wanted, seed

@@ -78,7 +78,7 @@ class Control(Protocol):
 
     async def heartbeat(self, instance: str, credential: str) -> None: ...
 
-    async def deregister(self, instance: str, credential: str) -> None: ...
+    async def deregister(self, instance: str, credential: str, peer: Peer) -> None: ...
 
 
 def problem(
@@ -241,8 +241,8 @@ class Server:
         return web.Response(status=204)
 
     async def deregister(self, request: web.Request) -> web.StreamResponse:
-        peer_of(request)
-        await self.control.deregister(request.match_info["instance"], bearer(request))
+        peer = peer_of(request)
+        await self.control.deregister(request.match_info["instance"], bearer(request), peer)
         return web.Response(status=204)
 
     async def openapi(self, request: web.Request) -> web.StreamResponse:

@@ -22,10 +22,12 @@ from idi.control.door import Door
 from idi.control.figures import Figures
 from idi.control.identities import Identities
 from idi.control.loop import Edge, Loop
+from idi.control.registrations import Registrations
 from idi.control.retiring import Retiring
 from idi.control.settings import Settings
 from idi.control.tasks import owned_tasks
 from idi.declaration.types import EmbeddedIssuer, ExternalIssuer, Platform
+from idi.parts.discovery.registry import Registry
 from idi.parts.errors import Bug
 from idi.parts.gateway.envoy import admin
 from idi.parts.gateway.envoy.plane import EnvoyPlane
@@ -134,6 +136,8 @@ async def compose(settings: Settings) -> AsyncIterator[Desk]:
             if isinstance(issuer, EmbeddedIssuer):
                 tokens.declare(platform.gateway.clients, issuer.token_life_s)
 
+        registry = Registry(credentials.derive("registrations"), time.monotonic)
+        registrations = Registrations(registry, target, store)
         desk = Desk(
             settings=settings,
             store=store,
@@ -148,6 +152,7 @@ async def compose(settings: Settings) -> AsyncIterator[Desk]:
             adopt_platform=adopt_platform,
             check=door.check_port,
             tokens=tokens,
+            registrations=registrations,
         )
         await desk.recall()
         await target.adopt()
@@ -155,6 +160,7 @@ async def compose(settings: Settings) -> AsyncIterator[Desk]:
             for name in target.recorded_parts():
                 if name in keepers:
                     tasks.create_task(keepers[name].take_up())
+        tasks.create_task(registrations.keep())
         yield desk
 
 

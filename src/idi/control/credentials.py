@@ -48,5 +48,9 @@ class Credentials:
             return node
         return None
 
+    def derive(self, purpose: str) -> bytes:
+        """A key for another purpose, independent of this one."""
+        return hmac.digest(self._key, b"\0" + purpose.encode(), "sha256")
+
     def _sign(self, node: str) -> str:
         return hmac.digest(self._key, node.encode(), "sha256").hex()

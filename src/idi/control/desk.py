@@ -24,6 +24,8 @@ from idi.api.types import (
     ChangeRequest,
     PlanView,
     Progress,
+    RegistrationRequest,
+    RegistrationView,
     StatusView,
     TokenRequest,
     TokenView,
@@ -34,6 +36,7 @@ from idi.control.apply import Application, Executor
 from idi.control.changes import Change
 from idi.control.figures import Figures
 from idi.control.loop import Loop
+from idi.control.registrations import Registrations
 from idi.control.settings import Settings
 from idi.control.tokens import Tokens, give_token
 from idi.control.wanted import Wanted
@@ -78,6 +81,7 @@ class Desk:
     adopt_platform: Callable[[Platform], None]
     check: Callable[[], None]
     tokens: Tokens
+    registrations: Registrations
     wanted: Wanted = field(default_factory=Wanted)
     started: float = field(default_factory=time.time)
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
@@ -130,6 +134,19 @@ class Desk:
 
     async def token(self, request: TokenRequest, peer: Peer) -> TokenView:
         return await give_token(request, actor_of(peer), self.loop.platform, self.tokens, self.store)
+
+    async def register(self, request: RegistrationRequest, peer: Peer) -> RegistrationView:
+        platform = self.loop.platform
+        if platform is None or not self.wanted.up or self.closing:
+            raise Refused("The platform is not up.", "Run idi up first.")
+        spec = self.desired().modules[self.module(platform, request["module"])].spec
+        return await self.registrations.register(request, spec, actor_of(peer))
+
+    async def heartbeat(self, instance: str, credential: str) -> None:
+        self.registrations.heartbeat(instance, credential)
+
+    async def deregister(self, instance: str, credential: str, peer: Peer) -> None:
+        await self.registrations.deregister(instance, credential, actor_of(peer))
 
     # --- what somebody wants -----------------------------------------------------------------------
 
@@ -247,6 +264,8 @@ class Desk:
             change.message("An interrupted change was found; this one completes it.")
         self.become(wanted, platform)
         self.closing = not wanted.up
+        if self.closing:
+            await self.registrations.end_all()
         failures = await self._work(change, change_id, plan)
         if change_id is not None:
             await self.store.finish(change_id, not failures, "; ".join(failures)[:2000])

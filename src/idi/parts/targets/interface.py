@@ -60,3 +60,16 @@ class Target(Protocol):
 
     def last_lines(self, instance: InstanceId, count: int = 10) -> list[str]:
         """The last lines of an instance's output, for messages."""
+
+
+class Attaching(Protocol):
+    """A target that can take in instances which somebody else runs (a laptop can)."""
+
+    async def attach(self, spec: RevisionSpec, port: int) -> Instance:
+        """Give a module that somebody else runs on loopback `port` a sidecar of its own."""
+
+    async def detach(self, instance: InstanceId) -> None:
+        """Retire an attached instance's sidecar. Idempotent."""
+
+    def attached(self) -> list[InstanceId]:
+        """The instances that somebody else runs."""

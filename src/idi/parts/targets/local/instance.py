@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from functools import partial
 
 from idi.parts.errors import PartError
@@ -61,28 +62,42 @@ class LocalInstance:
     # --- what the target asks of it
 
     def begin(self) -> None:
-        """Start both processes."""
-        self._module.begin(self._site.tasks)
+        """Start both processes, or the sidecar alone where somebody else runs the module."""
+        if self.seat.attached:
+            self._probe(self._attached_for_s)
+        else:
+            self._module.begin(self._site.tasks)
         self._sidecar.begin(self._site.tasks)
 
     async def launched(self) -> None:
         """Wait until both have been started; raises `PartError` if one cannot be."""
-        await self._module.launched()
+        if not self.seat.attached:
+            await self._module.launched()
         await self._sidecar.launched()
 
     def resume(self, module: Process | None, sidecar: Process | None) -> None:
         """Go on from a record: processes that still live, None for one that does not."""
         seat = self.seat
-        if seat.ready and module is not None and (sidecar is not None or not seat.sidecar.pid):
+        if (
+            seat.ready
+            and (seat.attached or module is not None)
+            and (sidecar is not None or not seat.sidecar.pid)
+        ):
             self.state, self._module_ready, self._sidecar_ready = "ready", True, True
             self._since = seat.since
-        self._module.begin(
-            self._site.tasks, adopted=module, died=_meanwhile(seat.module, module), grace_s=seat.spec.grace_s
-        )
+        if seat.attached:
+            self._probe(self._attached_for_s)
+        else:
+            self._module.begin(
+                self._site.tasks,
+                adopted=module,
+                died=_meanwhile(seat.module, module),
+                grace_s=seat.spec.grace_s,
+            )
         self._sidecar.begin(self._site.tasks, adopted=sidecar, died=_meanwhile(seat.sidecar, sidecar))
         self._seen()
         if module is not None:
-            self._probe(module)
+            self._probe(module.up_s)
         if seat.stopping:
             self.begin_retiring()
 
@@ -133,6 +148,7 @@ class LocalInstance:
             sidecar_pid=self._sidecar.pid,
             restarts=seat.restarts,
             reason=self._reason,
+            supervised=not seat.attached,
         )
 
     # --- what its processes tell
@@ -157,13 +173,13 @@ class LocalInstance:
     def started(self, occupant: Occupant, process: Process) -> Occupant:
         self.seat.restarts += occupant.pid != 0
         if self.state != "stopping":
-            self._become("failed" if self.failing else "starting")
+            self._become("failed" if self.failing else "starting", self.failing)
         return Occupant(process.pid, process.started)
 
     def module_started(self, process: Process) -> None:
         self.seat.module = self.started(self.seat.module, process)
         self._seen()
-        self._probe(process)
+        self._probe(process.up_s)
         self._save_or_warn()
 
     def sidecar_started(self, process: Process) -> None:
@@ -202,13 +218,16 @@ class LocalInstance:
 
     # --- within
 
-    def _probe(self, process: Process) -> None:
+    def _attached_for_s(self) -> float:
+        return max(0.0, time.time() - self.seat.created)
+
+    def _probe(self, up_s: Callable[[], float]) -> None:
         self._stop_probing()
         readiness = self.seat.spec.readiness
         what, probe = make_probe(readiness, asked(self._site, self.seat))
         self._give_up_at = 0.0
         self._probing = self._site.tasks.create_task(
-            watch(readiness, what, probe, self._judged, up_s=process.up_s, ready=self._module_ready)
+            watch(readiness, what, probe, self._judged, up_s=up_s, ready=self._module_ready)
         )
 
     def _stop_probing(self) -> None:
@@ -226,7 +245,8 @@ class LocalInstance:
                 self._fail(late)
             elif now >= self._give_up_at:
                 self._give_up_at = now + self._site.workshop.policy.longest_s
-                self._site.tasks.create_task(self._module.restart(f"was restarted: {late}"))
+                if not self.seat.attached:
+                    self._site.tasks.create_task(self._module.restart(f"was restarted: {late}"))
         self._settle(verdict.reason)
 
     def _settle(self, reason: str) -> None:
@@ -245,7 +265,7 @@ class LocalInstance:
             self._become("unready", reason)
             self._site.emit(InstanceUnready(spec.module, instance, self._since, reason))
             self._save_soon()
-        elif self._module.process is not None:
+        elif self.seat.attached or self._module.process is not None:
             if self._module_ready:
                 reason = "waiting for its sidecar"
             now = asyncio.get_running_loop().time()

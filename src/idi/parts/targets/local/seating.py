@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from idi.parts.errors import PartError
+from idi.parts.errors import Bug, PartError
 from idi.parts.targets.interface import SidecarSpec
 from idi.parts.targets.local.environment import Place, command_line, environment
 from idi.parts.targets.local.ports import choose_ports
@@ -26,7 +26,7 @@ KINDS = {"module": ("port",), "sidecar": ("mesh", "outbound")}
 
 
 def new_seat(site: Site, spec: RevisionSpec, slot: int, now: float) -> Seat:
-    """A seat with ports that are free now. Raises `PartError` when there are none."""
+    """A seat with ports that are free now. Raises `PartError` when there are none, `Bug` on a bad spec."""
     instance = InstanceId(f"{spec.module}-{slot}")
     chosen = choose_ports(site.platform_hash, instance, purposes(spec), site.taken(), site.free)
     return Seat(
@@ -36,6 +36,23 @@ def new_seat(site: Site, spec: RevisionSpec, slot: int, now: float) -> Seat:
         by_kind(chosen, "mesh"),
         by_kind(chosen, "outbound"),
         created=now,
+    )
+
+
+def attached_seat(site: Site, spec: RevisionSpec, slot: int, port: int, now: float) -> Seat:
+    """A seat for a module that somebody else runs on `port` (its default port); its other ports are unknown."""
+    instance = InstanceId(f"{spec.module}-{slot}")
+    first = spec.ports[0].name
+    wanted = [each for each in purposes(spec) if each == f"mesh:{first}" or each.startswith("outbound:")]
+    chosen = choose_ports(site.platform_hash, instance, wanted, site.taken(), site.free)
+    return Seat(
+        instance,
+        spec,
+        {first: port},
+        by_kind(chosen, "mesh"),
+        by_kind(chosen, "outbound"),
+        created=now,
+        attached=True,
     )
 
 

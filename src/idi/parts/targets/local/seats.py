@@ -37,7 +37,8 @@ class Seat:
     """One instance: what runs there, on which ports, and what is known of its processes.
 
     `ready` is what was last told of it, `since` when: a new control goes on from there instead of taking a healthy
-    endpoint away. `stopping` means that its end was decided. `created` orders seats by age.
+    endpoint away. `stopping` means that its end was decided. `created` orders seats by age. `attached`: somebody else
+    runs the module, on a port of theirs; only the sidecar is ours.
     """
 
     instance: InstanceId
@@ -52,6 +53,7 @@ class Seat:
     ready: bool = False
     since: float = 0.0
     stopping: bool = False
+    attached: bool = False
 
     @property
     def slot(self) -> int:

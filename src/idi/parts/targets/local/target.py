@@ -30,12 +30,12 @@ from idi.parts.targets.local.output import Logs
 from idi.parts.targets.local.part import BeforeStart, Part, find
 from idi.parts.targets.local.ports import Free, free_slots, port_is_free
 from idi.parts.targets.local.process import DEFAULT_GRACE_S, ProcessSpec
-from idi.parts.targets.local.seating import make_folder, new_seat
+from idi.parts.targets.local.seating import attached_seat, make_folder, new_seat
 from idi.parts.targets.local.seats import Records, Seat
 from idi.parts.targets.local.site import MakeSidecar, Site
 from idi.parts.targets.local.supervisor import Workshop
 from idi.world.events import RevisionDegraded, RevisionEnsured, RevisionRemoved
-from idi.world.types import InstanceId, RevisionId, RevisionSpec
+from idi.world.types import Instance, InstanceId, RevisionId, RevisionSpec
 
 RETIRE_DEADLINE_S = 120.0
 STRAYS_S = 2.0
@@ -120,6 +120,8 @@ class LocalTarget:
         found = adoption.look(self._site, self._part_records)
         revisions: dict[Key, tuple[RevisionSpec, int]] = {}
         for seat, _, _ in found.seats:
+            if seat.attached:
+                continue
             key = (seat.spec.module, seat.spec.revision)
             revisions[key] = (seat.spec, revisions.get(key, (seat.spec, 0))[1] + (not seat.stopping))
         self._revisions.update(revisions)
@@ -171,6 +173,29 @@ class LocalTarget:
     def instances(self) -> list[LocalInstance]:
         """Every instance that is there."""
         return list(self._instances.values())
+
+    # --- instances that somebody else runs
+
+    async def attach(self, spec: RevisionSpec, port: int) -> Instance:
+        """Give a module that somebody else runs on loopback `port` a sidecar of its own, so that it is called
+        and calls like every other. Its readiness is asked as declared. Raises `PartError` when the sidecar
+        cannot be started."""
+        taken = {one.seat.slot for one in self._instances.values() if one.seat.spec.module == spec.module}
+        seat = attached_seat(self._site, spec, free_slots(1, taken)[0], port, time.time())
+        self._begin(seat)
+        instance = self._instances[seat.instance]
+        await self._settled([instance])
+        return instance.view()
+
+    async def detach(self, instance: InstanceId) -> None:
+        """Take its traffic away, drain and end its sidecar. Idempotent."""
+        known = self._instances.get(instance)
+        if known is not None and known.seat.attached:
+            known.begin_retiring()
+            await known.gone.wait()
+
+    def attached(self) -> list[InstanceId]:
+        return [one.seat.instance for one in self._instances.values() if one.seat.attached]
 
     # --- IDI's own processes
 
