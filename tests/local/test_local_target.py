@@ -19,7 +19,7 @@ import pytest
 
 from idi.declaration.types import Readiness
 from idi.parts.clients.machine import this_machine
-from idi.parts.errors import PartError
+from idi.parts.errors import Bug, PartError
 from idi.parts.targets.interface import SidecarSpec
 from idi.parts.targets.local.backoff import Policy
 from idi.parts.targets.local.strays import marked
@@ -347,6 +347,22 @@ async def test_only_this_user_can_read_what_is_written(stage: LocalStage) -> Non
             assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
         for folder in (stage.folder / "state", stage.folder / "run"):
             assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+async def test_a_spec_that_cannot_be_filled_is_the_callers_error(stage: LocalStage) -> None:
+    spec = stage.spec()
+    async with stage.control() as target:
+        for bad in (
+            replace(spec, command="run ${peer.nobody.url}"),
+            replace(spec, environment={"X": "${prot}"}),
+            replace(spec, readiness=Readiness(port="admin")),
+        ):
+            with pytest.raises(Bug):
+                await target.ensure(bad, 1)
+            assert stage.told.instances() == {}
+        await target.remove(spec.module, spec.revision)
+        await target.ensure(spec, 1)
+        await stage.until(ready(stage))
 
 
 # --- many

@@ -437,30 +437,30 @@ def test_a_peer_that_was_restarted_is_reached_again(start: Start) -> None:
 
 
 def test_readiness(start: Start) -> None:
-    one = start(STANDIN_READY_AFTER="400ms")
+    one = start(STANDIN_READY_AFTER="1500ms")
     problem(one.ask("/ready"), 503)
     assert one.ask("/echo").status == 200
-    time.sleep(0.5)
+    time.sleep(1.6)
     assert one.ask("/ready").json == WHO | {"ready": True}
-    assert one.ask("/unready?for=300ms", "POST").json["unready_for"] == 0.3
+    assert one.ask("/unready?for=1s", "POST").json["unready_for"] == 1
     problem(one.ask("/ready"), 503)
-    time.sleep(0.4)
+    time.sleep(1.1)
     assert one.ask("/ready").status == 200
 
 
 def test_slowness(start: Start) -> None:
-    one = start(STANDIN_SLOW="200ms")
-    for path, least in (("/echo", 0.2), ("/slow?for=150ms", 0.35)):
+    one = start(STANDIN_SLOW="600ms")
+    for path, least in (("/echo", 0.6), ("/slow?for=150ms", 0.75)):
         began = time.monotonic()
         assert one.ask(path).status == 200
         assert time.monotonic() - began >= least - 0.01
     began = time.monotonic()
     assert one.ask("/ready").status == 200
-    assert time.monotonic() - began < 0.19
+    assert time.monotonic() - began < 0.55
 
 
 def pattern(seed: int, rate: float, count: int) -> list[bool]:
-    """Which requests fail, as the README of the Python stand-in's source tells it."""
+    """Which requests fail, as standins/python/app.py tells it."""
     return [(seed + n) * 2654435769 % 2**32 < rate * 2**32 for n in range(1, count + 1)]
 
 
@@ -599,7 +599,7 @@ def test_idle_connections_do_not_hold_it_up(start: Start) -> None:
                 web.recv(timeout=5)
             assert web.close_code == 1001
         assert one.ended() == 0
-    assert 0.2 < time.monotonic() - began < 2
+    assert 0.2 < time.monotonic() - began < 5  # well before the grace ends
 
 
 def test_the_grace_has_an_end(start: Start) -> None:
@@ -677,4 +677,4 @@ def test_it_is_small_and_quick(start: Start) -> None:
         assert one.ask("/ready").status == 200
         times.append(time.monotonic() - began)
         assert one.rss_mib() < 20
-    assert min(times) < 0.5
+    assert min(times) < 1.5

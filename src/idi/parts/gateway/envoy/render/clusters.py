@@ -161,6 +161,8 @@ def _cluster(name: str) -> cluster_pb2.Cluster:
     )
     cluster.common_lb_config.healthy_panic_threshold.value = 0.0
     cluster.common_lb_config.locality_weighted_lb_config.SetInParent()
+    # Or a shift of weights would be in use up to a second after it was acknowledged.
+    cluster.common_lb_config.update_merge_window.CopyFrom(seconds(0))
     return cluster
 
 

@@ -35,6 +35,7 @@ from idi.parts.gateway.envoy.wire import encode_resource
 from idi.traffic.types import Gateway
 
 LISTENER = "gateway"
+HEADERS_S = 10.0
 ARRIVAL_S = 300.0
 BUFFER_BYTES = 32 * 1024
 
@@ -110,7 +111,7 @@ def _manager(gateway: Gateway) -> hcm.HttpConnectionManager:
         strip_trailing_host_dot=True,
         max_request_headers_kb=number(max(1, gateway.limits.header_bytes // 1024)),
         stream_idle_timeout=seconds(STREAM_IDLE_S),
-        request_headers_timeout=seconds(10),
+        request_headers_timeout=seconds(HEADERS_S),
         # Until the request has arrived or is being answered; a route's own time starts when it has arrived.
         request_timeout=seconds(ARRIVAL_S),
         delayed_close_timeout=seconds(1),
