@@ -18,7 +18,7 @@ IDEMPOTENT = frozenset(("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"))
 
 
 class Unreachable(Exception):
-    """No answer came; `fresh` tells whether sending again on a new connection is safe and useful."""
+    """No answer came; `stale`: a kept connection had ended, so sending again on a new one may help."""
 
     def __init__(self, detail: str, stale: bool = False) -> None:
         super().__init__(detail)

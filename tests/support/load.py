@@ -230,20 +230,20 @@ class Load:
             if stale and self._retry and not shot.retried:
                 shot.retried = True
                 self.result.retries += 1
-                self._lost(link)
-                self._open(shot)  # on a new connection, whose place has just become free
+                self._lost(link, refill=False)
+                self._open(shot)  # on a new connection, in the place that has just become free
                 return
             self._fail(shot, error)
         if link.lost:
             self._lost(link)
 
-    def _lost(self, link: Link) -> None:
+    def _lost(self, link: Link, refill: bool = True) -> None:
         if link in self._links:
             self._links.remove(link)
             self._places -= 1
             if link in self._idle:
                 self._idle.remove(link)
-            if not self._finished.is_set():
+            if refill and not self._finished.is_set():
                 self._fill_place()
 
     def _measure(self, shot: Shot, now: float) -> None:
