@@ -7,8 +7,8 @@ exists for those who call it and no mistake is reported twice in different words
 from __future__ import annotations
 
 from idi.declaration.checks_modules import check_modules
-from idi.declaration.names import CALLED, SCOPE
-from idi.declaration.nodes import Node, Table, find, items, keys, names_of
+from idi.declaration.names import CALLED, PREFIX, SCOPE
+from idi.declaration.nodes import Items, Node, Scalar, Table, find, items, keys, names_of
 from idi.declaration.reader import Reader
 from idi.declaration.scalars import shown
 from idi.declaration.spec_module import MODULE_RECORD
@@ -95,10 +95,9 @@ def _routes(platform: Platform, tree: Table, reader: Reader) -> None:
     seen: dict[tuple[object, ...], list[tuple[str, Route, Node]]] = {}
     named: dict[str, Node] = {key.text: key for key in keys(tree, "modules")}
     for name, module in platform.modules.items():
+        written = _written_routes(tree, name)
         for index, route in enumerate(module.routes):
-            node: Node | None = find(tree, "modules", name, "routes", index)
-            if node is None:
-                node = named[name]
+            node: Node = written[index] if written else named[name]
             where = find(node, "path") or node
             if route.path.startswith(_OWN_PATHS):
                 reader.report(
@@ -116,6 +115,13 @@ def _routes(platform: Platform, tree: Table, reader: Reader) -> None:
                     )
                     break
             same.append((name, route, where))
+
+
+def _written_routes(tree: Table, module: str) -> list[Node]:
+    """The routes in the tree that became one: those whose path could be read."""
+    routes = find(tree, "modules", module, "routes")
+    paths = [(route, find(route, "path")) for route in (routes.items if isinstance(routes, Items) else ())]
+    return [route for route, path in paths if isinstance(path, Scalar) and PREFIX.fits(path.text)]
 
 
 def _scopes(platform: Platform, tree: Table, reader: Reader) -> None:

@@ -17,6 +17,7 @@ from idi.declaration.mistakes import Mistake
 from idi.declaration.nearest import listed
 from idi.declaration.nodes import Items, Node, Scalar, Table, find, keys, names_of
 from idi.declaration.reader import Reader
+from idi.declaration.scalars import shown
 from idi.declaration.shapes import BAD
 from idi.declaration.source import MOST_BYTES, text_of
 from idi.declaration.spec_platform import ENVIRONMENT_RECORD, MOST_ENVIRONMENTS, ROOT, TARGET
@@ -114,9 +115,7 @@ def _platform(tree: Table, environment: str, reader: Reader) -> Platform | None:
             wanted = platform
             reader.warnings.update(own.warnings)
         reader.mistakes.update(own.mistakes)
-    if (
-        not base_read
-    ):  # what an environment replaces is read too: a mistake there waits for the next environment
+    if not base_read:  # what an environment replaces is read too: a mistake there only waits
         own = Reader(reader.file, reader.source)
         _read(whole_base, environment, None, own)
         reader.mistakes.update(own.mistakes)
@@ -157,7 +156,7 @@ def _known(tree: Table, environment: str, reader: Reader) -> bool:
         return True
     where: Node = next((key for key in keys(tree) if key.text == "environments"), tree)
     hint = reader.hint(environment, names)
-    reader.report(where, f"there is no environment '{environment}' here, only {listed(names)}.{hint}")
+    reader.report(where, f"there is no environment {shown(environment)} here, only {listed(names)}.{hint}")
     return False
 
 

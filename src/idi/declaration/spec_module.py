@@ -11,16 +11,9 @@ from idi.declaration.frozen import Frozen
 from idi.declaration.names import (
     CALLED,
     EVENT,
-    HEADER,
-    HEADER_VALUE,
-    HOST,
     IMAGE,
     MODULE,
     PATH,
-    PORT,
-    PREFIX,
-    PROBE,
-    SCOPE,
     SECRET,
     VARIABLE,
 )
@@ -28,18 +21,16 @@ from idi.declaration.nodes import Table
 from idi.declaration.reader import Reader
 from idi.declaration.records import Field, Given, Named, Record
 from idi.declaration.references import Phrase, Setting
-from idi.declaration.shapes import Choice, Either, Flag, Many, Shape, Text, Whole
-from idi.declaration.spec_gateway import METHODS
+from idi.declaration.shapes import Choice, Either, Many, Shape, Whole
+from idi.declaration.spec_reach import PORTS, READINESS, ROUTE, route
 from idi.declaration.types import (
     DEFAULT_PORT,
-    HeaderMatch,
     Module,
     ModuleName,
     Port,
     Readiness,
     Release,
     Resources,
-    Route,
     Scale,
     Slo,
     Storage,
@@ -48,112 +39,6 @@ from idi.declaration.units import Cpu, Duration, Percent, Size
 
 CANARY_STEPS = (0.1, 0.5)
 CANARY_BAKE_S = 120.0
-
-PROTOCOL = Choice("http", "grpc", "tcp")
-PORTS = Named(
-    PORT,
-    PROTOCOL,
-    kind="port name",
-    least=1,
-    most=16,
-    ordered=True,
-    example={"http": "http", "admin": "http"},
-)
-
-_COMMAND = Text("a command line", r"\s*\S[\s\S]*", "./check.sh", longest=4096)
-
-
-def _readiness(given: Given, _node: Table, _reader: Reader) -> Readiness:
-    if "tcp" in given or "command" in given:
-        given.setdefault("http", "")
-    return Readiness(**{"port": "", **given})
-
-
-READINESS = Record(
-    "readiness",
-    "When an instance counts as ready. It has one of `http`, `tcp` and `command`.",
-    Readiness,
-    Field("http", PROBE, "Path that answers 2xx when the instance is ready.", quiet=True),
-    Field("tcp", Flag(only=True), "Ready when the port takes a connection.", quiet=True),
-    Field("command", _COMMAND, "Command that ends with 0 when the instance is ready.", quiet=True),
-    Field("port", PORT, "Port that is asked.", default="the first that fits"),
-    Field("every", Duration("50ms", "1h", "500ms"), "How often it is asked (more often while it starts)."),
-    Field("timeout", Duration("10ms", "1m", "2s"), "How long an answer may take."),
-    Field("after", Whole(1, 100), "Successes in a row that make it ready."),
-    Field("failures", Whole(1, 100, 2), "Failures in a row that make it unready."),
-    Field("deadline", Duration("1s", "1h", "60s"), "How long it may take to become ready at first."),
-    build=_readiness,
-    alone=(("http", "tcp", "command"),),
-)
-
-
-def _keep(given: Given, _node: Table, _reader: Reader) -> Given:
-    """A route is finished where its module is known."""
-    return given
-
-
-def _route_unbuild(route: Route) -> Given:
-    given = {
-        name: getattr(route, name)
-        for name in ("path", "rewrite", "host", "methods", "timeout_s", "body_bytes", "port")
-    }
-    given["headers"] = {match.name: match.value for match in route.headers}
-    given["public"] = route.public
-    given["scopes"] = None if route.public else route.scopes
-    return given
-
-
-def _one_scope_rule(given: Given, node: Table, reader: Reader) -> Given:
-    if given.get("public") and given.get("scopes"):
-        entry = node.entry("public")
-        reader.report(
-            entry.key if entry else node,
-            "a public route needs no token, so it has no scopes; remove one of the two.",
-        )
-    return _keep(given, node, reader)
-
-
-ROUTE = Record(
-    "route",
-    "One way from the gateway to the module.",
-    Route,
-    Field("path", PREFIX, "Prefix of the request's path.", needed=True),
-    Field("rewrite", PREFIX, "What the prefix becomes before the module sees it.", example="/"),
-    Field("host", HOST, "Only for this host name.", quiet=True, default="every host"),
-    Field(
-        "methods",
-        Many(Choice(*METHODS)),
-        "Only these methods.",
-        quiet=True,
-        default="every method",
-        example=["GET"],
-    ),
-    Field(
-        "headers",
-        Named(HEADER, HEADER_VALUE, kind="header"),
-        "Only with these headers.",
-        quiet=True,
-        default="none needed",
-    ),
-    Field(
-        "scopes",
-        Many(SCOPE),
-        "Scopes that the token must have, all of them; [] for any valid token.",
-        default="MODULE.call",
-    ),
-    Field("public", Flag(), "No token is needed.", quiet=True, default="false"),
-    Field("timeout", Duration("0s", "1d", "5s"), "How long the answer may take; 0s for no limit (streams)."),
-    Field(
-        "body",
-        Size("0B", "10GiB", "1MiB"),
-        "Body of a request at most.",
-        quiet=True,
-        default="the gateway's limit",
-    ),
-    Field("port", PORT, "Port of the module.", default="the first that speaks HTTP"),
-    build=_one_scope_rule,
-    unbuild=_route_unbuild,
-)
 
 SCALE = Record(
     "scale",
@@ -324,28 +209,16 @@ def _module(given: Given, node: Table, _reader: Reader) -> Module:
     given["readiness"] = readiness
     if "routes" in given:
         given["routes"] = tuple(
-            _route(name, (spoken or [ports[0].name])[0], route) for route in given["routes"]
+            route(name, (spoken or [ports[0].name])[0], written) for written in given["routes"]
         )
     elif node.entry("routes") is None and spoken:
-        given["routes"] = (_route(name, spoken[0], {"path": f"/v1/{name}/"}),)
+        given["routes"] = (route(name, spoken[0], {"path": f"/v1/{name}/"}),)
     if "storage" in given and node.entry("release") is None:
         given["release"] = Release("recreate")
     secrets: Mapping[str, dict[str, str]] = given.get("secrets", {})
     given["secrets"] = Frozen({variable: secret["path"] for variable, secret in secrets.items()})
     given["secret_files"] = tuple(sorted(v for v, secret in secrets.items() if secret.get("as") == "file"))
     return Module(**given)
-
-
-def _route(module: str, port: str, given: Given) -> Route:
-    values = {"port": port, **given}
-    values["headers"] = tuple(
-        HeaderMatch(name, value) for name, value in sorted(given.get("headers", {}).items())
-    )
-    if given.get("public"):
-        values["scopes"] = ()
-    else:
-        values.setdefault("scopes", (f"{module}.call",))
-    return Route(**values)
 
 
 def _module_unbuild(module: Module) -> Given:

@@ -10,7 +10,8 @@ from idi.declaration.reader import Reader
 from idi.declaration.records import Field, Given, Named, Record
 from idi.declaration.shapes import Choice, Either, Flag, Whole
 from idi.declaration.spec_gateway import GATEWAY
-from idi.declaration.spec_module import DEFAULTS, MODULES, PROTOCOL
+from idi.declaration.spec_module import DEFAULTS, MODULES
+from idi.declaration.spec_reach import PROTOCOL
 from idi.declaration.types import Certificates, EventType, External, KubernetesTarget, LocalTarget
 from idi.declaration.units import Duration, Span
 
