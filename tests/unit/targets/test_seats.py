@@ -37,6 +37,7 @@ SEATS = st.builds(
     ready=st.booleans(),
     since=st.floats(0, 1e10),
     stopping=st.booleans(),
+    attached=st.booleans(),
 )
 
 

@@ -25,6 +25,15 @@ DEFAULT_GRACE_S = 5.0
 UNDYING_S = 5.0
 """How long to wait for what was killed: only a process stuck in the kernel takes longer."""
 
+_COMPOUND = frozenset(";&|()`\n")
+_SHELL_WORDS = frozenset(
+    {
+        ".", ":", "!", "[", "{", "alias", "break", "case", "cd", "command", "continue", "eval", "exec", "exit",
+        "export", "for", "if", "local", "read", "readonly", "return", "set", "shift", "source", "times", "trap", "type",
+        "ulimit", "umask", "unset", "until", "wait", "while",
+    }
+)  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
@@ -40,8 +49,14 @@ class ProcessSpec:
 
 
 def shell(line: str) -> tuple[str, ...]:
-    """The argument vector that has the shell run a command line."""
-    return ("/bin/sh", "-c", line)
+    """The argument vector that has the shell run a command line.
+
+    Where the line is one simple command the shell is told to become it: then the pid is the program's own
+    and no shell stands idle beside each instance. (Some shells do that by themselves, others do not.)
+    """
+    first = line.split(maxsplit=1)[0] if line.strip() else ""
+    simple = first and "=" not in first and first not in _SHELL_WORDS and not _COMPOUND & set(line)
+    return ("/bin/sh", "-c", f"exec {line}" if simple else line)
 
 
 def marker(platform_hash: str, name: str, role: str) -> str:
@@ -61,14 +76,15 @@ class Process:
         self._ended = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(watch, self._on_end)
+        self._age_s, self._watched_at = machine.age_s(started), self._loop.time()
 
     @property
     def alive(self) -> bool:
         return not self._ended.is_set()
 
     def up_s(self) -> float:
-        """Seconds since it started."""
-        return self._machine.age_s(self.started)
+        """Seconds since it started; while the machine sleeps under our eyes it does not grow older."""
+        return self._age_s + self._loop.time() - self._watched_at
 
     def ended(self) -> str:
         """How it ended, for people."""
@@ -147,10 +163,16 @@ def spawn(machine: Machine, spec: ProcessSpec, mark: str) -> Process:
         os.close(log)
     # It is reaped through its pidfd; `subprocess` must not wait for it a second time.
     child.returncode = 0
-    seen = machine.look(child.pid)
+    try:
+        watch = machine.watch(child.pid)
+        seen = machine.look(child.pid)
+    except OSError as error:
+        _send(-child.pid, signal.SIGKILL)
+        os.waitpid(child.pid, 0)
+        raise PartError(f"{spec.name} cannot be watched: {error.strerror}.") from error
     if seen is None:
         raise PartError(f"{spec.name} cannot be watched: /proc/{child.pid} cannot be read.", retryable=False)
-    return Process(machine, child.pid, seen.started, machine.watch(child.pid))
+    return Process(machine, child.pid, seen.started, watch)
 
 
 def adopt(machine: Machine, pid: int, started: int, mark: str) -> Process | None:

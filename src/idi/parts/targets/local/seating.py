@@ -29,7 +29,7 @@ def new_seat(site: Site, spec: RevisionSpec, slot: int, now: float) -> Seat:
     """A seat with ports that are free now. Raises `PartError` when there are none, `Bug` on a bad spec."""
     instance = InstanceId(f"{spec.module}-{slot}")
     chosen = choose_ports(site.platform_hash, instance, purposes(spec), site.taken(), site.free)
-    return Seat(
+    seat = Seat(
         instance,
         spec,
         by_kind(chosen, "port"),
@@ -37,6 +37,15 @@ def new_seat(site: Site, spec: RevisionSpec, slot: int, now: float) -> Seat:
         by_kind(chosen, "outbound"),
         created=now,
     )
+    # A reference or a port that nobody can fill is to be the caller's error, not that of a task later.
+    place = _place(site, seat)
+    command_line(spec.command, spec, place)
+    environment(spec, place, {})
+    if not spec.readiness.command and spec.readiness.port not in seat.ports:
+        raise Bug(
+            f"{spec.module} is to be asked on its port '{spec.readiness.port}', which it does not have."
+        )
+    return seat
 
 
 def attached_seat(site: Site, spec: RevisionSpec, slot: int, port: int, now: float) -> Seat:
@@ -111,11 +120,17 @@ def sidecar_process(site: Site, seat: Seat, sidecar: SidecarSpec) -> ProcessSpec
 
 
 def asked(site: Site, seat: Seat) -> Asked:
-    """Where and how this seat's readiness is asked."""
+    """Where and how this seat's readiness is asked.
+
+    Of a module that somebody else runs only its default port is known, and its environment is theirs.
+    """
+    known = seat.ports
+    if seat.attached:
+        known = {port.name: next(iter(seat.ports.values())) for port in seat.spec.ports}
     return Asked(
-        ports=seat.ports,
+        ports=known,
         machine=site.machine,
-        env=environment(seat.spec, _place(site, seat), site.inherited),
+        env=site.inherited if seat.attached else environment(seat.spec, _place(site, seat), site.inherited),
         cwd=site.directory / seat.spec.directory,
         name=seat.instance,
         mark=marker(site.platform_hash, seat.instance, "probe"),

@@ -159,6 +159,7 @@ def encode(seat: Seat) -> dict[str, Any]:
         "ready": seat.ready,
         "since": seat.since,
         "stopping": seat.stopping,
+        "attached": seat.attached,
         "spec": {
             **{name.name: getattr(spec, name.name) for name in dataclasses.fields(spec)},
             "environment": dict(spec.environment),
@@ -195,4 +196,5 @@ def decode(document: dict[str, Any]) -> Seat:
         ready=bool(document["ready"]),
         since=float(document["since"]),
         stopping=bool(document["stopping"]),
+        attached=bool(document["attached"]),
     )

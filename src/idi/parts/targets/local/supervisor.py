@@ -93,7 +93,7 @@ class Supervisor:
         self._task = tasks.create_task(self._keep(died))
 
     async def launched(self) -> None:
-        """Wait for the first start; raises its `PartError` if it failed."""
+        """Wait for the first start; raises its `PartError` if it failed and none succeeded since."""
         await self._tried.wait()
         if self._failure is not None:
             raise self._failure
@@ -152,6 +152,7 @@ class Supervisor:
             self._owner.spawning()
             mark = marker(self._workshop.platform_hash, spec.name, spec.role)
             self.process = spawn(self._workshop.machine, spec, mark)
+            self._failure = None
             self._owner.started(self.process)
             await asyncio.sleep(0)
         return True
