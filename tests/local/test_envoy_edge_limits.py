@@ -203,3 +203,20 @@ async def test_requests_that_never_finish_their_headers(monkeypatch: pytest.Monk
         writer.close()
         assert answer.startswith(b"HTTP/1.1 408")
         assert (await client.get("/open/x")).status_code == 200
+
+
+async def test_slow_readers_stall_nobody_else() -> None:
+    """They share a connection between the proxies; its window must not be theirs alone."""
+    async with edge() as (m, _, client):
+        port = m.gateway.port if m.gateway else 0
+        slow = []
+        for _ in range(40):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+            writer.write(b"GET /stream/big HTTP/1.1\r\nhost: x\r\n\r\n")
+            slow.append((reader, writer))
+        await asyncio.sleep(1.5)
+        for _ in range(20):
+            async with asyncio.timeout(5):
+                assert (await client.get("/open/x")).status_code == 200
+        for _, writer in slow:
+            writer.transport.abort()

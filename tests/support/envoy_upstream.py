@@ -62,6 +62,8 @@ class Upstream:
             return await self._echo_websocket(request)
         if path.endswith("/events"):
             return await self._stream(request)
+        if path.endswith("/big"):
+            return await self._pour(request)
         if path.endswith("/slow"):
             await asyncio.sleep(float(request.query.get("s", "0.3")))
         if path.endswith("/hold"):
@@ -91,6 +93,14 @@ class Upstream:
         async for message in answer:
             if message.type is WSMsgType.TEXT:
                 await answer.send_str(f"{self.name}: {message.data}")
+        return answer
+
+    async def _pour(self, request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            for _ in range(int(request.query.get("mib", "20"))):
+                await answer.write(bytes(1 << 20))
         return answer
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:

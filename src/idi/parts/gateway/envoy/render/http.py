@@ -16,13 +16,18 @@ HEADER_COUNT = 100
 STREAM_IDLE_S = 300.0
 
 
+STREAMS = 100
+STREAM_WINDOW_BYTES = 64 * 1024
+
+
 def http2_between_proxies() -> protocol_pb2.Http2ProtocolOptions:
-    """Windows for bodies between neighbours; WebSocket by extended CONNECT; a peer that vanished without a word
-    is noticed by PING."""
+    """The connection's window holds that of all its streams, or a few slow readers at the edge would stall all
+    requests that share it; beyond its streams another connection is opened. WebSocket goes by extended
+    CONNECT; a peer that vanished without a word is noticed by PING."""
     return protocol_pb2.Http2ProtocolOptions(
-        max_concurrent_streams=number(1000),
-        initial_stream_window_size=number(256 * 1024),
-        initial_connection_window_size=number(4 * 1024 * 1024),
+        max_concurrent_streams=number(STREAMS),
+        initial_stream_window_size=number(STREAM_WINDOW_BYTES),
+        initial_connection_window_size=number((STREAMS + 28) * STREAM_WINDOW_BYTES),
         allow_connect=True,
         connection_keepalive=protocol_pb2.KeepaliveSettings(interval=seconds(30), timeout=seconds(10)),
     )
