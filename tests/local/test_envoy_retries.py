@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
+from idi.parts.gateway.envoy import admin
 from idi.traffic.types import GATEWAY, GatewayRoute
 from tests.support.envoy import Mesh, mesh
 from tests.support.envoy_upstream import Upstream, upstream
@@ -133,6 +134,25 @@ async def test_all_dead() -> None:
             assert answer.headers["content-type"] == "application/problem+json"
             assert "x-idi-not-sent" not in answer.headers
         assert asyncio.get_running_loop().time() - started < 3
+
+
+async def test_a_failing_instance_is_left_out_for_a_while_but_never_all() -> None:
+    """Until the platform takes it out, a caller does not go on trying it first each time."""
+    async with pair() as p:
+        await p.one.stop()
+        await p.many("GET", "/x", count=20)
+        for node in (GATEWAY, "jede-1"):
+            healthy = await admin.counters(p.m.admin(node), r"cluster\.cam\.membership_healthy")
+            assert list(healthy.values()) == [1], node
+        await p.two.stop()
+        await p.many("GET", "/x", count=20)
+        for node in (GATEWAY, "jede-1"):
+            healthy = await admin.counters(p.m.admin(node), r"cluster\.cam\.membership_healthy")
+            assert list(healthy.values()) == [1], node
+        # And it is taken back soon after it is well.
+        await p.one.start()
+        await p.two.start()
+        assert statuses(await p.many("GET", "/x", count=20)) == {200}
 
 
 async def test_a_large_body_goes_elsewhere_too() -> None:
