@@ -77,7 +77,19 @@ async def run(settings: Settings) -> int:
                 await asyncio.sleep(0.05)  # the last line of progress is on its way
             for task in (*waits, resume):
                 task.cancel()
+    if desk.stopped.is_set():
+        clear(settings.paths)
     return 0
+
+
+def clear(paths: Paths) -> None:
+    """After `down` nobody listens in the runtime folder and no proxy needs its credential any more."""
+    try:
+        for path in paths.runtime.iterdir():
+            if not path.is_dir():
+                path.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("the runtime folder could not be cleared: %s", error)
 
 
 def quiet_collector() -> None:
