@@ -9,28 +9,68 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import httpx
 
 from idi.api.paths import Paths, paths_for
+from tests.support.load_plan import LoadPlan
 
 ROOT = Path(__file__).resolve().parents[2]
 IDI = Path(sys.executable).with_name("idi")
+NINE = (ROOT / "platform.yaml").read_text()
+
+Found = TypeVar("Found")
 
 
 def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """Outside the ranges from which instances and outgoing connections get theirs, so that nothing takes it
+    while whoever listens there is being restarted."""
+    chance = random.SystemRandom()
+    while True:
+        port = chance.randrange(10_000, 20_000)
+        with socket.socket() as sock:
+            try:
+                sock.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+
+
+def until(
+    found: Callable[[], Found],
+    timeout_s: float = 20.0,
+    why: Callable[[], str] = lambda: "",
+    every_s: float = 0.05,
+) -> Found:
+    """What the function finds, as soon as that is anything true; fails the test when the time is over."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        value = found()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout_s:g} s: {why() or value}")
+        time.sleep(every_s)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except OSError:
+        return False
 
 
 @dataclass
@@ -41,6 +81,8 @@ class Platform:
     home: Path
     gateway_port: int = field(default_factory=free_port)
     console_port: int = field(default_factory=free_port)
+    exported: dict[str, str] = field(default_factory=dict)
+    """What else is set in the terminal."""
 
     @property
     def file(self) -> Path:
@@ -59,7 +101,7 @@ class Platform:
 
     def environment(self) -> dict[str, str]:
         path = f"{IDI.parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        return {"PATH": path, "HOME": str(self.home), "LANG": "C.UTF-8"}
+        return {"PATH": path, "HOME": str(self.home), "LANG": "C.UTF-8", **self.exported}
 
     def command(self, *arguments: str) -> list[str]:
         return [str(IDI), *arguments]
@@ -85,9 +127,25 @@ class Platform:
             )
         return done
 
+    def start(self, *arguments: str, **more: Any) -> subprocess.Popen[str]:
+        """Start `idi` in the folder and go on; the test ends it."""
+        return subprocess.Popen(
+            self.command(*arguments),
+            cwd=self.folder,
+            env=more.pop("env", self.environment()),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **more,
+        )
+
+    @property
+    def ports(self) -> tuple[str, ...]:
+        return ("--gateway-port", str(self.gateway_port), "--console-port", str(self.console_port))
+
     def up(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        ports = ("--gateway-port", str(self.gateway_port), "--console-port", str(self.console_port))
-        return self.run("up", "--detach", *ports, *arguments, check=check)
+        return self.run("up", "--detach", *self.ports, *arguments, check=check)
 
     def down(self) -> subprocess.CompletedProcess[str]:
         return self.run("down")
@@ -102,8 +160,65 @@ class Platform:
         assert isinstance(found, dict)
         return found
 
+    def instances(self, name: str) -> list[dict[str, Any]]:
+        found = self.module(name)["instances"]
+        assert isinstance(found, list)
+        return found
+
     def token(self, *arguments: str) -> str:
         return self.run("token", *arguments).stdout.strip()
+
+    def ask(
+        self, path: str, token: str = "", *, method: str = "GET", timeout_s: float = 10.0, **more: Any
+    ) -> httpx.Response:
+        """One request to the gateway on a connection of its own; every answer has an x-request-id."""
+        headers = dict(more.pop("headers", {}))
+        if token:
+            headers["authorization"] = f"Bearer {token}"
+        answer = httpx.request(
+            method, self.url + path, headers=headers, timeout=timeout_s, trust_env=False, verify=False, **more
+        )
+        assert answer.headers.get("x-request-id"), (
+            f"{method} {path}: {answer.status_code} without x-request-id"
+        )
+        return answer
+
+    def load(self, path: str | Sequence[str], tokens: Sequence[str], **more: Any) -> LoadPlan:
+        """A load on the gateway whose requests take turns with the tokens."""
+        headers: list[Mapping[str, str]] = [{"authorization": f"Bearer {token}"} for token in tokens] or [{}]
+        return LoadPlan("127.0.0.1", self.gateway_port, path, headers=headers, **more)
+
+    def pids(self) -> dict[str, int]:
+        """Every process that status names: `control`, parts, instances and `<instance> sidecar`."""
+        status = self.status()
+        found = {"control": status["control"]["pid"]}
+        found |= {part["name"]: part["pid"] for part in status["parts"]}
+        for module in status["modules"]:
+            for one in module["instances"]:
+                found |= {one["id"]: one["pid"], f"{one['id']} sidecar": one["sidecar_pid"]}
+        return found
+
+    def ready(self) -> bool:
+        """Everything that should run is ready."""
+        status = self.status()
+        return all(
+            module["ready"] == module["desired"] == len(module["instances"]) for module in status["modules"]
+        ) and all(part["state"] == "ready" for part in status["parts"])
+
+    def wait_ready(self, timeout_s: float = 40.0) -> None:
+        until(self.ready, timeout_s, lambda: self.run("status").stdout + self.control_log())
+
+    def journal(self) -> list[dict[str, Any]]:
+        """Every entry of the audit log."""
+        listed = self.run("audit", "list", "--json", "--limit", "100000").stdout
+        return [json.loads(line) for line in listed.splitlines() if line.strip()]
+
+    def audit(self) -> dict[str, Any]:
+        """What `idi audit verify` says of the log; it holds."""
+        document = json.loads(self.run("audit", "verify", "--json").stdout)
+        assert document["holds"], document
+        assert isinstance(document, dict)
+        return document
 
     def control_log(self) -> str:
         try:
