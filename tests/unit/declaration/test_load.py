@@ -227,7 +227,7 @@ HOSTILE = {
     "many environments": b"platform: x\nmodules: {a: {run: x}}\nenvironments:\n"
     + b"".join(b"  e%d: {target: local, certificates: {life: 1h}}\n" % n for n in range(10_000)),
     "heavy environments": b"platform: x\nmodules:\n"
-    + b"".join(b"  m%d: {run: x, config: {A: b}}\n" % n for n in range(1000))
+    + b"".join(b"  m%d: {run: x, config: {A: b}}\n" % n for n in range(scale(200, 1000)))
     + b"environments:\n"
     + b"".join(b"  e%d: {certificates: {life: 1h}}\n" % n for n in range(30)),
     "routes that collide": b"platform: x\nmodules:\n"

@@ -48,7 +48,7 @@ PIECES = [
     b"\xff",
     b"\0",
 ]
-EXAMPLES = scale(50, 2000)
+EXAMPLES = scale(30, 400)
 VALIDATOR = jsonschema.Draft202012Validator(schema())
 
 
@@ -164,7 +164,7 @@ def test_an_environment_is_the_base_with_its_overrides(
 
 
 @given(documents.of(ROOT))
-@settings(max_examples=scale(15, 1000), deadline=None)
+@settings(max_examples=scale(10, 300), deadline=None)
 def test_the_schema_accepts_what_the_shapes_accept(document: dict[str, Any]) -> None:
     source = documents.text(document)
     reader = Reader("platform.yaml", source)
