@@ -27,6 +27,7 @@ from idi.control.loop import Edge, Loop
 from idi.control.registrations import Registrations
 from idi.control.settings import Settings
 from idi.control.tasks import owned_tasks
+from idi.declaration.types import Platform
 from idi.parts.discovery.registry import Registry
 from idi.parts.store.memory import Crash, MemoryStore
 from idi.parts.targets.simulator import Machine, SimulatedTarget
@@ -71,6 +72,10 @@ class NoTokens:
 
     def new_secret(self, client: str) -> str:
         raise AssertionError
+
+
+async def same(platform: Platform) -> Platform:
+    return platform
 
 
 async def no_figures(node: str) -> Reading:
@@ -142,6 +147,7 @@ class Life:
                 figures=Figures(no_figures),
                 adopt_platform=lambda platform: None,
                 check=lambda: None,
+                resolve=same,
                 tokens=NoTokens(),  # type: ignore[arg-type]
                 registrations=Registrations(Registry(b"key", lambda: 0.0), NothingAttached(), outside.store),
             )

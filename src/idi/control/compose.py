@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -37,6 +38,7 @@ from idi.parts.store.sqlite.store import open_store
 from idi.parts.targets.interface import SidecarSpec
 from idi.parts.targets.local.target import LocalTarget
 from idi.parts.tokens.embedded.service import EmbeddedTokens
+from idi.parts.tokens.external import discover
 from idi.traffic.types import GATEWAY, EmbeddedKeys
 from idi.world.types import Instance, InstanceId
 
@@ -75,7 +77,7 @@ async def compose(settings: Settings) -> AsyncIterator[Desk]:
         tokens = EmbeddedTokens(
             paths.keys / "issuer",
             paths.runtime / "issuer",
-            settings.gateway_url,
+            settings.gateway_url(None),
             f"idi/{settings.environment}",
             clients={},
             token_life_s=EmbeddedIssuer().token_life_s,
@@ -134,7 +136,8 @@ async def compose(settings: Settings) -> AsyncIterator[Desk]:
             authority.life(platform)
             issuer = platform.gateway.issuer
             if isinstance(issuer, EmbeddedIssuer):
-                tokens.declare(platform.gateway.clients, issuer.token_life_s)
+                url = settings.gateway_url(platform)
+                tokens.declare(platform.gateway.clients, issuer.token_life_s, url)
 
         registry = Registry(credentials.derive("registrations"), time.monotonic)
         registrations = Registrations(registry, target, store)
@@ -151,6 +154,7 @@ async def compose(settings: Settings) -> AsyncIterator[Desk]:
             figures=Figures(lambda node: admin.figures(admin_socket(paths.runtime, node))),
             adopt_platform=adopt_platform,
             check=door.check_port,
+            resolve=resolve,
             tokens=tokens,
             registrations=registrations,
         )
@@ -169,6 +173,14 @@ def current(loop: Loop) -> Platform:
     if loop.platform is None:
         raise Bug("A part was asked for before anything was declared.")
     return loop.platform
+
+
+async def resolve(platform: Platform) -> Platform:
+    """The declaration with an external issuer's keys found and seen."""
+    issuer = platform.gateway.issuer
+    if not isinstance(issuer, ExternalIssuer):
+        return platform
+    return replace(platform, gateway=replace(platform.gateway, issuer=await discover(issuer)))
 
 
 def keys_of(tokens: EmbeddedTokens) -> Callable[[Platform], EmbeddedKeys | ExternalIssuer]:

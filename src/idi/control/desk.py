@@ -15,7 +15,7 @@ import logging
 import os
 import pwd
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
 from idi import __version__
@@ -42,7 +42,7 @@ from idi.control.tokens import Tokens, give_token
 from idi.control.wanted import Wanted
 from idi.control.wording import did_you_mean
 from idi.declaration.load import Loaded, Rejected, load
-from idi.declaration.types import LocalTarget, ModuleName, Platform
+from idi.declaration.types import ExternalIssuer, LocalTarget, ModuleName, Platform
 from idi.parts.errors import Bug, IdiError, Refused
 from idi.parts.gateway.interface import DataPlane
 from idi.parts.store.interface import JSON, Actor, Store
@@ -56,6 +56,7 @@ log = logging.getLogger(__name__)
 QUEUE = 16
 RESUME_AFTER_S = 3.0
 MAX_INSTANCES = 100
+ACKNOWLEDGED_S = 10.0
 
 CONTROL = Actor("idi", "control")
 """Who acts when nobody asked: an interrupted change is taken up again."""
@@ -67,7 +68,8 @@ class Desk:
 
     `warnings` and `figures` come from compose, which knows the parts. `adopt_platform` is called with
     every declaration that becomes current (issuer clients, certificate life ...); `check` refuses an `up`
-    that cannot work before anything is begun.
+    that cannot work before anything is begun; `resolve` fills in what has to be asked for outside (an
+    external issuer's keys) and raises `PartError` where that does not answer.
     """
 
     settings: Settings
@@ -80,6 +82,7 @@ class Desk:
     figures: Figures
     adopt_platform: Callable[[Platform], None]
     check: Callable[[], None]
+    resolve: Callable[[Platform], Awaitable[Platform]]
     tokens: Tokens
     registrations: Registrations
     wanted: Wanted = field(default_factory=Wanted)
@@ -103,7 +106,7 @@ class Desk:
             pid=os.getpid(),
             since=self.started,
             version=__version__,
-            gateway_url=settings.gateway_url,
+            gateway_url=settings.gateway_url(self.loop.platform),
             console_url=settings.console_url,
             changing=self._running.title if self._running else "",
             rejections=self.plane.rejections(),
@@ -123,7 +126,8 @@ class Desk:
         return self.desired_of(platform, self.wanted)
 
     def desired_of(self, platform: Platform, wanted: Wanted) -> Desired:
-        return desired(platform, wanted.overlays, Context(self.settings.directory, self.settings.gateway_url))
+        context = Context(self.settings.directory, self.settings.gateway_url(platform))
+        return desired(platform, wanted.overlays, context)
 
     async def plan(self, request: UpRequest) -> PlanView:
         loaded = self.load(request["text"], request["file"])
@@ -247,6 +251,9 @@ class Desk:
         detail: dict[str, JSON],
         platform: Platform | None,
     ) -> None:
+        if platform and action == "up":
+            platform = await self.resolve(platform)
+            wanted = replace(wanted, keys_url=keys_url_of(platform))
         goal = self.desired_of(platform, wanted) if platform and wanted.up else Desired()
         plan = difference(goal, self.loop.world)
         changed = wanted != self.wanted or bool(plan.changes())
@@ -267,6 +274,8 @@ class Desk:
         if self.closing:
             await self.registrations.end_all()
         failures = await self._work(change, change_id, plan)
+        if changed and wanted.up:
+            failures += await self._refusals()
         if change_id is not None:
             await self.store.finish(change_id, not failures, "; ".join(failures)[:2000])
         elif not failures and not plan.steps():
@@ -285,6 +294,12 @@ class Desk:
         application = Application(self.store, change_id, self.executor, change.step)  # type: ignore[arg-type]
         return await application.run(plan)
 
+    async def _refusals(self) -> list[str]:
+        """What proxies refuse of what was published: the last good configuration serves there."""
+        self.loop.flush()
+        result = await self.plane.barrier(ACKNOWLEDGED_S)
+        return [f"{each.node} refuses {each.resource}: {each.message}" for each in result.rejected]
+
     def become(self, wanted: Wanted, platform: Platform | None) -> None:
         """What is wanted from now on; routes, edges and policies follow at once."""
         self.wanted = wanted
@@ -300,8 +315,9 @@ class Desk:
         if self.wanted.text:
             loaded = load(self.wanted.text, file=self.wanted.file, environment=self.settings.environment)
             if isinstance(loaded, Loaded):
-                self.adopt_platform(loaded.platform)
-                self.loop.declare(loaded.platform)
+                platform = with_keys_url(loaded.platform, self.wanted.keys_url)
+                self.adopt_platform(platform)
+                self.loop.declare(platform)
 
     async def resume(self) -> None:
         """If nobody asks for anything soon after a start, converge on what was wanted before.
@@ -325,6 +341,20 @@ class Desk:
             return
         wanted, detail, platform = self.want(request)
         await self._run(Change("resume"), request, CONTROL, wanted, detail, platform)
+
+
+def keys_url_of(platform: Platform) -> str:
+    """Where an external issuer's keys were found; empty where the issuer is ours."""
+    issuer = platform.gateway.issuer
+    return issuer.jwks_url if isinstance(issuer, ExternalIssuer) else ""
+
+
+def with_keys_url(platform: Platform, url: str) -> Platform:
+    """The declaration with what was found before: control starts without asking anybody."""
+    issuer = platform.gateway.issuer
+    if not isinstance(issuer, ExternalIssuer) or not url:
+        return platform
+    return replace(platform, gateway=replace(platform.gateway, issuer=replace(issuer, jwks_url=url)))
 
 
 def title_of(request: ChangeRequest) -> str:

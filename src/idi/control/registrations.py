@@ -41,7 +41,9 @@ class Registrations:
             raise Refused(f"{port} is no port.", "Give the loopback port that the module listens on.")
         self.registry.check(ttl_s)
         instance = await self.target.attach(replace(spec, revision=REGISTERED, command=""), port)
-        await self.store.note(actor, "register", {"port": port, "ttl_ms": round(1000 * ttl_s)}, subject=instance.id)
+        await self.store.note(
+            actor, "register", {"port": port, "ttl_ms": round(1000 * ttl_s)}, subject=instance.id
+        )
         credential = self.registry.add(instance.id, ttl_s)
         self._changed.set()
         mesh = next(iter(instance.mesh.values()))

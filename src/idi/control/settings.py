@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from idi.api.paths import Paths
+from idi.declaration.types import Platform
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +18,11 @@ class Settings:
     gateway_address: str = "127.0.0.1"
     gateway_port: int = 8080
     console_port: int = 8800
-    tls: bool = False
 
-    @property
-    def gateway_url(self) -> str:
-        return f"http://{self.gateway_address}:{self.gateway_port}"
+    def gateway_url(self, platform: Platform | None) -> str:
+        """Where the gateway answers; https where the declaration gives it a certificate."""
+        scheme = "https" if platform and platform.gateway.tls else "http"
+        return f"{scheme}://{self.gateway_address}:{self.gateway_port}"
 
     @property
     def console_url(self) -> str:

@@ -14,11 +14,13 @@ DOCUMENT = "wanted"
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """`text` is the declaration as it was last applied, `file` its name as the user gave it."""
+    """`text` is the declaration as it was last applied, `file` its name as the user gave it, `keys_url` where an
+    external issuer's keys were found then."""
 
     up: bool = False
     text: str = ""
     file: str = ""
+    keys_url: str = ""
     overlays: Overlays = field(default_factory=Overlays)
 
     def documents(self) -> dict[str, bytes | None]:
@@ -26,6 +28,7 @@ class Wanted:
             "up": self.up,
             "text": self.text,
             "file": self.file,
+            "keys_url": self.keys_url,
             "instances": dict(self.overlays.instances),
             "generations": dict(self.overlays.generations),
         }
@@ -41,6 +44,7 @@ class Wanted:
             up=document["up"],
             text=document["text"],
             file=document["file"],
+            keys_url=document["keys_url"],
             overlays=Overlays(
                 {ModuleName(name): count for name, count in document["instances"].items()},
                 {ModuleName(name): count for name, count in document["generations"].items()},

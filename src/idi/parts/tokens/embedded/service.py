@@ -100,8 +100,11 @@ class EmbeddedTokens:
         issuer = self._issuer
         return key_set(issuer.ring.published(self._clock(), issuer.overlap_s))
 
-    def declare(self, clients: Mapping[str, Client], token_life_s: float) -> None:
-        """Another declaration: clients that are gone lose their secrets, scopes apply at once."""
+    def declare(self, clients: Mapping[str, Client], token_life_s: float, url: str = "") -> None:
+        """Another declaration: clients that are gone lose their secrets, scopes apply at once. `url` is the
+        gateway's where that changed; tokens that carry the former one end."""
+        if url:
+            self._issuer.url = url.rstrip("/")
         self._issuer.declare(clients, token_life_s)
         self._tell()
 
