@@ -121,7 +121,11 @@ class Authority:
             cwd=self.places.state,
             log=self.log_file,
         )
-        return await self.target.run_part(process, before_start)
+        adopted = NAME in self.target.recorded_parts()
+        part = await self.target.run_part(process, before_start)
+        if adopted and part.alive and not self.places.socket.exists():
+            await part.restart("was restarted: its socket vanished")
+        return part
 
     async def _keep(self, part: Part) -> None:
         """Set it up, then renew everybody's certificates and watch its health until cancelled."""
@@ -157,6 +161,8 @@ class Authority:
                 state: PartState = "ready" if ready else "unready"
                 reason = "" if ready else f"{health.reason}."
                 self.loop.emit(PartChanged(NAME, state, time.time(), part.pid, reason))
+            if not ready and part.alive and not self.places.socket.exists() and was:
+                await part.restart("was restarted: its socket vanished")
             if ready and was != "ready" and self.renewal is not None:
                 self.renewal.wake()
             was = "ready" if ready else "unready"

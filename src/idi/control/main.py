@@ -24,6 +24,8 @@ from idi.parts.errors import IdiError
 
 log = logging.getLogger(__name__)
 
+AGAIN = -1
+LOOK_S = 2.0
 LOCKED = 75
 """EX_TEMPFAIL: another control runs this platform."""
 
@@ -45,7 +47,11 @@ def start(settings: Settings) -> int:
                 format="%(asctime)s %(levelname)s %(name)s %(message)s",
             )
             paths.start_error.unlink(missing_ok=True)
-            return asyncio.run(run(settings))
+            code = asyncio.run(run(settings))
+        if code == AGAIN:
+            log.warning("the runtime folder vanished; control starts again to make its sockets anew")
+            os.execv(sys.executable, [sys.executable, "-P", "-m", "idi.control", *sys.argv[1:]])
+        return code
     except UnsafeFolder as error:
         return refuse(paths, str(error), "")
     except IdiError as error:
@@ -67,19 +73,28 @@ async def run(settings: Settings) -> int:
     async with compose(settings) as desk, serve(desk, settings.paths.socket):
         quiet_collector()
         async with asyncio.TaskGroup() as tasks:
-            waits = [
+            lost = tasks.create_task(vanished(settings.paths))
+            waits: list[asyncio.Task[object]] = [
                 tasks.create_task(ended.wait()),
                 tasks.create_task(desk.stopped.wait()),
+                lost,
             ]
             resume = tasks.create_task(desk.resume())
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             if desk.stopped.is_set():
                 await asyncio.sleep(0.05)  # the last line of progress is on its way
+            again = lost.done()
             for task in (*waits, resume):
                 task.cancel()
     if desk.stopped.is_set():
         clear(settings.paths)
-    return 0
+    return AGAIN if again else 0
+
+
+async def vanished(paths: Paths) -> None:
+    """Return when the runtime folder is gone, as at a logout: its sockets cannot be reached any more."""
+    while paths.socket.exists():
+        await asyncio.sleep(LOOK_S)
 
 
 def clear(paths: Paths) -> None:
