@@ -17,6 +17,7 @@ from pathlib import Path
 import pyte
 
 CELL, LINE, LEFT, TOP = 8.4, 19, 16, 46
+BUTTONS = ("#ff5f57", "#febc2e", "#28c840")
 INK, PAPER = "#d8dee9", "#1d2330"
 COLOURS = {
     "green": "#a3be8c",
@@ -41,7 +42,7 @@ def picture(text: str, title: str) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high}" font-size="14"',
         ' font-family="ui-monospace, SFMono-Regular, Menlo, Consolas, monospace">',
         f'<rect width="{wide}" height="{high}" rx="8" fill="{PAPER}"/>',
-        *(f'<circle cx="{20 + 20 * i}" cy="18" r="6" fill="{c}"/>' for i, c in enumerate(("#ff5f57", "#febc2e", "#28c840"))),
+        *(f'<circle cx="{20 + 20 * i}" cy="18" r="6" fill="{c}"/>' for i, c in enumerate(BUTTONS)),
         f'<text x="{wide / 2}" y="23" fill="#8892a6" text-anchor="middle">{escape(title)}</text>',
     ]  # fmt: skip
     for y in range(len(rows)):

@@ -172,17 +172,14 @@ def some_requests(rng: random.Random) -> list[ChangeRequest]:
     """A few changes; the first one brings the platform up."""
     requests: list[ChangeRequest] = [up(declaration(rng.randint(0, 4), "info"))]
     for _ in range(rng.randint(1, 4)):
-        requests.append(
-            rng.choice(
-                [
-                    up(declaration(rng.randint(0, 4), rng.choice(["info", "debug"]))),
-                    up(declaration(2, "info", storage=rng.random() < 0.5)),
-                    {"action": "scale", "modules": {"cam": rng.randint(0, 5), "jede": rng.randint(0, 5)}},
-                    {"action": "restart", "modules": [rng.choice(["cam", "jede", "sfl"])]},
-                    {"action": "down"},
-                ]
-            )
-        )
+        possible: list[ChangeRequest] = [
+            up(declaration(rng.randint(0, 4), rng.choice(["info", "debug"]))),
+            up(declaration(2, "info", storage=rng.random() < 0.5)),
+            {"action": "scale", "modules": {"cam": rng.randint(0, 5), "jede": rng.randint(0, 5)}},
+            {"action": "restart", "modules": [rng.choice(["cam", "jede", "sfl"])]},
+            {"action": "down"},
+        ]
+        requests.append(rng.choice(possible))
         if requests[-1]["action"] == "down":
             break
     return requests

@@ -16,6 +16,7 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -246,6 +247,7 @@ class Server:
         return web.Response(status=204)
 
     async def openapi(self, request: web.Request) -> web.StreamResponse:
+        peer_of(request)
         return web.json_response(openapi())
 
 
@@ -274,13 +276,14 @@ async def write_line(response: web.StreamResponse, document: object) -> bool:
 @asynccontextmanager
 async def serve(control: Control, path: Path) -> AsyncIterator[None]:
     """Serve the API on a Unix socket, 0600 from its first moment (umask 077)."""
+    remove = partial(path.unlink, missing_ok=True)
     runner = web.AppRunner(
         Server(control).application(), access_log=None, handle_signals=False, shutdown_timeout=1.0
     )
     await runner.setup()
     before = os.umask(0o177)
     try:
-        path.unlink(missing_ok=True)
+        remove()
         await web.UnixSite(runner, str(path)).start()
     finally:
         os.umask(before)
@@ -288,4 +291,4 @@ async def serve(control: Control, path: Path) -> AsyncIterator[None]:
         yield
     finally:
         await runner.cleanup()
-        path.unlink(missing_ok=True)
+        remove()

@@ -93,7 +93,7 @@ async def run(settings: Settings) -> int:
 
 async def vanished(paths: Paths) -> None:
     """Return when the runtime folder is gone, as at a logout: its sockets cannot be reached any more."""
-    while paths.socket.exists():
+    while paths.socket.exists():  # noqa: ASYNC110 - a folder that vanishes tells nobody
         await asyncio.sleep(LOOK_S)
 
 

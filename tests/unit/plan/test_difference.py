@@ -27,7 +27,7 @@ desired_modules = st.builds(
 desireds = st.dictionaries(st.sampled_from(NAMES), desired_modules, max_size=3).map(
     lambda chosen: Desired(
         {
-            ModuleName(name): DesiredModule(spec(name, revision), count, strategy)  # type: ignore[arg-type]
+            ModuleName(name): DesiredModule(spec(name, revision), count, strategy)
             for name, (revision, count, strategy) in chosen.items()
         },
         ("openbao", "gateway") if chosen else (),

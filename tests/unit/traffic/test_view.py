@@ -48,7 +48,7 @@ def world_of(*slots: tuple[str, int, str, str]) -> World:
     for module, slot, revision, state in slots:
         events.append(RevisionEnsured(spec(module, revision), 1))
         events.append(InstanceSeen(instance(module, slot, revision, state)))  # type: ignore[arg-type]
-    return fold_all(World(), events)[0]  # type: ignore[arg-type]
+    return fold_all(World(), events)[0]
 
 
 @pytest.mark.requirement("D1")
