@@ -11,17 +11,22 @@ CLOCK_MONOTONIC does not, so a growing difference is a wake-up.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
 import struct
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 from idi.parts.errors import PartError
+
+SHARED_LOOK_S = 0.003
+"""Many processes end at about the same time; one look at /proc then serves all who ask about it."""
+MOST_REMEMBERED = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,24 @@ class Peer:
     gid: int
 
 
+class Snapshot:
+    """All processes at one moment."""
+
+    def __init__(self, processes: Iterable[Seen]) -> None:
+        self.processes = {seen.pid: seen for seen in processes}
+        self._members: dict[int, list[Seen]] = {}
+        for seen in self.processes.values():
+            for number in {seen.session, seen.group}:
+                self._members.setdefault(number, []).append(seen)
+
+    def session(self, pid: int, started: int) -> list[Seen]:
+        """Living members of the session (or group) that this process leads or led, itself included."""
+        leader = self.processes.get(pid)
+        if leader is not None and leader.started != started:
+            return []
+        return [seen for seen in self._members.get(pid, ()) if not seen.zombie]
+
+
 class Machine(Protocol):
     def watch(self, pid: int) -> int:
         """A descriptor that becomes readable when the process ends; raises ProcessLookupError."""
@@ -57,11 +80,14 @@ class Machine(Protocol):
     def processes(self) -> Iterator[Seen]:
         """Every process that can be seen."""
 
-    def session(self, pid: int, started: int) -> list[Seen]:
-        """Living members of the session (or group) that this process leads or led, itself included."""
+    async def snapshot(self) -> Snapshot:
+        """Every process, looked at after the call; who asks within a few milliseconds shares one look."""
 
     def variable(self, pid: int, name: str) -> str | None:
         """One variable of a process's first environment; None if unset, overwritten or forbidden."""
+
+    def variable_of(self, seen: Seen, name: str) -> str | None:
+        """The same, remembered: a first environment does not change."""
 
     def age_s(self, started: int) -> float:
         """Seconds since a start time."""
@@ -81,6 +107,8 @@ class Linux:
 
     def __init__(self) -> None:
         self._ticks = os.sysconf("SC_CLK_TCK")
+        self._looking: asyncio.Future[Snapshot] | None = None
+        self._variables: dict[tuple[int, int, str], str | None] = {}
 
     def watch(self, pid: int) -> int:
         return os.pidfd_open(pid)
@@ -113,11 +141,20 @@ class Linux:
             if name.isdecimal() and (seen := self.look(int(name))) is not None:
                 yield seen
 
-    def session(self, pid: int, started: int) -> list[Seen]:
-        leader = self.look(pid)
-        if leader is not None and leader.started != started:
-            return []
-        return [seen for seen in self.processes() if pid in (seen.session, seen.group) and not seen.zombie]
+    async def snapshot(self) -> Snapshot:
+        if self._looking is None:
+            loop = asyncio.get_running_loop()
+            self._looking = loop.create_future()
+            loop.call_later(SHARED_LOOK_S, self._look_at_all, self._looking)
+        return await asyncio.shield(self._looking)
+
+    def _look_at_all(self, looking: asyncio.Future[Snapshot]) -> None:
+        self._looking = None
+        snapshot = Snapshot(self.processes())
+        if len(self._variables) > MOST_REMEMBERED:
+            alive = {(seen.pid, seen.started) for seen in snapshot.processes.values()}
+            self._variables = {key: value for key, value in self._variables.items() if key[:2] in alive}
+        looking.set_result(snapshot)
 
     def variable(self, pid: int, name: str) -> str | None:
         wanted = name.encode() + b"="
@@ -125,6 +162,12 @@ class Linux:
             if entry.startswith(wanted):
                 return entry[len(wanted) :].decode(errors="replace")
         return None
+
+    def variable_of(self, seen: Seen, name: str) -> str | None:
+        key = (seen.pid, seen.started, name)
+        if key not in self._variables:
+            self._variables[key] = self.variable(seen.pid, name)
+        return self._variables[key]
 
     def age_s(self, started: int) -> float:
         return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started / self._ticks)

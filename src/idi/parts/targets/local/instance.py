@@ -19,7 +19,7 @@ from idi.parts.targets.local.readiness import Verdict, make_probe, watch
 from idi.parts.targets.local.seating import asked, claim_ports, module_process, sidecar_process
 from idi.parts.targets.local.seats import Occupant, Seat, encode
 from idi.parts.targets.local.site import Site
-from idi.parts.targets.local.strays import end, marked
+from idi.parts.targets.local.strays import end, marked_now
 from idi.parts.targets.local.supervisor import LEFTOVERS_S, Supervisor
 from idi.world.events import (
     InstanceDied,
@@ -62,7 +62,12 @@ class LocalInstance:
     # --- what the target asks of it
 
     def begin(self) -> None:
-        """Start both processes, or the sidecar alone where somebody else runs the module."""
+        """Start both processes, or the sidecar alone where somebody else runs the module. Raises
+        `PartError` when that cannot be recorded."""
+        # Both starts are recorded as intended at once: one write before, one soon after.
+        self.seat.module.pending = not self.seat.attached
+        self.seat.sidecar.pending = True
+        self.save()
         if self.seat.attached:
             self._probe(self._attached_for_s)
         else:
@@ -166,9 +171,16 @@ class LocalInstance:
         sidecar = self._site.make_sidecar(self.view())
         if sidecar is None:
             self._bare = self._sidecar_ready = True
+            self.seat.sidecar.pending = False
+            self._save_soon()
             self._settle("")
             return None
         return sidecar_process(self._site, self.seat, sidecar)
+
+    def spawning(self, occupant: Occupant) -> None:
+        if not occupant.pending:
+            occupant.pending = True
+            self.save()
 
     def started(self, occupant: Occupant, process: Process) -> Occupant:
         self.seat.restarts += occupant.pid != 0
@@ -180,12 +192,12 @@ class LocalInstance:
         self.seat.module = self.started(self.seat.module, process)
         self._seen()
         self._probe(process.up_s)
-        self._save_or_warn()
+        self._save_soon()
 
     def sidecar_started(self, process: Process) -> None:
         self.seat.sidecar = self.started(self.seat.sidecar, process)
         self._seen()
-        self._save_or_warn()
+        self._save_soon()
 
     def died(self, reason: str) -> None:
         if self.state == "stopping":
@@ -311,7 +323,7 @@ class LocalInstance:
         if self._saving is not None:
             self._saving.cancel()
             self._saving = None
-        everything = marked(self._site.machine, self._site.platform_hash)
+        everything = await marked_now(self._site.machine, self._site.platform_hash)
         daemons = [one for one in everything if one.name == self.seat.instance]
         await end(self._site.machine, daemons, LEFTOVERS_S)
         try:
@@ -349,8 +361,7 @@ class _Module:
         self.steady = partial(instance.steady, "module")
 
     def spawning(self) -> None:
-        self._instance.seat.module.pending = True
-        self._instance.save()
+        self._instance.spawning(self._instance.seat.module)
 
 
 class _Sidecar:
@@ -365,11 +376,12 @@ class _Sidecar:
         self.steady = partial(instance.steady, "sidecar")
 
     def spawning(self) -> None:
-        self._instance.seat.sidecar.pending = True
-        self._instance.save()
+        self._instance.spawning(self._instance.seat.sidecar)
 
 
 def _meanwhile(occupant: Occupant, process: Process | None) -> str:
-    if process is None and (occupant.pid or occupant.pending):
+    if process is not None:
+        return ""
+    if occupant.pid:
         return "ended while control was not running"
-    return ""
+    return "had not started yet when control ended" if occupant.pending else ""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
+import os
 import re
 from collections.abc import AsyncIterator, Collection, Iterator
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ class Logs:
 
     def sources(self) -> list[str]:
         """Everything that ever printed here."""
-        return sorted(path.name[: -len(".log")] for path in self._directory.glob("*.log"))
+        return sorted(name[: -len(".log")] for name in os.listdir(self._directory) if name.endswith(".log"))
 
     def file(self, name: str) -> LogFile:
         if name not in self._files:

@@ -120,7 +120,7 @@ class Process:
         """End what is left of its session: SIGTERM first, SIGKILL after the grace period."""
         pause, deadline = 0.01, self._loop.time() + grace_s
         asked: set[int] = {self.pid}
-        while left := self._machine.session(self.pid, self.started):
+        while left := (await self._machine.snapshot()).session(self.pid, self.started):
             now = self._loop.time()
             if now > deadline + UNDYING_S:
                 raise PartError(f"Process {left[0].pid} does not end, not even by SIGKILL.")

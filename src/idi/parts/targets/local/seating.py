@@ -18,7 +18,7 @@ from idi.parts.targets.local.process import ProcessSpec, marker, shell
 from idi.parts.targets.local.readiness import Asked
 from idi.parts.targets.local.seats import Seat, by_kind, purposes
 from idi.parts.targets.local.site import Site
-from idi.parts.targets.local.strays import end, marked
+from idi.parts.targets.local.strays import end, marked_now
 from idi.world.types import InstanceId, RevisionSpec
 
 KINDS = {"module": ("port",), "sidecar": ("mesh", "outbound")}
@@ -69,7 +69,7 @@ async def claim_ports(site: Site, seat: Seat, role: str) -> set[str]:
     """Make sure that the ports of this role are free; the kinds of which one had to be replaced."""
     if not _occupied(site, seat, role):
         return set()
-    everything = marked(site.machine, site.platform_hash)
+    everything = await marked_now(site.machine, site.platform_hash)
     leftovers = [one for one in everything if (one.name, one.role) == (seat.instance, role)]
     await end(site.machine, leftovers, grace_s=1.0)
     occupied = _occupied(site, seat, role)

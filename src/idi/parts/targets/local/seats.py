@@ -87,7 +87,7 @@ class Records:
     def write(self, name: str, document: dict[str, Any]) -> None:
         path = self._directory / f"{name}.json"
         beside = path.with_suffix(".new")
-        text = json.dumps({"version": VERSION, "boot": self._boot, **document}, indent=1)
+        text = json.dumps({"version": VERSION, "boot": self._boot, **document})
         try:
             descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             with open(descriptor, "w", encoding="utf-8") as file:

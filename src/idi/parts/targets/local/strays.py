@@ -28,17 +28,22 @@ class Marked:
     seen: Seen
 
 
-def marked(machine: Machine, platform_hash: str) -> list[Marked]:
+def marked(machine: Machine, platform_hash: str, processes: Iterable[Seen] | None = None) -> list[Marked]:
     """Every marked session leader of this platform, oldest first."""
     found = []
-    for seen in machine.processes():
+    for seen in machine.processes() if processes is None else processes:
         if seen.zombie or seen.session != seen.pid:
             continue
-        mark = machine.variable(seen.pid, MARKER) or ""
+        mark = machine.variable_of(seen, MARKER) or ""
         parts = mark.split(":")
         if len(parts) == 3 and parts[0] == platform_hash:
             found.append(Marked(parts[1], parts[2], mark, seen))
     return sorted(found, key=lambda one: (one.seen.started, one.seen.pid))
+
+
+async def marked_now(machine: Machine, platform_hash: str) -> list[Marked]:
+    """The same, from a look that is shared with others who ask now."""
+    return marked(machine, platform_hash, (await machine.snapshot()).processes.values())
 
 
 def living(

@@ -248,8 +248,9 @@ class LocalTarget:
         self._begin(seat)
 
     def _begin(self, seat: Seat) -> None:
-        instance = self._instances[seat.instance] = LocalInstance(self._site, seat)
+        instance = LocalInstance(self._site, seat)
         instance.begin()
+        self._instances[seat.instance] = instance
 
     async def _settled(self, instances: Iterable[LocalInstance]) -> None:
         """Wait until those that go are gone and the others were started."""
