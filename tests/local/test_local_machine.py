@@ -84,7 +84,7 @@ def test_members_of_a_session() -> None:
 
 async def test_ends_are_seen_and_collected_once() -> None:
     machine = this_machine()
-    pid = os.posix_spawn("/bin/sh", ["sh", "-c", "exit 3"], {})
+    pid = os.posix_spawn("/bin/sh", ["sh", "-c", "exit 3"], {})  # noqa: ASYNC221
     watch = machine.watch(pid)
     try:
         ended = asyncio.Event()
