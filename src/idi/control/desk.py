@@ -160,10 +160,10 @@ class Desk:
             raise Refused("The platform is going down.", "Run idi up when it has ended.")
         if self._waiting >= QUEUE:
             raise Refused(f"{QUEUE} changes are waiting already.", "Try again when they are done.")
-        actor = actor_of(peer)
-        wanted, detail, platform = self.want(request)
+        self.want(request)  # refused before anything is begun
         change = Change(title_of(request))
-        self.tasks.create_task(self._run(change, request, actor, wanted, detail, platform))
+        self._waiting += 1
+        self.tasks.create_task(self._run(change, request, actor_of(peer)))
         async for item in change.follow():
             yield item
 
@@ -212,21 +212,14 @@ class Desk:
             )
         return ModuleName(name)
 
-    async def _run(
-        self,
-        change: Change,
-        request: ChangeRequest,
-        actor: Actor,
-        wanted: Wanted,
-        detail: dict[str, JSON],
-        platform: Platform | None,
-    ) -> None:
-        self._waiting += 1
+    async def _run(self, change: Change, request: ChangeRequest, actor: Actor) -> None:
         try:
             async with self._turn:
                 self._waiting -= 1
                 self._running = change
-                # Asked for while another change ran: what it wants is computed on what is now.
+                if self.closing:
+                    raise Refused("The platform is going down.", "Run idi up when it has ended.")
+                # On what is now: another change may have run since it was asked for.
                 wanted, detail, platform = self.want(request)
                 await self._apply(change, request["action"], actor, wanted, detail, platform)
         except IdiError as error:
@@ -257,9 +250,7 @@ class Desk:
         goal = self.desired_of(platform, wanted) if platform and wanted.up else Desired()
         plan = difference(goal, self.loop.world)
         changed = wanted != self.wanted or bool(plan.changes())
-        interrupted = await self.store.unfinished()
-        for open_change in interrupted:
-            await self.store.finish(open_change.id, False, "control ended before it was done")
+        interrupted = await self._close_interrupted()
         if changed:
             change_id = await self.store.begin(
                 actor, action, detail, documents=wanted.documents(), relief=action == "down"
@@ -293,6 +284,16 @@ class Desk:
             return []
         application = Application(self.store, change_id, self.executor, change.step)  # type: ignore[arg-type]
         return await application.run(plan)
+
+    async def _close_interrupted(self) -> bool:
+        """End in the journal what an earlier control left open. On a full disk that has to wait."""
+        interrupted = await self.store.unfinished()
+        try:
+            for open_change in interrupted:
+                await self.store.finish(open_change.id, False, "control ended before it was done")
+        except Refused as error:
+            log.warning("an interrupted change stays open: %s", error)
+        return bool(interrupted)
 
     async def _refusals(self) -> list[str]:
         """What proxies refuse of what was published: the last good configuration serves there."""
@@ -332,15 +333,13 @@ class Desk:
             pass
         if not self.wanted.text:
             return
-        request: ChangeRequest = (
-            {"action": "up", "text": self.wanted.text, "file": self.wanted.file}
-            if self.wanted.up
-            else {"action": "down"}
-        )
-        if not self.wanted.up and not self.loop.world.modules and not self.loop.world.parts:
-            return
-        wanted, detail, platform = self.want(request)
-        await self._run(Change("resume"), request, CONTROL, wanted, detail, platform)
+        request: ChangeRequest = {"action": "up", "text": self.wanted.text, "file": self.wanted.file}
+        if not self.wanted.up:
+            if not self.loop.world.modules and not self.loop.world.parts:
+                return
+            request = {"action": "down"}
+        self._waiting += 1
+        await self._run(Change("resume"), request, CONTROL)
 
 
 def keys_url_of(platform: Platform) -> str:
