@@ -60,7 +60,7 @@ class Live:
             if os.isatty(number) and os.tcgetpgrp(number) == os.getpgrp():
                 self._terminal = termios.tcgetattr(number)
                 quiet = [*self._terminal]
-                quiet[3] &= ~termios.ECHO
+                quiet[3] = (quiet[3] & ~termios.ECHO) | termios.NOFLSH  # Ctrl-C must not swallow half a frame
                 termios.tcsetattr(number, termios.TCSADRAIN, quiet)
         except (ImportError, OSError, ValueError, AttributeError):
             self._terminal = None

@@ -1,7 +1,7 @@
 """The status as a table, for `idi status` and, in place, for `idi up`. Pure: a view in, lines out.
 
 The same on a wide terminal, a narrow one and in a file (`width` 0: as wide as it gets). What gives way
-first when there is no room: the figures, then SINCE, then the WHERE column goes below its row. A state
+first when there is no room: the figures, then SINCE, then WHERE; a long reason goes below its row. A state
 is always a word; colour only repeats it.
 """
 
@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from idi.cli.screen import Line
-from idi.cli.words import age, cut, figure, milliseconds, plain, ratio, seconds_of, wrap
+from idi.cli.words import age, cut, figure, fitting, milliseconds, plain, ratio, seconds_of, wrap
+from idi.cli.words import columns as columns_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def parts(view: StatusView, now: float, width: int) -> Iterator[Line]:
         yield fit(line, width)
     for part in view["parts"]:
         if part["reason"] and part["state"] not in ("ready", "absent"):
-            for text in wrap(f"{part['name']}: {part['reason']}", width and width - 4, REASON_LINES):
+            for text in wrap(plain(f"{part['name']}: {part['reason']}"), width and width - 4, REASON_LINES):
                 yield [("    ", ""), (text, "yellow")]
 
 
@@ -100,7 +101,7 @@ def rows(view: StatusView, now: float, width: int) -> Iterator[Line]:
     head: Line = [(" " * INDENT, "")]
     for at in shown:
         head.append((pad(HEADS[at], widths[at], HEADS[at]) + " " * GAP, "dim"))
-    yield trimmed(head)
+    yield fit(trimmed(head), width)
     for module, texts in zip(view["modules"], cells, strict=True):
         line: Line = [(" " * INDENT, "")]
         for at in shown:
@@ -108,16 +109,14 @@ def rows(view: StatusView, now: float, width: int) -> Iterator[Line]:
                 line.append((pad(texts[at], widths[at], HEADS[at]), style_of(HEADS[at], module)))
                 line.append((" " * GAP, ""))
         where, is_reason = where_of(module)
-        if beside:
-            pieces = where(room)
-            yield trimmed([*line, (pieces[0] if pieces else "", reason_style(module, is_reason))])
-            for text in pieces[1:]:
-                yield [(" " * taken, ""), (text, reason_style(module, is_reason))]
-        else:
-            yield fit(trimmed(line), width)
-            if is_reason:
-                for text in where(width - 4):
-                    yield [("    ", ""), (text, reason_style(module, is_reason))]
+        style = reason_style(module, is_reason)
+        if beside and where.fits(room):
+            yield trimmed([*line, *((piece, style) for piece in where(room))])
+            continue
+        yield fit(trimmed(line), width)
+        if is_reason:
+            for text in where(width - 4):
+                yield [("    ", ""), (text, style)]
 
 
 def row(module: ModuleView, now: float) -> list[str]:
@@ -160,6 +159,10 @@ class Where:
 
     def __init__(self, reason: str, addresses: list[str], most: int = 1) -> None:
         self.reason, self.addresses, self.most = reason, addresses, most
+
+    def fits(self, room: int) -> bool:
+        """Beside its row on one line: whole, or cut where that is enough for it."""
+        return not room or columns_of(self.reason) <= room or self.most == 1
 
     def __call__(self, room: int) -> list[str]:
         if self.reason:
@@ -242,8 +245,13 @@ def footer(view: StatusView, width: int, hint: str, done: str) -> Iterator[Line]
         return
     yield fit([(text, style)], width)
     if hint:
-        for piece in wrap("   ".join(hint.split("   ")), width, 3):
-            yield [(piece, "dim")]
+        line = []
+        for command in hint.split("   "):
+            if line and length(line) + 3 + len(command) > width:
+                yield fit(line, width)
+                line = []
+            line = [*line, ("   " if line else "", ""), (command, "dim")]
+        yield fit(line, width)
 
 
 def all_ready(module: ModuleView) -> bool:
@@ -265,7 +273,7 @@ def remarks(view: StatusView, width: int) -> Iterator[Line]:
 
 
 def length(line: Line) -> int:
-    return sum(len(text) for text, _ in line)
+    return sum(columns_of(text) for text, _ in line)
 
 
 def pad(text: str, width: int, head: str) -> str:
@@ -288,8 +296,8 @@ def fit(line: Line, width: int) -> Line:
     found: Line = []
     room = width - 1
     for text, style in line:
-        found.append((text[:room], style))
-        room -= len(text)
+        found.append((text[: fitting(text, room)], style))
+        room -= columns_of(text)
         if room <= 0:
             break
     return [*found, ("…", "dim")]

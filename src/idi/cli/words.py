@@ -86,26 +86,48 @@ def seconds_of(time: str) -> float:
     return (days - 719_468) * 86_400 + clock + fraction
 
 
+def columns(text: str) -> int:
+    """How many columns of a terminal a text takes."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import combining, east_asian_width
+
+    return sum(0 if combining(c) else 2 if east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def fitting(text: str, width: int) -> int:
+    """How many characters of it fit into so many columns."""
+    if text.isascii():
+        return min(len(text), max(width, 0))
+    taken = 0
+    for at, character in enumerate(text):
+        taken += columns(character)
+        if taken > width:
+            return at
+    return len(text)
+
+
 def cut(text: str, width: int) -> str:
-    if not width or len(text) <= width:
+    if not width or columns(text) <= width:
         return text
-    return text[: max(width - 1, 0)] + "…"
+    return text[: fitting(text, width - 1)] + "…"
 
 
 def wrap(text: str, width: int, most: int) -> list[str]:
     """Lines of at most `width` (0: one line), at most `most` of them; the last one says that it is cut."""
     text = text.strip()
-    if not width or len(text) <= width:
+    if not width or columns(text) <= width:
         return [text] if text else []
     width = max(width, 8)
     lines: list[str] = []
     while text and len(lines) < most:
-        if len(text) <= width:
+        if columns(text) <= width:
             lines.append(text)
             return lines
-        at = text.rfind(" ", 1, width + 1)
-        if at < width // 2:
-            at = width
+        most_characters = fitting(text, width)
+        at = text.rfind(" ", 1, most_characters + 1)
+        if at < most_characters // 2:
+            at = most_characters
         lines.append(text[:at].rstrip())
         text = text[at:].lstrip()
     if text and lines:

@@ -1,0 +1,1 @@
+"""The command line against a stand-in for control, and through a real terminal."""

@@ -13,10 +13,18 @@ from idi.cli.invocation import Invocation
 from idi.cli.main import main
 
 
-def spawn(paths: Paths, _: Invocation, __: launch.Ports) -> subprocess.Popen[bytes]:
+def spawn(paths: Paths, invocation: Invocation, ports: launch.Ports) -> subprocess.Popen[bytes]:
+    del invocation, ports
     return subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("fake_control.py")), str(paths.socket), os.environ["SCENARIO"]],
+        [
+            sys.executable,
+            str(Path(__file__).with_name("fake_control.py")),
+            str(paths.socket),
+            os.environ["SCENARIO"],
+        ],
         stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
 

@@ -52,7 +52,12 @@ def module(
     number = (count if state == "ready" else 0) if ready is None else ready
     instances = [
         instance(
-            name, slot, "ready" if slot <= number else state, since, port + slot - 1, "" if slot <= number else reason
+            name,
+            slot,
+            "ready" if slot <= number else state,
+            since,
+            port + slot - 1,
+            "" if slot <= number else reason,
         )
         for slot in range(1, count + 1)
     ]
@@ -112,6 +117,7 @@ class FakeControl:
         self.requests: list[tuple[str, str, Any]] = []
         self.watchers = 0
         self.pause = 0.0
+        self.slow_down = False
         self.version = 0
         self.ends_after_down = False
         self.ended = threading.Event()
@@ -141,7 +147,7 @@ class FakeControl:
         action = body["action"]
         yield 200, {"type": "started", "change": 1}
         for item in self.changes.get(action, []):
-            time.sleep(self.pause)
+            time.sleep(self.pause if action != "down" or self.slow_down else 0.01)
             self.apply(item)
             yield 200, item
         if not any(item["type"] == "done" for item in self.changes.get(action, [])):
@@ -160,15 +166,18 @@ class FakeControl:
 class Starting(FakeControl):
     """Nine modules that come up one after the other; `broken` never does."""
 
-    def __init__(self, pause: float = 0.05, broken: str = "") -> None:
+    def __init__(self, pause: float = 0.05, broken: str = "", *, slow_down: bool = False) -> None:
         super().__init__()
         self.pause = pause
+        self.slow_down = slow_down
         self.ends_after_down = True
         self.broken = broken
-        self.states = {name: "starting" for name in NAMES}
+        self.states = dict.fromkeys(NAMES, "starting")
         up: list[dict[str, Any]] = []
         for name in ("openbao", "gateway"):
-            up.append({"type": "step", "state": "running", "step": step(name, "start-part", "+", f"start {name}")})
+            up.append(
+                {"type": "step", "state": "running", "step": step(name, "start-part", "+", f"start {name}")}
+            )
             up.append({**up[-1], "state": "done", "seconds": 0.2})
         for name in NAMES:
             ready = step(name, "await-ready", ".", "wait until 1 of revision 1f3a5c7e ready (at most 60 s)")
@@ -238,11 +247,21 @@ class Handler(socketserver.StreamRequestHandler):
         self.wfile.write(head.encode() + data)
 
     def lines(self, items: Iterator[tuple[int, Any]]) -> None:
-        self.wfile.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/jsonl\r\ntransfer-encoding: chunked\r\n\r\n")
+        self.wfile.write(
+            b"HTTP/1.1 200 OK\r\ncontent-type: application/jsonl\r\ntransfer-encoding: chunked\r\n\r\n"
+        )
+        watched = True
         for _, item in items:
             data = json.dumps(item).encode() + b"\n"
-            self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
-        self.wfile.write(b"0\r\n\r\n")
+            try:
+                if watched:
+                    self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+            except OSError:
+                if "type" not in item:
+                    return
+                watched = False  # a change goes on without whoever asked for it
+        if watched:
+            self.wfile.write(b"0\r\n\r\n")
 
 
 class Server(socketserver.ThreadingUnixStreamServer):
@@ -274,6 +293,7 @@ def serving(path: Path, control: FakeControl) -> Iterator[FakeControl]:
 SCENARIOS = {
     "starting": lambda: Starting(pause=0.1),
     "slow": lambda: Starting(pause=0.4),
+    "slow-down": lambda: Starting(pause=0.2, slow_down=True),
     "quick": lambda: Starting(pause=0.0),
     "broken": lambda: Starting(pause=0.05, broken="jede"),
 }

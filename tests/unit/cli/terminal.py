@@ -8,12 +8,22 @@ import select
 import signal
 import struct
 import subprocess
+import sys
 import termios
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyte
+
+# The first terminal that the leader of a session opens becomes its controlling one, where Ctrl-C comes from.
+TAKE_TERMINAL = """
+import os, sys
+terminal = os.open(sys.argv[1], os.O_RDWR)
+for number in (0, 1, 2):
+    os.dup2(terminal, number)
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
 
 
 class Terminal:
@@ -34,14 +44,10 @@ class Terminal:
         self._main, child = os.openpty()
         self._size(child, columns, rows)
         self.process = subprocess.Popen(
-            command,
-            stdin=child,
-            stdout=child,
-            stderr=child,
+            [sys.executable, "-c", TAKE_TERMINAL, os.ttyname(child), *command],
             cwd=cwd,
             env={**os.environ, "TERM": "xterm-256color", **(env or {})},
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
         self._child = child
 
