@@ -171,7 +171,10 @@ async def test_headers_too_large_or_too_many() -> None:
         assert answer.status_code == 431
         answer = await client.get("/open/x", headers={f"x-{number}": "1" for number in range(200)})
         assert answer.status_code == 431
-        assert (await client.get("/open/x", headers={"x_under_score": "1"})).status_code == 400
+        assert answer.json()["request_id"] == answer.headers["x-request-id"]
+        answer = await client.get("/open/x", headers={"x_under_score": "1"})
+        assert answer.status_code == 400
+        assert answer.json()["request_id"] == answer.headers["x-request-id"]
         assert len(cam.seen) == seen
 
 
@@ -202,6 +205,7 @@ async def test_requests_that_never_finish_their_headers(monkeypatch: pytest.Monk
             answer = await reader.read()
         writer.close()
         assert answer.startswith(b"HTTP/1.1 408")
+        assert b"x-request-id: " in answer
         assert (await client.get("/open/x")).status_code == 200
 
 

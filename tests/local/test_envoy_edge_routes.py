@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 
 from idi.declaration.types import Cors, HeaderMatch
+from idi.parts.gateway.envoy import admin
 from idi.traffic.types import GATEWAY, GatewayRoute
 from tests.support.envoy import Mesh, mesh, until
 from tests.support.envoy_upstream import Upstream, upstream
@@ -203,3 +204,17 @@ async def test_access_log(edge: Edge) -> None:
     assert line["trace"] == "00-abc"
     assert line["tries"] == 1
     assert isinstance(line["duration_ms"], int)
+
+
+async def test_the_access_log_is_bounded_and_loses_nothing(edge: Edge) -> None:
+    log, old = edge.m.runtime / "access.log", edge.m.runtime / "access.log.1"
+    sent = []
+    for turn in range(4):
+        sent += [(await edge.client.get("/healthz")).headers["x-request-id"] for _ in range(20)]
+        if turn == 1:
+            assert not await admin.rotate_log(edge.m.admin(GATEWAY), log, 10_000_000)
+            assert await admin.rotate_log(edge.m.admin(GATEWAY), log, 10)
+    await until(lambda: old.exists() and log.exists() and sent[-1] in log.read_text(), 15)
+    text = old.read_text() + log.read_text()
+    assert [wanted for wanted in sent if wanted not in text] == []
+    assert not await admin.rotate_log(edge.m.admin(GATEWAY), edge.m.runtime / "none", 1)

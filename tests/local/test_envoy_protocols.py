@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import serialization
 
 from idi.declaration.types import TlsFiles
 from idi.traffic.types import GATEWAY, GatewayRoute
-from tests.support.envoy import Mesh, free_port, mesh
+from tests.support.envoy import Authority, Mesh, free_port, mesh
 from tests.support.envoy_upstream import Upstream, upstream
 
 pytestmark = pytest.mark.requirement("G1", "G2")
@@ -118,9 +118,25 @@ async def test_tls_at_the_gateway() -> None:
             assert answer.json()["headers"]["x-forwarded-proto"] == "https"
         async with httpx.AsyncClient(verify=trust) as client:
             assert (await client.get(url)).http_version == "HTTP/1.1"
-        with pytest.raises(httpx.HTTPError):
-            async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient() as client:
+            with pytest.raises(httpx.HTTPError):
                 await client.get(url.replace("https", "http"))
+        # Renewed by somebody else: the files are replaced, the next connection has the new one.
+        other = Authority("renewed")
+        renewed = other.issue("spiffe://test.idi/edge", dns="localhost")
+        for path, content in ((key, renewed.key), (chain, renewed.chain)):
+            path.with_suffix(".new").write_bytes(content)
+            path.with_suffix(".new").rename(path)
+        fresh = ssl.create_default_context(cadata=other.roots.decode())
+
+        async def is_renewed() -> bool:
+            async with httpx.AsyncClient(verify=fresh) as client:
+                try:
+                    return (await client.get(url)).status_code == 200
+                except httpx.HTTPError:
+                    return False
+
+        assert any([await is_renewed() or await asyncio.sleep(0.05) for _ in range(60)])
 
 
 class Echo(grpc.GenericRpcHandler):

@@ -140,6 +140,10 @@ class Platform:
             **more,
         )
 
+    def write(self, declaration: str) -> None:
+        """Another declaration; it holds from the next `up` on."""
+        self.file.write_text(declaration)
+
     @property
     def ports(self) -> tuple[str, ...]:
         return ("--gateway-port", str(self.gateway_port), "--console-port", str(self.console_port))

@@ -60,3 +60,13 @@ def test_a_node_cannot_find_anothers_secret() -> None:
     assert made.find("m", Kind.SECRET, "identity") is None
     assert made.find("m", Kind.CLUSTER, "cam") is None
     assert made.find("n", Kind.CLUSTER, "dere") is None
+
+
+def test_a_certificate_may_come_before_the_view_and_goes_with_its_node() -> None:
+    made = Store()
+    made.put_secrets("n", [Resource(Kind.SECRET, "identity", "v1", b"1")])
+    made.replace({}, {"m": NodeResources()})
+    made.replace({}, {"m": NodeResources(), "n": NodeResources()})
+    assert made.find("n", Kind.SECRET, "identity") is not None
+    made.replace({}, {"m": NodeResources()})
+    assert made.find("n", Kind.SECRET, "identity") is None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,14 @@ def _quantiles(document: dict[str, Any]) -> dict[float, float]:
     return worst
 
 
-async def reopen_logs(socket: Path) -> None:
-    """After the access log was renamed away: write to a new file of the old name."""
+async def rotate_log(socket: Path, log: Path, max_bytes: int) -> bool:
+    """Bound the access log: past `max_bytes` it becomes `<name>.1` (the one before is dropped) and Envoy opens
+    a new one. No line is lost: until it does, it writes to the renamed file. True if it was rotated."""
+    try:
+        if os.stat(log).st_size <= max_bytes:
+            return False
+    except FileNotFoundError:
+        return False
+    os.replace(log, f"{log}.1")
     await ask(socket, "POST", "/reopen_logs")
+    return True

@@ -117,6 +117,7 @@ class EnvoyPlane:
         self._store.replace(shared, nodes)
         for gone in self._left.keys() - nodes.keys():
             del self._left[gone]
+        self._ready &= nodes.keys()
         for stream in self._streams.values():
             stream.session.refresh(self._seq)
             stream.wake()

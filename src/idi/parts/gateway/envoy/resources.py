@@ -75,11 +75,12 @@ class Store:
         self._secrets: dict[str, dict[str, Resource]] = {}
 
     def replace(self, shared: Shelf, nodes: Mapping[str, NodeResources]) -> None:
-        """Exchange everything but the secrets, which have their own life; forget those of nodes that went."""
+        """Exchange everything but the secrets, which have their own life: a node may get its certificate before
+        anything else is known of it, and loses it when it goes."""
+        for gone in self._nodes.keys() - nodes.keys():
+            self._secrets.pop(gone, None)
         self._shared = {kind: dict(shared.get(kind, {})) for kind in Kind}
         self._nodes = dict(nodes)
-        for gone in self._secrets.keys() - nodes.keys():
-            del self._secrets[gone]
 
     def put(self, resource: Resource) -> bool:
         """Replace one shared resource; False if it is the same as before."""
@@ -107,8 +108,8 @@ class Store:
         return NodeView(self, node)
 
     def find(self, node: str, kind: Kind, name: str) -> Resource | None:
-        if kind is Kind.SECRET:
-            return self._secrets.get(node, {}).get(name)
+        if kind is Kind.SECRET and (secret := self._secrets.get(node, {}).get(name)) is not None:
+            return secret
         resources = self._nodes.get(node)
         if resources is None:
             return None
@@ -119,8 +120,6 @@ class Store:
 
     def names(self, node: str, kind: Kind) -> tuple[str, ...]:
         """All names of a kind that this node may have, in a fixed order."""
-        if kind is Kind.SECRET:
-            return tuple(sorted(self._secrets.get(node, ())))
         resources = self._nodes.get(node)
         if resources is None:
             return ()

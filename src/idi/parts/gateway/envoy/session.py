@@ -338,7 +338,7 @@ class Session:
         return complete
 
     def has_answered_all(self) -> bool:
-        """The same, where a refusal is an answer too."""
+        """The same, where a refusal is an answer too, and what does not exist is not missed."""
         return self._complete(refused_counts=True)
 
     def _complete(self, *, refused_counts: bool) -> bool:
@@ -352,7 +352,9 @@ class Session:
     def _in_use(self, key: Key, refused_counts: bool) -> bool:
         kind, name = key
         channel, resource = self._channels.get(kind), self._view.find(kind, name)
-        if channel is None or resource is None:
+        if resource is None:
+            return refused_counts
+        if channel is None:
             return False
         refused = channel.refused.get(name)
         if refused is not None and refused.version == resource.version:

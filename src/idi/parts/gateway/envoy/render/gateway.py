@@ -67,6 +67,9 @@ def gateway_resources(gateway: Gateway) -> Iterator[Resource]:
         needs.append((Kind.CLUSTER, routes.ISSUER_CLUSTER))
         listener_needs = ((Kind.ROUTES, routes.NAME),)
     yield encode_resource(Kind.ROUTES, routes.NAME, routes.configuration(gateway), tuple(needs))
+    if gateway.tls is not None:
+        yield tls.edge_files(gateway.tls)
+        listener_needs = (*listener_needs, (Kind.SECRET, tls.EDGE))
     yield encode_resource(Kind.LISTENER, LISTENER, _listener(gateway), listener_needs)
 
 
@@ -76,7 +79,7 @@ def _listener(gateway: Gateway) -> listener_pb2.Listener:
         transport_socket_connect_timeout=seconds(10),
     )
     if gateway.tls is not None:
-        chain.transport_socket.CopyFrom(tls.edge(gateway.tls))
+        chain.transport_socket.CopyFrom(tls.edge())
     return listener_pb2.Listener(
         name=LISTENER,
         stat_prefix=LISTENER,

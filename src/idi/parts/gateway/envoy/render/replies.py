@@ -1,7 +1,7 @@
 """What proxies say themselves: problem+json (RFC 9457), and the marks for the caller's proxy.
 
 The first mapper that matches wins, so each case is written once for gRPC, whose message must stay text, and
-once for the rest. A sidecar keeps Envoy's own words in `detail`, for the reader is a developer of the
+once for the rest. A sidecar adds Envoy's own words as `reason`, for the reader is a developer of the
 platform. The gateway says only what a stranger may know.
 """
 
@@ -21,6 +21,8 @@ from idi.parts.gateway.envoy.render.proto import header
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
+REQUEST_ID = "x-request-id"
+EARLY = (400, 408, 426, 431)
 ENVOYS_WORDS = "%LOCAL_REPLY_BODY%"
 NOWHERE = "the service cannot be reached right now"
 NO_INSTANCE = "no instance can be reached"
@@ -59,13 +61,14 @@ def inbound_replies() -> hcm.LocalReplyConfig:
             ),
             Case("Forbidden", "the caller has not declared this call", status=403),
         ],
+        "the sidecar refused the request",
         ENVOYS_WORDS,
     )
 
 
 def outbound_replies() -> hcm.LocalReplyConfig:
     """In front of what a module calls."""
-    config = _config([_nowhere(NO_INSTANCE)], ENVOYS_WORDS)
+    config = _config([_nowhere(NO_INSTANCE)], "the sidecar refused the request", ENVOYS_WORDS)
     config.mappers.insert(0, _not_kept(NO_INSTANCE))
     return config
 
@@ -92,9 +95,23 @@ def gateway_replies() -> hcm.LocalReplyConfig:
         Case("Gateway Timeout", "the service did not answer in time", status=504),
     ]
     config = _config(cases, "the request was refused")
-    config.mappers.insert(0, _not_forbidden())
-    config.mappers.insert(0, _not_kept(NOWHERE))
-    return config
+    first = [
+        _not_kept(NOWHERE),
+        _not_forbidden(),
+        *(_too_early(case) for case in cases if case.status in EARLY),
+    ]
+    return hcm.LocalReplyConfig(mappers=[*first, *config.mappers])
+
+
+def _too_early(case: Case) -> hcm.ResponseMapper:
+    """A request that could not be read has no id yet, and Envoy answers before it makes one: make one here."""
+    has_none = accesslog_pb2.AccessLogFilter(
+        header_filter=accesslog_pb2.HeaderFilter(
+            header=route_components_pb2.HeaderMatcher(name=REQUEST_ID, present_match=True, invert_match=True)
+        )
+    )
+    body = _problem(case.title, case.detail, request_id=f"%RESP({REQUEST_ID})%")
+    return _mapper(_both(_status(case.status), has_none), body, {REQUEST_ID: "%UNIQUE_ID%"})
 
 
 def _not_forbidden() -> hcm.ResponseMapper:
@@ -133,16 +150,17 @@ def _nowhere(detail: str) -> Case:
     )
 
 
-def _config(cases: Iterable[Case], otherwise: str) -> hcm.LocalReplyConfig:
+def _config(cases: Iterable[Case], otherwise: str, reason: str = "") -> hcm.LocalReplyConfig:
     mappers = []
     for case in cases:
         when = _flags(case.flags) if case.flags else _status(case.status)
         # An answer to gRPC has status 200 by then, so it is known by its flags alone.
         if case.flags:
             mappers.append(_mapper(_both(when, _grpc()), _text(case.detail), case.headers))
-        mappers.append(_mapper(when, _problem(case.title, case.detail), case.headers))
+        mappers.append(_mapper(when, _problem(case.title, case.detail, reason=reason), case.headers))
     mappers.append(_mapper(_grpc(), _text(ENVOYS_WORDS), {}))
-    mappers.append(_mapper(_status(400, accesslog_pb2.ComparisonFilter.GE), _problem("Error", otherwise), {}))
+    rest = _problem("Error", otherwise, reason=reason)
+    mappers.append(_mapper(_status(400, accesslog_pb2.ComparisonFilter.GE), rest, {}))
     return hcm.LocalReplyConfig(mappers=mappers)
 
 
@@ -159,18 +177,17 @@ def _mapper(
 
 
 def _problem(
-    title: str, detail: str, status: int = 0
+    title: str, detail: str, *, status: int = 0, request_id: str = f"%REQ({REQUEST_ID})%", reason: str = ""
 ) -> substitution_format_string_pb2.SubstitutionFormatString:
     text = substitution_format_string_pb2.SubstitutionFormatString(content_type=MEDIA_TYPE)
-    text.json_format.update(
-        {
-            "type": "about:blank",
-            "title": title,
-            "status": status or "%RESPONSE_CODE%",
-            "detail": detail,
-            "request_id": "%REQ(X-REQUEST-ID)%",
-        }
-    )
+    members = {
+        "type": "about:blank",
+        "title": title,
+        "status": status or "%RESPONSE_CODE%",
+        "detail": detail,
+        "request_id": request_id,
+    }
+    text.json_format.update(members | ({"reason": reason} if reason else {}))
     return text
 
 

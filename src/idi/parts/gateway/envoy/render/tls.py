@@ -7,13 +7,16 @@ domain here and decides by policy (RBAC) who may do what.
 
 from __future__ import annotations
 
+import posixpath
+
 from envoy.config.core.v3 import base_pb2
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2, tls_pb2
 from envoy.type.matcher.v3 import string_pb2
 
 from idi.declaration.types import TlsFiles
 from idi.parts.gateway.envoy.render.proto import ads, flag, packed
-from idi.parts.gateway.envoy.resources import Key, Kind
+from idi.parts.gateway.envoy.resources import Key, Kind, Resource
+from idi.parts.gateway.envoy.wire import encode_resource
 
 IDENTITY = "identity"
 ROOTS = "roots"
@@ -45,18 +48,28 @@ def downstream(trust_domain: str, alpn: str = "") -> base_pb2.TransportSocket:
     )
 
 
-def edge(files: TlsFiles) -> base_pb2.TransportSocket:
-    """The gateway's own listener, where a certificate is given. Clients out there may still need TLS 1.2."""
+EDGE = "edge"
+
+
+def edge_files(files: TlsFiles) -> Resource:
+    """The gateway's own certificate: names of files, no content. Envoy reads them again when something is
+    renamed into their folder, so a renewal needs nothing from us."""
     certificate = common_pb2.TlsCertificate(
         certificate_chain=base_pb2.DataSource(filename=files.certificate),
         private_key=base_pb2.DataSource(filename=files.key),
+        watched_directory=base_pb2.WatchedDirectory(path=posixpath.dirname(files.certificate) or "."),
     )
+    return encode_resource(Kind.SECRET, EDGE, secret_pb2.Secret(name=EDGE, tls_certificate=certificate))
+
+
+def edge() -> base_pb2.TransportSocket:
+    """The gateway's own listener, where a certificate is given. Clients out there may still need TLS 1.2."""
     common = tls_pb2.CommonTlsContext(
         tls_params=common_pb2.TlsParameters(
             tls_minimum_protocol_version=common_pb2.TlsParameters.TLSv1_2,
             tls_maximum_protocol_version=common_pb2.TlsParameters.TLSv1_3,
         ),
-        tls_certificates=[certificate],
+        tls_certificate_sds_secret_configs=[_secret(EDGE)],
         alpn_protocols=["h2", "http/1.1"],
     )
     return _socket(
