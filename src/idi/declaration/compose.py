@@ -213,7 +213,7 @@ class _Composer:
 
     def report(self, event: Any, message: str) -> None:
         at = event.start_mark
-        self.reader.mistakes[Mistake(self.reader.file, at.line + 1, at.column + 1, message)] = None
+        self.reader.report(Scalar("", True, at.line + 1, at.column + 1), message)
 
     def _stop(self, event: Any, message: str) -> NoReturn:
         self.report(event, message)

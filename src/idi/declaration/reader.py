@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from idi.declaration.mistakes import Mistake
 from idi.declaration.nearest import nearest
 from idi.declaration.nodes import Node, Scalar
+from idi.declaration.scalars import printable
 from idi.declaration.source import position
 
 MOST_HINTS = 100
@@ -38,19 +39,19 @@ class Reader:
         return f" Did you mean '{found}'?" if found else ""
 
     def report(self, node: Node, message: str) -> None:
-        self.mistakes[Mistake(self.file, node.line, node.column, message)] = None
+        self.mistakes[Mistake(self.file, node.line, node.column, _fit(message))] = None
 
     def warn(self, node: Node, message: str) -> None:
-        self.warnings[Mistake(self.file, node.line, node.column, message)] = None
+        self.warnings[Mistake(self.file, node.line, node.column, _fit(message))] = None
 
     def report_within(self, node: Scalar, offset: int, piece: str, message: str) -> None:
         """Reports `piece`, found at `offset` of the scalar's text, where it stands in the file."""
         line, column = self._place_within(node, offset, piece)
-        self.mistakes[Mistake(self.file, line, column, message)] = None
+        self.mistakes[Mistake(self.file, line, column, _fit(message))] = None
 
     def warn_within(self, node: Scalar, offset: int, piece: str, message: str) -> None:
         line, column = self._place_within(node, offset, piece)
-        self.warnings[Mistake(self.file, line, column, message)] = None
+        self.warnings[Mistake(self.file, line, column, _fit(message))] = None
 
     def _place_within(self, node: Scalar, offset: int, piece: str) -> tuple[int, int]:
         raw = self.source[node.start : node.end]
@@ -61,3 +62,13 @@ class Reader:
             return node.line, node.column
         line, column = position(raw, found)
         return node.line + line - 1, column + (node.column - 1 if line == 1 else 0)
+
+
+LONGEST_MESSAGE = 1000
+
+
+def _fit(message: str) -> str:
+    """A message holds names as they were written: nothing in them may upset a terminal or fill it."""
+    if len(message) > LONGEST_MESSAGE:
+        message = message[:LONGEST_MESSAGE] + "..."
+    return message if message.isprintable() else "".join(map(printable, message))

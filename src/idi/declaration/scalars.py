@@ -59,7 +59,12 @@ def _same(text: str) -> bool:
 def shown(text: str) -> str:
     """A written text for a message: in single quotes, cut, and with nothing that upsets a terminal."""
     cut = text if len(text) <= 60 else text[:57] + "..."
-    return "'" + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in cut) + "'"
+    return "'" + "".join(map(printable, cut)) + "'"
+
+
+def printable(character: str) -> str:
+    """A character, or its escape where a terminal would not just show it."""
+    return character if character.isprintable() else f"\\u{ord(character):04x}"
 
 
 def quoted(text: str) -> str:

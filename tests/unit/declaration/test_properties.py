@@ -65,6 +65,7 @@ def checked(result: Loaded | Rejected, text: bytes | str) -> None:
         assert mistake.column >= 1
         assert mistake.message.endswith((".", "?"))
         assert mistake.message.isprintable()
+        assert len(mistake.message) < 8000
 
 
 @given(st.one_of(st.binary(max_size=200), st.text(max_size=200)), st.text(max_size=5))
