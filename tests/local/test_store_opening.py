@@ -1,6 +1,7 @@
 """Opening a journal on disk: what is made, what is healed, and what is refused with which words."""
 
 import asyncio
+import errno
 import os
 import sqlite3
 import stat
@@ -10,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from idi.parts.errors import Refused
+from idi.parts.errors import PartError, Refused
 from idi.parts.store.files import write_whole
 from idi.parts.store.interface import Filter, Step
 from idi.parts.store.sqlite import schema
-from idi.parts.store.sqlite.check import verify_journal
+from idi.parts.store.sqlite.check import list_entries, verify_journal
 from idi.parts.store.sqlite.writer import WAL_BYTES
 from tests.support.journals import ADA, Place, change, write_history
 
@@ -361,3 +362,73 @@ async def test_the_write_ahead_log_stays_short(place: Place) -> None:
             largest = max(largest, place.wal.stat().st_size)
         assert place.database.stat().st_size > 2 * WAL_BYTES, "more went through it than it may hold"
         assert largest < 2 * WAL_BYTES
+
+
+async def test_a_disk_that_fails_ends_writing_until_a_restart(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with place.open() as store:
+        await change(store)
+        size = store.state.size
+
+        def fail(path: Path, data: bytes) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+        with monkeypatch.context() as broken:
+            broken.setattr("idi.parts.store.sqlite.writer.write_whole", fail)
+            with pytest.raises(PartError, match="Input/output error") as caught:
+                await store.note(ADA, "drift", {"number": 1})
+            assert not caught.value.retryable
+        with pytest.raises(PartError, match="cannot be written any more"):
+            await store.note(ADA, "drift", {"number": 2})
+        assert len(await store.entries()) == size + 1, "reading goes on"
+    async with place.open() as store:
+        assert [one.detail for one in await store.entries(size, only=Filter(action="drift"))] == [
+            {"number": 1}
+        ]
+        assert len(await store.entries(only=Filter(action="journal.heal"))) == 1
+        await store.note(ADA, "drift", {"number": 3})
+    assert verify_journal(place.directory, key_dir=place.keys).holds
+
+
+async def test_another_program_that_holds_it_is_waited_for_and_named(place: Place) -> None:
+    async with place.open() as store:
+        other = sqlite3.connect(place.database, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(PartError, match="Another program holds") as caught:
+            await store.note(ADA, "drift", {})
+        assert caught.value.retryable
+        other.execute("ROLLBACK")
+        other.close()
+        await store.note(ADA, "drift", {})
+
+
+async def test_opening_that_is_cancelled_leaves_nothing_open(place: Place) -> None:
+    async def size() -> int:
+        async with place.open() as store:
+            return store.state.size
+
+    for _ in range(5):
+        with pytest.raises((TimeoutError, Refused)):  # or the one before is just closing it
+            await asyncio.wait_for(size(), 0.001)
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                assert await size() == 1
+            except Refused:
+                await asyncio.sleep(0.02)
+            else:
+                break
+
+
+async def test_listing_from_the_files_alone(crashed: Place, place: Place) -> None:
+    assert [one.index for one in list_entries(crashed.directory, newest=True, limit=2)] == [22, 21]
+    assert [one.index for one in list_entries(crashed.directory, only=Filter(phase="begin"))] == [
+        1,
+        7,
+        13,
+        19,
+    ]
+    garbage(crashed)
+    with pytest.raises(Refused, match="cannot be read"):
+        list_entries(crashed.directory)

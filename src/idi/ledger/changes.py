@@ -10,6 +10,7 @@ without any: a crash came in between, and nobody knows more.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -47,6 +48,15 @@ class OpenChange:
     begun: str
     relief: bool
     steps: tuple[OpenStep, ...] = ()
+
+    def step(self, id_: StepId) -> OpenStep | None:
+        at = _place(self.steps, id_)
+        return self.steps[at] if at < len(self.steps) and self.steps[at].id == id_ else None
+
+
+def _place(steps: tuple[OpenStep, ...], id_: StepId) -> int:
+    """Steps are in the order of their ids, since an id is the index of an entry."""
+    return bisect_left(steps, id_, key=lambda step: step.id)
 
 
 Open = Mapping[ChangeId, OpenChange]
@@ -91,15 +101,15 @@ def _intent(open_changes: Open, change: OpenChange, entry: Entry) -> Open | Prob
 
 
 def _outcome(open_changes: Open, change: OpenChange, entry: Entry) -> Open | Problem:
-    at = next((at for at, step in enumerate(change.steps) if step.id == entry.step), None)
-    if at is None:
+    step = None if entry.step is None else change.step(entry.step)
+    if step is None:
         return Problem(f"it is the outcome of step {entry.step}, which change {change.id} does not have")
-    step = change.steps[at]
     if step.outcome is not None:
         return Problem(f"step {step.id} has an outcome already")
     if entry.ok is None or (entry.action, entry.subject) != (step.action, step.subject):
         return Problem(f"it is not an outcome of {step.action} {step.subject}, which step {step.id} intends")
     done = replace(step, outcome=Outcome(entry.ok, entry.detail))
+    at = _place(change.steps, step.id)
     steps = (*change.steps[:at], done, *change.steps[at + 1 :])
     return {**open_changes, change.id: replace(change, steps=steps)}
 

@@ -108,12 +108,12 @@ def intend(change: ChangeId, steps: Sequence[Step], documents: Documents) -> Com
 def outcome(step: StepId, ok: bool, detail: Mapping[str, JSON], documents: Documents) -> Compose[None]:
     def compose(tip: Tip, now: float) -> Composed[None]:
         for change in tip.open.values():
-            for known in change.steps:
-                if known.id == step:
-                    one = _Draft(
-                        change.actor, "outcome", known.action, known.subject, change.id, step, ok, detail
-                    )
-                    return _extend(tip, now, [one], documents, None)
+            known = change.step(step)
+            if known is not None:
+                draft = _Draft(
+                    change.actor, "outcome", known.action, known.subject, change.id, step, ok, detail
+                )
+                return _extend(tip, now, [draft], documents, None)
         raise Bug(f"Step {step} belongs to no change that is open.")
 
     return compose

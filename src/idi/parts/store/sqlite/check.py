@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from idi.ledger import checkpoint, note
+from idi.ledger.entry import Entry
 from idi.ledger.note import Signer, Verifier
 from idi.ledger.problem import Problem
 from idi.ledger.proof_file import InclusionProof
@@ -23,6 +24,7 @@ from idi.ledger.proofs import prove_inclusion
 from idi.ledger.verify import Finding, Report, Stored, verify
 from idi.parts.errors import Refused
 from idi.parts.store.files import log_seed, read_if_there
+from idi.parts.store.interface import Filter
 from idi.parts.store.sqlite import schema
 from idi.parts.store.sqlite.reader import Damaged, Meta, OtherVersion, Snapshot, snapshot
 
@@ -83,9 +85,19 @@ def open_log(directory: Path) -> Iterator[Log]:
                 raise Damaged(f"the signed head names {size} entries, the database has {view.size()}")
             yield Log(head or b"", size, view.node, view.data)
     except (Damaged, OtherVersion, sqlite3.Error) as error:
-        raise Refused(
-            f"The journal {path} cannot be read: {error}.", "See what `idi audit verify` says."
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def list_entries(
+    directory: Path, start: int = 0, limit: int = 100, *, newest: bool = False, only: Filter | None = None
+) -> list[Entry]:
+    """As `Store.entries`, from the files alone."""
+    path = directory / schema.FILE
+    try:
+        with snapshot(path) as view:
+            return view.entries(start, limit, newest=newest, only=only or Filter())
+    except (Damaged, OtherVersion, sqlite3.Error) as error:
+        raise _unreadable(path, error) from error
 
 
 def prove(log: Log, index: int) -> InclusionProof:
@@ -152,6 +164,10 @@ def _stored(view: Snapshot, meta: Meta, faults: list[str], head: bytes | None, m
         faults=faults,
         moving=moving,
     )
+
+
+def _unreadable(path: Path, error: Exception) -> Refused:
+    return Refused(f"The journal {path} cannot be read: {error}.", "See what `idi audit verify` says.")
 
 
 def _nothing(text: str) -> Report:

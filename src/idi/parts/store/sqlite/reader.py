@@ -17,6 +17,7 @@ from idi.ledger.entry import Entry, decode
 from idi.ledger.merkle import HASH_SIZE
 from idi.ledger.problem import Problem
 from idi.parts.errors import IdiError
+from idi.parts.store.interface import MAX_READ, Filter
 from idi.parts.store.sqlite import schema
 
 
@@ -114,6 +115,18 @@ class Snapshot:
             raise Damaged(f"entry {index}: {found.text}")
         if found.index != index:
             raise Damaged(f"entry {index}: it says that it is entry {found.index}")
+        return found
+
+    def entries(self, start: int, limit: int, *, newest: bool, only: Filter) -> list[Entry]:
+        """As `Store.entries`."""
+        size, limit = self.size(), min(limit, MAX_READ)
+        found: list[Entry] = []
+        for index in range(size - 1 - start, -1, -1) if newest else range(start, size):
+            if len(found) >= limit:
+                break
+            entry = self.entry(index)
+            if only.matches(entry):
+                found.append(entry)
         return found
 
     def open_entries(self) -> list[int]:

@@ -11,7 +11,7 @@ import asyncio
 import sqlite3
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -78,7 +78,11 @@ async def open_store(
 
     starting = thread.submit(start)
     try:
-        writer = await asyncio.wrap_future(starting)
+        try:
+            writer = await asyncio.wrap_future(starting)
+        except asyncio.CancelledError:
+            thread.submit(_close_late, starting)  # runs behind it: nobody is left to use what it opens
+            raise
         store = _SqliteStore(directory, writer, thread)
         try:
             yield store
@@ -88,6 +92,11 @@ async def open_store(
             await asyncio.shield(loop.run_in_executor(thread, writer.close))
     finally:
         thread.shutdown(wait=False)
+
+
+def _close_late(starting: Future[Writer]) -> None:
+    if not starting.cancelled() and starting.exception() is None:
+        starting.result().close()
 
 
 class _SqliteStore:
@@ -153,18 +162,7 @@ class _SqliteStore:
     async def entries(
         self, start: int = 0, limit: int = 100, *, newest: bool = False, only: Filter = _ANY
     ) -> list[Entry]:
-        def read(view: Snapshot) -> list[Entry]:
-            size = view.size()
-            found: list[Entry] = []
-            for index in range(size - 1 - start, -1, -1) if newest else range(start, size):
-                entry = view.entry(index)
-                if only.matches(entry):
-                    found.append(entry)
-                    if len(found) >= min(limit, MAX_READ):
-                        break
-            return found
-
-        return await self._read(read) if limit > 0 else []
+        return await self._read(lambda view: view.entries(start, limit, newest=newest, only=only))
 
     async def pending(self, limit: int = 100) -> list[Pending]:
         def read(view: Snapshot) -> list[Pending]:

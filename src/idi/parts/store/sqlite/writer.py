@@ -10,6 +10,9 @@ an entry says that too.
 
 A head that could not be written is made up for before the next transaction, so the database is never ahead of
 its head by more than one.
+
+Any other failure of the disk is the end: after an fsync that failed nobody can tell what the disk holds, and the
+next one may succeed without having written it. Everything is refused until a restart has read it again.
 """
 
 from __future__ import annotations
@@ -85,6 +88,7 @@ class Writer:
         self.tip = opened.tip
         self._outbox = opened.outbox
         self._behind = False
+        self._broken: PartError | None = None
         self.head: bytes = opened.head
         self.degraded = not reserve.whole()
         self.state = self._state()
@@ -122,6 +126,8 @@ class Writer:
 
     def _serve(self, batch: list[Request]) -> None:
         try:
+            if self._broken is not None:
+                raise self._broken
             self.look_for_room()
             while batch:
                 served, writes, tip = self._compose(batch)
@@ -138,6 +144,8 @@ class Writer:
                 return
         except (sqlite3.Error, OSError, PartError) as error:
             failure = _failure(error, self._directory)
+            if not failure.retryable:
+                self._broken = failure
             for request in batch:
                 if not request.done.done():
                     request.done.set_exception(failure)
@@ -213,7 +221,7 @@ class Writer:
                         return  # the degraded state itself is on the disk; its entry is not worth failing for
 
     def _commit(self, writes: Writes, tip: Tip) -> None:
-        """Raises `NoRoom` with the old tip still true; after any other error it is read again."""
+        """Raises `NoRoom` with the old tip still true."""
         if self._behind:
             self._advance_head()
         try:
@@ -288,11 +296,19 @@ def _no_room(error: Exception, directory: Path) -> bool:
     return vague and free_bytes(directory) < _SCARCE_BYTES
 
 
-def _failure(error: Exception, directory: Path) -> IdiError:
-    if isinstance(error, IdiError):
+def _failure(error: Exception, directory: Path) -> PartError:
+    if isinstance(error, PartError):
         return error
     if _no_room(error, directory):
         return PartError(
             f"The disk of {directory} is full: the journal cannot be written.", "Make room, then try again."
         )
-    return PartError(f"The journal in {directory} cannot be written: {error}.", retryable=False)
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+        return PartError(
+            f"Another program holds the journal in {directory}: {error}.", "End it, then try again."
+        )
+    return PartError(
+        f"The journal in {directory} cannot be written any more: {error}.",
+        "See to the disk, then start again: what was acknowledged is checked at the start.",
+        retryable=False,
+    )
