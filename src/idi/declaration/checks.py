@@ -14,6 +14,7 @@ from idi.declaration.scalars import shown
 from idi.declaration.spec_module import MODULE_RECORD
 from idi.declaration.types import (
     RESERVED_NAMES,
+    EmbeddedIssuer,
     ExternalIssuer,
     LocalTarget,
     ModuleName,
@@ -22,6 +23,8 @@ from idi.declaration.types import (
 )
 
 _OWN_PATHS = ("/healthz/",)
+_ISSUER_PATHS = ("/oauth2/", "/.well-known/")
+"""Where the embedded issuer answers."""
 
 
 def check(platform: Platform, tree: Table, reader: Reader) -> None:
@@ -94,12 +97,14 @@ def _calls(tree: Table, reader: Reader) -> None:
 def _routes(platform: Platform, tree: Table, reader: Reader) -> None:
     seen: dict[tuple[object, ...], list[tuple[str, Route, Node]]] = {}
     named: dict[str, Node] = {key.text: key for key in keys(tree, "modules")}
+    embedded = isinstance(platform.gateway.issuer, EmbeddedIssuer)
+    own = (*_OWN_PATHS, *_ISSUER_PATHS) if embedded else _OWN_PATHS
     for name, module in platform.modules.items():
         written = _written_routes(tree, name)
         for index, route in enumerate(module.routes):
             node: Node = written[index] if written else named[name]
             where = find(node, "path") or node
-            if route.path.startswith(_OWN_PATHS):
+            if route.path.startswith(own):
                 reader.report(
                     where, f"path {route.path} is the gateway's own; choose another, such as /v1/{name}/."
                 )
