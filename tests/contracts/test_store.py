@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -14,7 +15,7 @@ from idi.ledger.merkle import leaf_hash
 from idi.ledger.note import Verifier
 from idi.parts.errors import Bug, Refused
 from idi.parts.store.interface import MAX_DOCUMENT_BYTES, Actor, ChangeId, Filter, Step, Store
-from idi.parts.store.memory import MemoryStore
+from idi.parts.store.memory import Crash, MemoryStore
 from idi.parts.store.sqlite import open_store
 from idi.parts.store.sqlite.check import verify_journal
 
@@ -246,3 +247,55 @@ async def test_many_at_once_each_get_their_own(store: Store) -> None:
     subjects = {step.id: step.subject for step in open_change.steps}
     assert [subjects[step] for step in steps] == [f"module{number}" for number in range(50)]
     await store.finish(change, True)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_the_simulator_crashes_at_every_write_and_keeps_what_was_durable(
+    when: Literal["before", "after"],
+) -> None:
+    async def run(store: MemoryStore) -> None:
+        change = await store.begin(ADA, "up", {}, documents={"declaration": b"x"})
+        steps = await store.intend(change, [START, START])
+        for step in steps:
+            await store.outcome(step, True)
+        await store.finish(change, True)
+
+    for writes in range(5):
+        store = MemoryStore()
+        store.crash_after(writes, when)
+        with pytest.raises(Crash):
+            await run(store)
+        with pytest.raises(Crash):
+            await store.note(ADA, "drift", {})
+        with pytest.raises(Crash):
+            await store.unfinished()
+        store.restart()
+        assert store.verify().holds
+        durable = writes + (when == "after")
+        assert store.state.size == 1 + durable + (durable >= 2)
+        assert len(await store.unfinished()) == (0 < durable < 5)
+        for change in await store.unfinished():
+            await store.finish(change.id, False, "interrupted")
+        assert store.verify().holds
+
+
+async def test_the_simulator_s_full_disk_takes_relief_alone() -> None:
+    store = MemoryStore()
+    up = await store.begin(ADA, "up", {})
+    (step,) = await store.intend(up, [START])
+    store.fill_disk()
+    assert store.state.degraded
+    assert store.state.alerts
+    with pytest.raises(Refused):
+        await store.begin(ADA, "up", {})
+    with pytest.raises(Refused):
+        await store.intend(up, [START])
+    await store.outcome(step, True)
+    await store.finish(up, True)
+    down = await store.begin(ADA, "down", {}, relief=True)
+    (step,) = await store.intend(down, [Step("stop", "jede")])
+    await store.outcome(step, True)
+    await store.finish(down, True)
+    store.make_room()
+    await store.begin(ADA, "up", {})
+    assert store.verify().holds
