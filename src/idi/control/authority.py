@@ -103,6 +103,11 @@ class Authority:
             if self.renewal is not None:
                 self.renewal.set_life(self._life_s)
 
+    def renew_first(self) -> None:
+        """The machine slept or its clock jumped."""
+        if self.renewal is not None:
+            self.renewal.wake()
+
     async def _run(self) -> Part:
         program = find_program()
         spec = server_spec(self.places, program)

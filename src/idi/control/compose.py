@@ -17,6 +17,7 @@ from typing import Protocol
 from idi.control.apply import Executor
 from idi.control.authority import NAME as OPENBAO
 from idi.control.authority import Authority
+from idi.control.clocks import notice_jumps
 from idi.control.credentials import Credentials
 from idi.control.desk import Desk
 from idi.control.door import Door
@@ -28,6 +29,7 @@ from idi.control.retiring import Retiring
 from idi.control.settings import Settings
 from idi.control.tasks import owned_tasks
 from idi.declaration.types import EmbeddedIssuer, ExternalIssuer, Platform
+from idi.parts.clients.machine import this_machine
 from idi.parts.discovery.registry import Registry
 from idi.parts.errors import Bug
 from idi.parts.gateway.envoy import admin
@@ -165,6 +167,7 @@ async def compose(settings: Settings) -> AsyncIterator[Desk]:
                 if name in keepers:
                     tasks.create_task(keepers[name].take_up())
         tasks.create_task(registrations.keep())
+        tasks.create_task(notice_jumps(this_machine().suspended_s, authority.renew_first))
         yield desk
 
 
