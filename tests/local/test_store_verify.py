@@ -265,3 +265,18 @@ async def test_a_log_that_cannot_be_read_is_refused(closed: Place) -> None:
     with pytest.raises(Refused):
         with open_log(closed.directory):
             pass
+
+
+async def test_a_byte_changed_under_a_running_writer_is_found(place: Place) -> None:
+    """While a writer is there, SQLite reads its write-ahead log without checking its sums again."""
+    async with place.open() as store:
+        await write_history(store, 2)
+        last = await store.entries(newest=True, limit=1)
+        wal = place.wal.read_bytes()
+        at = wal.rindex(b'"index":%d' % last[0].index)
+        place.wal.write_bytes(wal[:at] + bytes([wal[at] ^ 1]) + wal[at + 1 :])
+        texts = [finding.text for finding in check(place).findings]
+        assert f"entry {last[0].index}: its bytes do not match its leaf hash" in texts
+    with pytest.raises(Refused, match=f"entry {last[0].index}: its bytes do not match"):
+        async with place.open():
+            pass
