@@ -18,7 +18,6 @@ from pathlib import Path
 import pytest
 
 from idi.api.paths import paths_for
-from idi.api.server import Peer
 from idi.api.types import ChangeRequest, Progress
 from idi.control.apply import Executor
 from idi.control.desk import Desk
@@ -28,6 +27,7 @@ from idi.control.registrations import Registrations
 from idi.control.settings import Settings
 from idi.control.tasks import owned_tasks
 from idi.declaration.types import Platform
+from idi.parts.clients.machine import Peer
 from idi.parts.discovery.registry import Registry
 from idi.parts.store.memory import Crash, MemoryStore
 from idi.parts.targets.simulator import Machine, SimulatedTarget

@@ -11,11 +11,8 @@ import asyncio
 import json
 import logging
 import os
-import socket
-import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -35,6 +32,7 @@ from idi.api.types import (
     TokenView,
     UpRequest,
 )
+from idi.parts.clients.machine import Peer, this_machine
 from idi.parts.errors import IdiError, PartError, Refused
 
 log = logging.getLogger(__name__)
@@ -42,15 +40,6 @@ log = logging.getLogger(__name__)
 BODY_LIMIT = 2 * 1024 * 1024
 WATCH_PAUSE_S = 0.1
 WATCH_EVERY_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """Who is at the other end of the socket, as the kernel says."""
-
-    pid: int
-    uid: int
-    gid: int
 
 
 class Invalid(Exception):
@@ -138,11 +127,10 @@ def peer_of(request: web.Request) -> Peer:
     sock = transport.get_extra_info("socket") if transport else None
     if sock is None:
         raise Refused("The connection has no peer credential.")
-    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    pid, uid, gid = struct.unpack("3i", raw)
-    if uid not in (os.getuid(), 0):
-        raise Refused(f"User {uid} may not use this platform's control API.")
-    return Peer(pid, uid, gid)
+    peer = this_machine().peer(sock)
+    if peer.uid not in (os.getuid(), 0):
+        raise Refused(f"User {peer.uid} may not use this platform's control API.")
+    return peer
 
 
 async def body_of(request: web.Request) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
 from idi import __version__
-from idi.api.server import Invalid, Peer
+from idi.api.server import Invalid
 from idi.api.types import (
     ChangeRequest,
     PlanView,
@@ -43,6 +43,7 @@ from idi.control.wanted import Wanted
 from idi.control.wording import did_you_mean
 from idi.declaration.load import Loaded, Rejected, load
 from idi.declaration.types import ExternalIssuer, LocalTarget, ModuleName, Platform
+from idi.parts.clients.machine import Peer
 from idi.parts.errors import Bug, IdiError, Refused
 from idi.parts.gateway.interface import DataPlane
 from idi.parts.store.interface import JSON, Actor, Store
