@@ -87,7 +87,7 @@ MODULES = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(MODULES, max_size=5),
     st.integers(20, 200),
