@@ -1,6 +1,7 @@
 """Where a platform keeps its things, found from its declaration file and environment alone.
 
-Three folders, for three kinds of things: state (`.idi/<env>/` beside the file: journal, logs, seats),
+Three folders, for three kinds of things: state (`.idi/<env>/` beside the file, `.idi/<file>.<env>/`
+where that is not called platform.yaml: journal, logs, seats),
 runtime (sockets and credentials, short because a socket's path may have 104 bytes at most, gone at
 logout without loss), keys (outside the checkout, so that a copied or committed checkout never carries
 one). All are 0700; a folder that is a link or belongs to somebody else is refused.

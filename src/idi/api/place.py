@@ -26,7 +26,10 @@ def place(file: str | os.PathLike[str], environment: str) -> tuple[str, str, str
     if not runtime_root or len(runtime) > 60:  # leaves room for the sockets' names
         runtime = f"/tmp/idi-{os.getuid()}-{hash8}"
     data = os.environ.get("XDG_DATA_HOME", "") or os.path.join(os.path.expanduser("~"), ".local", "share")
-    state = os.path.join(os.path.dirname(real), ".idi", environment)
+    # Several declarations may lie in one folder: only the usual name is left out of the state's.
+    name = os.path.basename(real)
+    own = environment if name == "platform.yaml" else f"{name}.{environment}"
+    state = os.path.join(os.path.dirname(real), ".idi", own)
     return real, hash8, state, runtime, os.path.join(data, "idi", hash8)
 
 

@@ -143,7 +143,12 @@ class Start:
         if not left:  # what an earlier control left is taken over, its port and all
             check_port(self.invocation, ports.gateway)
         tick = self.board.starting if self.board else lambda: None
-        launched = launch(self.invocation, self.signals, ports, tick)
+        try:
+            launched = launch(self.invocation, self.signals, ports, tick)
+        except Failure:
+            if self.board:
+                self.board.live.clear()
+            raise
         if not launched.ours:
             if self.board:
                 self.board.live.clear()

@@ -277,3 +277,14 @@ def test_the_hash_is_the_one_that_everybody_computes() -> None:
 
     real = os.path.realpath("x.yaml")
     assert place("x.yaml", "dev")[1] == hashlib.sha256(f"{real}\0dev".encode()).hexdigest()[:8]
+
+
+def test_several_declarations_in_one_folder_share_nothing(tmp_path: Path) -> None:
+    from idi.api.place import place
+
+    files = [("platform.yaml", "dev"), ("platform.yaml", "qa"), ("other.yaml", "dev"), ("dev", "dev")]
+    places = [place(tmp_path / file, environment) for file, environment in files]
+    for kind in (1, 2, 3, 4):
+        assert len({found[kind] for found in places}) == len(files)
+    assert places[0][2] == str(tmp_path / ".idi" / "dev")
+    assert {os.path.dirname(found[2]) for found in places} == {str(tmp_path / ".idi")}
