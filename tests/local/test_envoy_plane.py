@@ -101,6 +101,45 @@ async def test_control_goes_and_comes_back_and_nobody_notices() -> None:
         assert running.failures == []
 
 
+async def test_control_comes_back_with_another_view_under_load() -> None:
+    """Every cluster changed, one service and its route are gone, an endpoint moved: what goes on is served."""
+    async with mesh() as m, upstream("cam-1") as one, upstream("cam-2") as two:
+        cam_and_jede(m, one)
+        m.instance("cam", two.port, slot=2)
+        m.module("old")
+        m.instance("old", one.port)
+        assert m.gateway is not None
+        routes = m.gateway.routes
+        m.edge((*routes, GatewayRoute("old", "/old/", "/", public=True)), port=m.gateway.port)
+        m.publish()
+        nodes = {"cam-1": "cam", "cam-2": "cam", "old-1": "old", "jede-1": "jede", GATEWAY: "gateway"}
+        identities = {node: m.authority.issue(identity_of(name)) for node, name in nodes.items()}
+        for node, identity in identities.items():
+            await m.proxy(node, identity=identity)
+        async with load([f"{edge_url(m)}/cam/x", f"{m.instances['jede-1'].url('cam')}/x"]) as running:
+            await m.close_plane()
+            await asyncio.sleep(0.2)
+            await m.open_plane()
+            m.certificate_life_s -= 100
+            m.out.add("cam-1")
+            del m.modules["old"], m.instances["old-1"]
+            m.change_gateway(routes=routes)
+            for node, identity in identities.items():
+                m.plane.set_identity(node, identity)
+            await m.ready("cam-1", "cam-2", "jede-1", GATEWAY)
+            started = asyncio.get_running_loop().time()
+            assert (await m.plane.barrier(10)).lost == ()
+            assert asyncio.get_running_loop().time() - started < 5
+            running.names.clear()
+            await asyncio.sleep(0.5)
+            assert set(running.names) == {"cam-2"}
+        assert running.failures == []
+        clusters = json.loads(await admin.ask(m.admin(GATEWAY), "GET", "/clusters?format=json"))[
+            "cluster_statuses"
+        ]
+        assert sorted(each["name"] for each in clusters) == ["cam", "issuer", "xds"]
+
+
 SIDECARS = {"cam-1": "cam", "jede-1": "jede", GATEWAY: "gateway"}
 
 

@@ -98,6 +98,8 @@ class Session:
         self._view = view
         self._seq = seq
         self._channels: dict[Kind, _Channel] = {}
+        self._due: set[str] = set()
+        """Assignments that clusters sent on this stream wait for."""
         self.resumed = False
         """Whether the proxy came with resources from before: the same process as last time, serving already."""
         self.was_complete = False
@@ -231,6 +233,8 @@ class Session:
         refused = channel.refused.get(name)
         if refused is not None and refused.version == resource.version:
             return False
+        if kind is Kind.ASSIGNMENT and name in self._due:
+            return True
         return channel.held.get(name) != resource.version
 
     # --- what goes out -----------------------------------------------------------------------------
@@ -244,7 +248,7 @@ class Session:
                 response = self._respond(kind, channel, adding=True, removing=kind not in REMOVED_LAST)
                 if response is not None:
                     out.append(response)
-        if not out and not self._busy(Kind):
+        if not out and not self._busy(Kind) and self._shows_all():
             for kind in sorted(REMOVED_LAST):
                 channel = self._channels.get(kind)
                 if channel is not None and channel.sent is None:
@@ -256,6 +260,11 @@ class Session:
 
     def _held_back(self, kind: Kind) -> bool:
         return kind >= Kind.LISTENER and self._busy([earlier for earlier in Kind if earlier < kind])
+
+    def _shows_all(self) -> bool:
+        """A proxy that came back says type by type what it holds; until it has everything of the view, it may
+        still route to what the view has no more."""
+        return not self.resumed or self.was_complete or self.has_answered_all()
 
     def _busy(self, kinds: Iterable[Kind]) -> bool:
         for kind in kinds:
@@ -294,7 +303,9 @@ class Session:
         for resource in resources:
             channel.held[resource.name] = resource.version
             if kind is Kind.CLUSTER:
-                self._supply_anew(resource, since)
+                self._supply(resource, since)
+            elif kind is Kind.ASSIGNMENT:
+                self._due.discard(resource.name)
         for name in removed:
             channel.held.pop(name, None)
             channel.refused.pop(name, None)
@@ -304,14 +315,15 @@ class Session:
         channel.sent, channel.sent_since = response, since
         return response
 
-    def _supply_anew(self, cluster: Resource, since: int) -> None:
+    def _supply(self, cluster: Resource, since: int) -> None:
         """xDS, "resource warming": an updated cluster is not in use before an assignment is supplied, even if
-        that is the same; and Envoy, which is subscribed to it already, does not ask again."""
+        that is the same; and Envoy, which has subscribed to it before, does not ask again."""
+        assignments = [name for kind, name in cluster.needs if kind is Kind.ASSIGNMENT]
+        self._due.update(assignments)
         channel = self._channels.get(Kind.ASSIGNMENT)
-        for kind, name in cluster.needs:
-            if channel is not None and kind is Kind.ASSIGNMENT and name in channel.names:
-                channel.held[name] = ""
-                self._mark(kind, channel, name, since)
+        for name in assignments:
+            if channel is not None and name in channel.names:
+                self._mark(Kind.ASSIGNMENT, channel, name, since)
 
     # --- what is known -----------------------------------------------------------------------------
 
