@@ -1,8 +1,9 @@
 """A module that shows what it was given: its environment, its arguments, and what its peers answer.
 
 HTTP on the first argument's port: `/ready`, `/environment` (JSON), `/arguments` (JSON), `/get/NAME` (what the URL in
-that variable answers), `/echo/NAME` (what HOST:PORT in that variable says to `hello`). A further argument `--tcp
-PORT` makes it echo there. Standard library only; `python showing_module.py PORT`.
+that variable answers), `/echo/NAME` (what HOST:PORT in that variable says to `hello`), `/slow/250` (answers after
+that many milliseconds), any method. A further argument `--tcp PORT` makes it echo there. It knows nothing of signals:
+SIGTERM ends it at once, whatever it is doing. Standard library only; `python showing_module.py PORT`.
 """
 
 import json
@@ -11,6 +12,7 @@ import socket
 import socketserver
 import sys
 import threading
+import time
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -43,6 +45,8 @@ class Handler(BaseHTTPRequestHandler):
                 body = fetched(os.environ[name] + "/ready")
             elif what == "echo":
                 body = echoed(os.environ[name])
+            elif what == "slow":
+                time.sleep(int(name) / 1000)
             elif what == "ready":
                 body = f"ready {os.environ.get('IDI_INSTANCE')}"
             else:
@@ -53,6 +57,10 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("content-length", str(len(body.encode())))
         self.end_headers()
         self.wfile.write(body.encode())
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("content-length") or 0))
+        self.do_GET()
 
     def log_message(self, *_: object) -> None:
         pass
@@ -65,6 +73,11 @@ class Echo(socketserver.StreamRequestHandler):
             self.wfile.flush()
 
 
+class Http(ThreadingHTTPServer):
+    request_queue_size = 128
+    daemon_threads = True
+
+
 class Tcp(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
     daemon_threads = True
@@ -74,4 +87,4 @@ if __name__ == "__main__":
     if "--tcp" in sys.argv:
         tcp = Tcp(("127.0.0.1", int(sys.argv[sys.argv.index("--tcp") + 1])), Echo)
         threading.Thread(target=tcp.serve_forever, daemon=True).start()
-    ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+    Http(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
