@@ -54,11 +54,19 @@ def start(settings: Settings) -> int:
         return code
     except UnsafeFolder as error:
         return refuse(paths, str(error), "")
-    except IdiError as error:
-        return refuse(paths, error.message, error.way_out)
-    except Exception as error:
+    except Exception as raised:
+        error = innermost(raised)
+        if isinstance(error, IdiError):
+            return refuse(paths, error.message, error.way_out)
         log.exception("control ended by a bug")
         return refuse(paths, f"{type(error).__name__}: {error}.", "This is a bug of IDI; its log says more.")
+
+
+def innermost(error: BaseException) -> BaseException:
+    """What was raised inside of a task group, out of its wrapping."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 async def run(settings: Settings) -> int:

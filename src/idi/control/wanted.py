@@ -6,10 +6,12 @@ import json
 from dataclasses import dataclass, field
 
 from idi.declaration.types import ModuleName
+from idi.parts.errors import Refused
 from idi.parts.store.interface import Store
 from idi.plan.types import Overlays
 
 DOCUMENT = "wanted"
+VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,7 @@ class Wanted:
 
     def documents(self) -> dict[str, bytes | None]:
         document = {
+            "version": VERSION,
             "up": self.up,
             "text": self.text,
             "file": self.file,
@@ -40,6 +43,11 @@ class Wanted:
         if raw is None:
             return Wanted()
         document = json.loads(raw)
+        if document.get("version") != VERSION:
+            raise Refused(
+                f"What was wanted is written in version {document.get('version')}, this IDI reads {VERSION}.",
+                "Use the IDI that wrote it, or set the state folder aside.",
+            )
         return Wanted(
             up=document["up"],
             text=document["text"],

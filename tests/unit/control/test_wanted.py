@@ -1,0 +1,33 @@
+"""What is wanted survives control, and what another version wrote is refused by both versions' names."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from idi.control.wanted import DOCUMENT, Wanted
+from idi.declaration.types import ModuleName
+from idi.parts.errors import Refused
+from idi.parts.store.interface import Actor
+from idi.parts.store.memory import MemoryStore
+from idi.plan.types import Overlays
+
+ME = Actor("peer", "me")
+
+
+async def test_it_comes_back_as_it_was() -> None:
+    store = MemoryStore()
+    assert await Wanted.recall(store) == Wanted()
+    cam = ModuleName("cam")
+    wanted = Wanted(True, "platform: shop", "shop.yaml", "https://keys", Overlays({cam: 2}, {cam: 1}))
+    await store.begin(ME, "up", {}, documents=wanted.documents())
+    assert await Wanted.recall(store) == wanted
+
+
+@pytest.mark.requirement("S5")
+async def test_another_version_is_refused_by_name() -> None:
+    store = MemoryStore()
+    await store.begin(ME, "up", {}, documents={DOCUMENT: json.dumps({"version": 7}).encode()})
+    with pytest.raises(Refused, match=r"version 7, this IDI reads 1"):
+        await Wanted.recall(store)
