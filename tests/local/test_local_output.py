@@ -40,7 +40,7 @@ async def test_a_writer_that_never_stops_stays_within_the_bound(stage: LocalStag
                 size = log.stat().st_size
                 cuts += size < before
                 before = size
-                assert not older.exists() or older.stat().st_size <= largest
+                assert not older.exists() or older.stat().st_size <= 2 * largest + 256 * KIB
                 await asyncio.sleep(0.005)
         assert log.stat().st_ino == inode  # the writer was not disturbed
         await target.remove(stage.spec().module, stage.spec().revision)

@@ -2,7 +2,7 @@
 
 The writer holds the file open with O_APPEND and goes on when control does not live. Past the bound the
 file is copied aside and cut to nothing under the writer's hands: its next line lands at the new end. What
-it writes in the microseconds between the last copied byte and the cut is lost; that is the price of not
+it writes between the last copied byte and the cut, mostly microseconds, is lost; that is the price of not
 sitting in a pipe.
 
 Lines carry no time of their own. Control looks at the file now and then and notes its length with the
@@ -60,7 +60,8 @@ class LogFile:
         return status.st_size
 
     def cut(self, largest_bytes: int) -> None:
-        """Copy the last `largest_bytes` aside and empty the file. May take some milliseconds."""
+        """Copy the last `largest_bytes`, and what comes meanwhile up to as much again, aside and empty
+        the file. May take some milliseconds."""
         beside = self.path.with_name(f"{self.path.name}.new")
         with (
             self._lock,
@@ -68,8 +69,10 @@ class LogFile:
             open(beside, "wb", buffering=0, opener=_private) as copy,
         ):
             source.seek(max(0, source.seek(0, os.SEEK_END) - largest_bytes))
-            while chunk := source.read(_CHUNK):
-                copy.write(chunk)
+            copied = 0
+            # A writer that is faster than the copy must not keep it busy for ever.
+            while copied < 2 * largest_bytes and (chunk := source.read(_CHUNK)):
+                copied += copy.write(chunk)
             end = source.tell()
             source.truncate(0)
             beside.rename(self.older)

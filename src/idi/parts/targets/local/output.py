@@ -1,9 +1,9 @@
 """What processes print: a folder of bounded files, and reading them by time.
 
-Bound: a file grows to `largest_bytes` plus what is written between two looks, and one older part of at
-most `largest_bytes` is kept: about 16 MiB for each process by default. While control does not run nobody
-cuts; the next one does at its first look. Files of instances that are gone stay (they say why) until the
-same slot is used again and pushes them out.
+Bound: a file grows to `largest_bytes` plus what is written between two looks, and one older part of about
+`largest_bytes` is kept (of a writer as fast as the copy twice that): about 16 MiB for each process. While
+control does not run nobody cuts; the next one does at its first look. Files of instances that are gone
+stay (they say why) until the same slot is used again and pushes them out.
 """
 
 from __future__ import annotations
