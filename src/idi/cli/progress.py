@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 from idi.cli.failure import Failure
 from idi.cli.live import Live
@@ -71,8 +72,9 @@ class Follower:
         self.say(
             [("" if named else f"{step['module']} failed: ", "alarm"), (reason, "alarm" if named else "")]
         )
-        for line in item.get("lines", []):
-            self.say([("  | ", "dim"), (plain(line), "")])
+        for line, times in repeated(item.get("lines", [])):
+            again = f"  ({times} times)" if times > 1 else ""
+            self.say([("  | ", "dim"), (plain(line), ""), (again, "dim")])
         if item.get("way_out"):
             self.say([(f"  {plain(item['way_out'])}", "dim")])
 
@@ -105,6 +107,8 @@ class Follower:
         if self.end is None or self.end.get("ok"):
             return None
         reason = plain(self.end.get("reason", "")) or "No reason was given."
+        if self.screen.as_json:  # nobody has read them yet
+            reason = " ".join([reason, *(plain(item.get("reason", "")) for item in self.failed)])
         lines = (
             [line for item in self.failed for line in item.get("lines", [])] if self.screen.as_json else ()
         )
@@ -129,3 +133,15 @@ def done_line(step: StepView, seconds: float, *, reason: bool = True) -> Line:
     if step["reason"] and reason:
         line.append((f"  ({plain(step['reason'])})", "dim"))
     return line
+
+
+def repeated(lines: list[str]) -> Iterator[tuple[str, int]]:
+    """Each line once in a row, and how often: a crash loop says the same again and again."""
+    before, times = "", 0
+    for line in lines:
+        if times and line != before:
+            yield before, times
+            times = 0
+        before, times = line, times + 1
+    if times:
+        yield before, times

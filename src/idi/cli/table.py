@@ -239,6 +239,8 @@ def footer(view: StatusView, width: int, hint: str, done: str) -> Iterator[Line]
     if view["changing"] and not done:
         text += f"  {plain(view['changing'])}"
     style = "green" if of and ready == of else ""
+    if not text:
+        return  # nothing runs, so there is nothing to do with it
     line: Line = [(text, style), (f"   {hint}" if hint else "", "dim")]
     if not width or length(line) <= width:
         yield trimmed(line)

@@ -220,7 +220,6 @@ class Start:
             pass  # it went between two requests
         if self.signals.stops:
             return self._interrupted()
-        self._end_board()
         return self._control_gone()
 
     def _control_gone(self) -> int:
@@ -228,7 +227,12 @@ class Start:
         end = End(self.pid)
         end.wait(5.0)
         end.close()
-        if not left_over(self.invocation):
+        left = left_over(self.invocation)
+        if self.board and not left:
+            self.board.live.clear()
+        elif self.board:
+            self.board.live.finish()
+        if not left:
             self.invocation.screen.out("Stopped from elsewhere; nothing is left running.")
             return DONE
         raise Failure(

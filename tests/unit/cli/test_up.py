@@ -186,6 +186,38 @@ def test_a_taken_port_names_its_holder_and_starts_nothing(folder: Path) -> None:
     assert not (folder / ".idi").exists()
 
 
+def test_up_ends_when_the_platform_is_stopped_from_elsewhere(idi: Run) -> None:
+    process = driver("up")
+    with until(process, "9 of 9 ready"):
+        assert idi("down").code == 0
+        code, out, err = finish(process)
+    assert (code, err) == (0, "")
+    assert "Stopped from elsewhere; nothing is left running." in out
+
+
+def test_up_says_so_when_control_is_killed_and_the_rest_goes_on(idi: Run, folder: Path) -> None:
+    """What goes on is seen by its marker, so here a process carries it."""
+    marker = f"{place('platform.yaml', 'dev')[1]}:jede-1:module"
+    process = driver("up")
+    with until(process, "9 of 9 ready"):
+        (folder / ".idi/dev/seats").mkdir(parents=True)
+        (folder / ".idi/dev/seats/jede-1.json").write_text("{}")
+        left = subprocess.Popen(
+            ["sleep", "30"], env={**os.environ, "IDI_SEAT": marker}, start_new_session=True
+        )
+        try:
+            os.kill(idi("status", "--json").document["control"]["pid"], signal.SIGKILL)
+            code, _, err = finish(process)
+            found = idi("status")
+        finally:
+            left.kill()
+            left.wait()
+    assert code == 1
+    assert "Control ended, but what it started goes on running." in err
+    assert found.code == 3
+    assert "what it started goes on" in found.err
+
+
 # --- starting control: what can go wrong ------------------------------------------------------------------
 
 
