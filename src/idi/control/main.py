@@ -52,8 +52,8 @@ def start(settings: Settings) -> int:
             log.warning("the runtime folder vanished; control starts again to make its sockets anew")
             os.execv(sys.executable, [sys.executable, "-P", "-m", "idi.control", *sys.argv[1:]])
         return code
-    except UnsafeFolder as error:
-        return refuse(paths, str(error), "")
+    except UnsafeFolder as unsafe:
+        return refuse(paths, str(unsafe), "")
     except Exception as raised:
         error = innermost(raised)
         if isinstance(error, IdiError):
