@@ -73,13 +73,13 @@ else
 	@:
 endif
 
-lint: $(V)/.stamp-dev ## style, types, the house's import contracts, file lengths
+lint: $(V)/.stamp-dev ## style, types, import contracts, file lengths, generated files
 	@$(V)/bin/ruff check --quiet .
 	@$(V)/bin/ruff format --check --quiet . || { echo "ruff format: the files above (make format)" >&2; exit 1; }
 	@$(V)/bin/mypy
 	@$(V)/bin/lint-imports --no-logo
 	@$(PY) tools/file_length.py src
-	@if [ -f docs/requirements.md ]; then $(PY) tools/requirements_table.py --check; fi
+	@$(PY) tools/generated.py --check
 
 format: $(V)/.stamp-dev ## put the code into its form
 	@$(V)/bin/ruff check --quiet --fix . ; $(V)/bin/ruff format --quiet .
@@ -88,8 +88,8 @@ BENCHES := $(sort $(wildcard bench/*.py))
 bench: $(V)/.stamp-dev ## every figure, each as a ratio
 	@$(if $(BENCHES),for figure in $(BENCHES); do $(PY) $$figure $(ARGS) || exit 1; done,echo "bench: nothing yet")
 
-docs: $(V)/.stamp-dev ## the generated pages
-	@$(PY) tools/requirements_table.py
+docs: $(V)/.stamp-dev ## write the pages and files that are made from the code
+	@$(PY) tools/generated.py
 
 COMPILE = $(V)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --system-certs \
 	--no-emit-index-url --custom-compile-command "make pins" $(ARGS) pyproject.toml
