@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from idi.parts.targets.local.process import MARKER, ProcessSpec
 from idi.parts.targets.local.strays import marked
 from idi.world.events import InstanceDied, InstanceReady, PartChanged, RevisionEnsured
 from idi.world.types import InstanceId, World
+from tests.support.scale import scale
 from tests.support.targets import LocalStage, end_child, gone, hash8_of, local_stage, ready
 
 pytestmark = pytest.mark.requirement("D1")
@@ -37,19 +39,44 @@ async def stage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 
 @asynccontextmanager
-async def killed_control(stage: LocalStage, count: int) -> AsyncIterator[dict[str, Any]]:
-    """What a control of its own process had running when it was killed with -9."""
+async def a_control(stage: LocalStage, count: int) -> AsyncIterator[asyncio.StreamReader]:
+    """The output of a control of its own process, which is killed with -9 at the end."""
     control = await asyncio.create_subprocess_exec(
         sys.executable, str(CONTROL), str(stage.folder), stage.hash8, str(count), stdout=subprocess.PIPE
     )
     try:
         assert control.stdout is not None
-        async with asyncio.timeout(30):
-            left = json.loads(await control.stdout.readline())
+        async with asyncio.timeout(60):
+            assert await control.stdout.readline() == b"begin\n"
+            yield control.stdout
     finally:
         control.send_signal(signal.SIGKILL)
         await control.wait()
+
+
+@asynccontextmanager
+async def killed_control(stage: LocalStage, count: int) -> AsyncIterator[dict[str, Any]]:
+    """What a control of its own process had running when it was killed with -9."""
+    async with a_control(stage, count) as output:
+        left = json.loads(await output.readline())
     yield left
+
+
+async def test_a_control_killed_at_any_moment_leaves_nothing_twice(
+    stage: LocalStage, seeded: random.Random
+) -> None:
+    """After each kill the next control ends with exactly what was asked for, each process once."""
+    for _ in range(scale(4, 60)):
+        async with a_control(stage, 3):
+            await asyncio.sleep(seeded.uniform(0, 0.4))
+        async with killed_control(stage, 3) as left:
+            wanted = [("vault", "part", left["part"])]
+            for name, (module, sidecar, _) in left["instances"].items():
+                wanted += [(name, "module", module), (name, "sidecar", sidecar)]
+            there = [(one.name, one.role, one.seen.pid) for one in marked(this_machine(), stage.hash8)]
+            assert sorted(there) == sorted(wanted)
+        victim = seeded.choice(wanted)
+        os.kill(victim[2], signal.SIGKILL)
 
 
 async def test_the_same_pids_after_control_was_killed(stage: LocalStage) -> None:

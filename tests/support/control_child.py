@@ -1,7 +1,7 @@
 """A control of its own process, to be killed: `python control_child.py FOLDER HASH8 COUNT`.
 
-It brings COUNT instances of the small module and one part up, prints the world as one JSON line when all
-are ready, and then waits for its end.
+It prints `begin`, brings COUNT instances of the small module and one part up, prints the world as one JSON
+line when all are ready, and then waits for its end.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from tests.support.targets import LocalStage  # noqa: E402
 async def main(folder: str, hash8: str, count: str) -> None:
     stage = LocalStage(Path(folder), hash8)
     async with stage.control() as target:
+        print("begin", flush=True)
         await target.adopt()
         log = stage.folder / "state" / "logs" / "vault.log"
         part = await target.run_part(
