@@ -74,6 +74,12 @@ class Terminal:
         return "\n".join(self.lines).rstrip()
 
     @property
+    def flags(self) -> int:
+        """The local modes of the terminal (ECHO and its kin)."""
+        found: int = termios.tcgetattr(self._child)[3]
+        return found
+
+    @property
     def history(self) -> list[str]:
         """What scrolled out above."""
         return ["".join(row[at].data for at in sorted(row)).rstrip() for row in self.screen.history.top]

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import sys
+import termios
 import time
 from pathlib import Path
 from typing import Any
@@ -45,13 +46,17 @@ def test_the_table_fills_in_place(folder: Path) -> None:
 
 def test_keys_do_not_land_in_the_table(folder: Path) -> None:
     with terminal("up") as screen:
+        before = screen.flags
         screen.until("9 of 9 ready in")
+        assert not screen.flags & termios.ECHO
+        assert screen.flags & termios.NOFLSH  # else the kernel drops half a frame at Ctrl-C
         screen.send("hello\r\r\r")
         screen.feed(1.5)
         assert "hello" not in screen.text
         assert screen.text.count("MODULE") == 1
         screen.send("\x03")
         assert screen.ends() == 130
+        assert screen.flags == before
 
 
 def test_detached_up_leaves_the_table_and_the_terminal_as_it_was(folder: Path, idi: Run) -> None:
