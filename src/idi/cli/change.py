@@ -58,7 +58,7 @@ def apply(invocation: Invocation, request: ChangeRequest, what: str) -> int:
     screen = invocation.screen
     with (
         Signals() as signals,
-        Live(screen, signals) if screen.terminal and not screen.as_json else nullcontext() as live,
+        Live(screen, signals) if screen.live else nullcontext() as live,
     ):
         follower = Follower(screen, live, reasons=False)
         with invocation.client().change(request) as stream:

@@ -42,7 +42,7 @@ def run(invocation: Invocation) -> int:
 
             screen.err("Control is not running, but what it started is: starting it to stop that.")
             pid = launch(invocation, signals, Ports(invocation, left=True)).status["control"]["pid"]
-        with Live(screen, signals) if screen.terminal and not screen.as_json else nullcontext() as live:
+        with Live(screen, signals) if screen.live else nullcontext() as live:
             return take_down(invocation, client, signals, Follower(screen, live, reasons=False), pid)
 
 

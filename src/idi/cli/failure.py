@@ -72,8 +72,10 @@ def invalid(mistakes: Sequence[str], ending: str = "nothing was changed") -> Fai
 
 def from_error(error: IdiError) -> Failure:
     """What the control API (or an offline part) said, as this command's end."""
-    from idi.api.client import Answered
+    from idi.api.client import Answered, Unanswered
 
+    if isinstance(error, Unanswered):
+        return Failure(error.message, "", error.way_out, code=NOT_RUNNING, title="Not reachable")
     if isinstance(error, Answered):
         problem = error.problem
         if problem.get("mistakes"):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from types import SimpleNamespace
 
 MOST_FILE_BYTES = 1024 * 1024
+ANSWER_S = 10.0
 
 
 class Invocation:
@@ -34,8 +35,8 @@ class Invocation:
         """The platform, for a message."""
         return f"{self.file} ({self.env})"
 
-    def client(self, timeout: float = 10.0) -> Client:
-        return Client(socket_path(self.file, self.env), timeout)
+    def client(self, timeout: float = 0.0) -> Client:
+        return Client(socket_path(self.file, self.env), timeout or ANSWER_S)
 
     def text(self) -> str:
         """The declaration's text; reading it is all that is done with it here."""

@@ -76,14 +76,16 @@ def launch(
     """Start control and wait for it; raises `Failure` with its own words when it does not start."""
     paths = paths_for(invocation.file, invocation.env)
     prepare(paths)
-    ports.write(paths)
     process = spawn(paths, invocation, ports)
     client = invocation.client(timeout=5.0)
     deadline = time.monotonic() + WAIT_S
     ours = True
     while True:
         try:
-            return Launched(client.status(), ours=ours)
+            found = Launched(client.status(), ours=ours)
+            if ours:
+                ports.write(paths)
+            return found
         except NotRunning:
             pass
         except Unanswered:

@@ -27,12 +27,14 @@ Line = list[tuple[str, str]]
 
 
 class Screen:
-    """Where this command's output goes. With `as_json` stdout carries documents and nothing else."""
+    """Where this command's output goes. With `as_json` stdout carries documents and nothing else; `live` says
+    that there is a terminal in which things may change in place."""
 
     def __init__(self, *, as_json: bool = False) -> None:
         self.as_json = as_json
         self.terminal = is_terminal(sys.stdout)
         self.colour = self.terminal and wants_colour()
+        self.live = self.terminal and not as_json and can_move_cursor() and in_foreground()
         self.colour_err = is_terminal(sys.stderr) and wants_colour()
 
     @property
@@ -73,7 +75,19 @@ def is_terminal(stream: TextIO) -> bool:
 
 
 def wants_colour() -> bool:
-    return not os.environ.get("NO_COLOR") and os.environ.get("TERM", "") not in ("dumb", "")
+    return not os.environ.get("NO_COLOR") and can_move_cursor()
+
+
+def can_move_cursor() -> bool:
+    return os.environ.get("TERM", "") not in ("dumb", "")
+
+
+def in_foreground() -> bool:
+    """Whether the terminal is ours to draw on, and not only to write to (`idi up &`)."""
+    try:
+        return os.tcgetpgrp(sys.stdout.fileno()) == os.getpgrp()
+    except (OSError, ValueError):
+        return True  # no job control here
 
 
 def size() -> tuple[int, int]:

@@ -62,7 +62,7 @@ def run(invocation: Invocation) -> int:
 def attach(invocation: Invocation, client: Client, request: UpRequest, signals: Signals) -> int:
     """Control runs already: apply the declaration, say what changed, and go."""
     screen = invocation.screen
-    with Live(screen, signals) if screen.terminal and not screen.as_json else nullcontext() as live:
+    with Live(screen, signals) if screen.live else nullcontext() as live:
         follower = Follower(screen, live)
         with client.change(request) as stream:
             if not follow(stream, follower, signals):
@@ -123,7 +123,7 @@ class Start:
 
     def run(self) -> int:
         screen = self.invocation.screen
-        with Live(screen, self.signals) if screen.terminal and not screen.as_json else nullcontext() as live:
+        with Live(screen, self.signals) if screen.live else nullcontext() as live:
             if live:
                 self.board = Board(live, "" if self.detach else "Ctrl-C stops all")
                 self.follower = Follower(screen, live, steps=False)

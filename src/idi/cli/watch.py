@@ -21,7 +21,7 @@ def watch(invocation: Invocation) -> int:
     with Signals() as signals, invocation.client().watch() as stream:
         if screen.as_json:
             pump({stream: screen.document}, signals, until=lambda: signals.stops > 0)
-        elif screen.terminal:
+        elif screen.live:
             with Live(screen, signals) as live:
                 board = Board(live, "Ctrl-C ends the watching, not the platform")
 

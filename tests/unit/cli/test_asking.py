@@ -1,6 +1,7 @@
 """Commands that ask control: what they ask, what they show, with and without --json."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,16 @@ def test_what_is_no_control_is_a_failure_with_words(idi: Run, control: FakeContr
     control.answers["GET", "/v1/status"] = problem(500, "Its log says more.")
     found = idi("status")
     assert (found.code, found.err) == (1, "Its log says more.\n")
+
+
+def test_control_that_hangs_is_not_reachable(
+    idi: Run, control: FakeControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("idi.cli.invocation.ANSWER_S", 0.2)
+    monkeypatch.setattr(control, "answer", lambda *_: time.sleep(1))
+    found = idi("status")
+    assert found.code == 3
+    assert "did not answer within 0.2 s" in found.err
 
 
 # --- validate, schema, init, plan -----------------------------------------------------------------------

@@ -155,6 +155,22 @@ def test_ctrl_z_gives_the_terminal_back_and_fg_takes_it_again(folder: Path) -> N
         screen.ends()
 
 
+@pytest.mark.parametrize("how", ["in the background", "on a dumb terminal"])
+def test_where_nothing_can_change_in_place_there_are_lines(folder: Path, idi: Run, how: str) -> None:
+    command = " ".join([*DRIVER, "up", "--detach"]) + (" & wait" if how == "in the background" else "")
+    shell = ["/bin/bash", "--norc", "--noprofile", "-i"]
+    term = "xterm" if how == "in the background" else "dumb"
+    with Terminal(shell, env={"SCENARIO": "quick", "PS1": "ready$ ", "TERM": term}) as screen:
+        screen.until("ready$")
+        screen.send(f"{command}\r")
+        screen.until("9 of 9 ready in")
+        assert "✓ jede  ready  0.4 s" in screen.text
+        assert b"\x1b[?2026h" not in screen.raw
+        screen.send("exit\r")
+        screen.ends()
+    idi("down")
+
+
 def test_status_in_a_terminal_has_colour_and_none_with_no_color(folder: Path, control: FakeControl) -> None:
     control.status = status([module("jede"), module("cam", "failed", reason="exit status 1")])
     with terminal("status") as screen:
