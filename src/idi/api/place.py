@@ -25,7 +25,16 @@ def place(file: str | os.PathLike[str], environment: str) -> tuple[str, str, str
     runtime = os.path.join(runtime_root, f"idi-{hash8}")
     if not runtime_root or len(runtime) > 60:  # leaves room for the sockets' names
         runtime = f"/tmp/idi-{os.getuid()}-{hash8}"
-    data = os.environ.get("XDG_DATA_HOME", "") or os.path.join(os.path.expanduser("~"), ".local", "share")
+    data = os.environ.get("XDG_DATA_HOME", "")
+    if not os.path.isabs(data):
+        data = os.path.join(os.path.expanduser("~"), ".local", "share")
+    if not os.path.isabs(data):  # neither a variable nor the user database names a home
+        from idi.parts.errors import Refused
+
+        raise Refused(
+            f"User {os.getuid()} has no home folder, so there is no place for keys outside the checkout.",
+            "Set HOME or XDG_DATA_HOME.",
+        )
     # Several declarations may lie in one folder: only the usual name is left out of the state's.
     name = os.path.basename(real)
     own = environment if name == "platform.yaml" else f"{name}.{environment}"
