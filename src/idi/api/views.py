@@ -41,6 +41,8 @@ class Surroundings:
     rejections: tuple[Rejection, ...] = ()
     warnings: tuple[str, ...] = ()
     figures: Mapping[str, FiguresView] = field(default_factory=dict)
+    wants: Mapping[str, str] = field(default_factory=dict)
+    """By instance that is not ready: what it cannot be ready without and does not get."""
 
 
 def rfc3339(at: float) -> str:
@@ -99,8 +101,8 @@ def module_view(name: ModuleName, desired: Desired, module: ModuleWorld, around:
         "ready": len(ready),
         "state": worst.state if worst else ("ready" if count == 0 else "starting"),
         "since": rfc3339(worst.since if worst else around.since),
-        "reason": degraded or (worst.reason if worst else "" if count == 0 else "not started yet"),
-        "instances": [instance_view(i) for i in instances],
+        "reason": degraded or (reason(worst, around) if worst else "" if count == 0 else "not started yet"),
+        "instances": [instance_view(i, around) for i in instances],
     }
     figures = around.figures.get(name)
     if figures is not None:
@@ -108,7 +110,12 @@ def module_view(name: ModuleName, desired: Desired, module: ModuleWorld, around:
     return document
 
 
-def instance_view(instance: Instance) -> InstanceView:
+def reason(instance: Instance, around: Surroundings) -> str:
+    """Why it is not ready."""
+    return "; ".join(text for text in (instance.reason, around.wants.get(instance.id)) if text)
+
+
+def instance_view(instance: Instance, around: Surroundings) -> InstanceView:
     port = next(iter(instance.ports.values()), 0)
     return {
         "id": instance.id,
@@ -119,7 +126,7 @@ def instance_view(instance: Instance) -> InstanceView:
         "sidecar_pid": instance.sidecar_pid,
         "revision": instance.revision,
         "restarts": instance.restarts,
-        "reason": instance.reason,
+        "reason": reason(instance, around),
     }
 
 

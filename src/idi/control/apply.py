@@ -23,7 +23,7 @@ from idi.parts.store.interface import Step as JournalStep
 from idi.parts.targets.interface import Target
 from idi.plan.describe import Described, describe
 from idi.plan.types import AwaitReady, Ensure, Plan, Remove, StartPart, Step, StopPart
-from idi.world.types import World
+from idi.world.types import InstanceId, World
 
 log = logging.getLogger(__name__)
 
@@ -54,12 +54,14 @@ class StepFailed(Exception):
 
 @dataclass(slots=True)
 class Executor:
-    """Does one step. `start_part` and `stop_part` come from compose: only it knows vendors."""
+    """Does one step. `start_part` and `stop_part` come from compose: only it knows vendors. `wants` says what
+    an instance cannot be ready without and does not get; empty where there is no such thing."""
 
     loop: Loop
     target: Target
     start_part: Callable[[str], Awaitable[None]]
     stop_part: Callable[[str], Awaitable[None]]
+    wants: Callable[[InstanceId], str] = lambda _: ""
 
     async def do(self, step: Step) -> None:
         match step:
@@ -91,9 +93,12 @@ class Executor:
         culprit = culprits[0]
         when = "" if not in_time else "failed: "
         late = f"not ready after {step.deadline_s:g} s: " if not in_time else ""
+        wants = self.wants(culprit.id)
         raise StepFailed(
-            f"{culprit.id} {when}{late}{culprit.reason or 'no answer'}.",
-            f"See idi logs {step.module}; mend it and run the command again.",
+            f"{culprit.id} {when}{late}{culprit.reason or 'no answer'}{'; ' if wants else ''}{wants}.",
+            "It goes on waiting; idi status says what is needed."
+            if wants
+            else f"See idi logs {step.module}; mend it and run the command again.",
             tuple(self.target.last_lines(culprit.id)),
         )
 

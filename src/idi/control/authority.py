@@ -92,8 +92,8 @@ class Authority:
         if part is None or part.state in ("absent", "ready") or not self._up.is_set():
             return ""
         return (
-            f"OpenBao is {part.state}: {part.reason or 'no reason known'} Traffic goes on; new instances and "
-            "renewals wait for it."
+            f"OpenBao is {part.state}: {(part.reason or 'no reason known').rstrip('.')}. Traffic goes on; new "
+            "instances and renewals wait for it."
         )
 
     def life(self, platform: Platform) -> None:

@@ -141,6 +141,12 @@ async def compose(settings: Settings) -> AsyncIterator[Desk]:
                 url = settings.gateway_url(platform)
                 tokens.declare(platform.gateway.clients, issuer.token_life_s, url)
 
+        def wants(instance: InstanceId) -> str:
+            part = loop.world.parts.get(OPENBAO)
+            if part is None or part.state == "ready" or not identities.lacks(instance):
+                return ""
+            return f"it has no certificate, since OpenBao is {part.state}"
+
         registry = Registry(credentials.derive("registrations"), time.monotonic)
         registrations = Registrations(registry, target, store)
         desk = Desk(
@@ -148,7 +154,7 @@ async def compose(settings: Settings) -> AsyncIterator[Desk]:
             store=store,
             loop=loop,
             plane=plane,
-            executor=Executor(loop, target, start_part, stop_part),
+            executor=Executor(loop, target, start_part, stop_part, wants),
             tasks=tasks,
             warnings=lambda: [
                 w for w in (authority.warning(), authority.notice, tokens.warning, LAPTOP_WALL) if w

@@ -113,6 +113,11 @@ class Desk:
             rejections=self.plane.rejections(),
             warnings=tuple(warnings),
             figures=await self.figures.look(self.loop.world) if figures else {},
+            wants={
+                one.id: wants
+                for one in self.loop.world.instances()
+                if one.state != "ready" and (wants := self.executor.wants(one.id))
+            },
         )
         return status_view(self.loop.platform, self.desired(), self.loop.world, around)
 
@@ -250,8 +255,12 @@ class Desk:
             wanted = replace(wanted, keys_url=keys_url_of(platform))
         goal = self.desired_of(platform, wanted) if platform and wanted.up else Desired()
         plan = difference(goal, self.loop.world)
-        changed = wanted != self.wanted or bool(plan.changes())
         interrupted = await self._close_interrupted()
+        asked = detail.get("modules")
+        if isinstance(asked, dict | list) and not interrupted:
+            # What fails elsewhere is no failure of this change.
+            plan = plan.only([str(name) for name in asked])
+        changed = wanted != self.wanted or bool(plan.changes())
         if changed:
             change_id = await self.store.begin(
                 actor, action, detail, documents=wanted.documents(), relief=action == "down"

@@ -71,15 +71,12 @@ class Identities:
         for node, spiffe_id in self._nodes.items():
             self.tasks.create_task(self._ensure(renewal, node, spiffe_id))
 
-    def waiting(self) -> list[str]:
-        """Nodes that have no certificate yet or whose certificate ends, with the reason."""
-        if self.renewal is None:
-            return []
-        return [
-            f"{standing.node}: {standing.error or 'no certificate yet'}"
-            for standing in self.renewal.standing()
-            if standing.expired and standing.error
-        ]
+    def lacks(self, node: str) -> bool:
+        """Whether it waits for its first certificate."""
+        if node not in self._nodes:
+            return False
+        standing = self.renewal.standing() if self.renewal is not None else ()
+        return not any(each.node == node and each.not_after for each in standing)
 
     async def _ensure(self, renewal: Renewal, node: str, spiffe_id: str) -> None:
         try:

@@ -7,7 +7,7 @@ between) is simply done again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -114,6 +114,10 @@ class Plan:
 
     def steps(self) -> tuple[Step, ...]:
         return (*self.first, *(step for steps in self.lanes.values() for step in steps), *self.last)
+
+    def only(self, names: Collection[str]) -> Plan:
+        """What concerns these modules and parts."""
+        return Plan(lanes={name: steps for name, steps in self.lanes.items() if name in names})
 
     def empty(self) -> bool:
         return not self.steps()

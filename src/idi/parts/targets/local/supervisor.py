@@ -190,5 +190,5 @@ class Supervisor:
         # What died while nobody watched may have been up for days.
         delay = self._backoff.died(self._workshop.policy.steady_s if first else up_s)
         if self._backoff.looping:
-            self._owner.looping(f"{reason}; {self._backoff.deaths} times in a row")
+            self._owner.looping(f"{reason.rstrip('.')}; {self._backoff.deaths} times in a row")
         return delay
