@@ -10,7 +10,8 @@ from idi.cli.commands import Command
 from idi.cli.failure import DONE, FAILED
 from idi.cli.finding import Finding
 from idi.cli.invocation import Invocation
-from idi.cli.words import plain
+from idi.cli.screen import Line
+from idi.cli.words import plain, wrap
 
 MARKS = {"ok": ("ok  ", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "alarm")}
 
@@ -28,12 +29,8 @@ def run(invocation: Invocation) -> int:
         for check in checks:
             for finding in check(invocation):
                 every.append(finding)
-                mark, style = MARKS[finding.state]
-                screen.out(
-                    [("  ", ""), (mark, style), (f"  {finding.name:<12} ", ""), (plain(finding.detail), "")]
-                )
-                if finding.remedy:
-                    screen.out([(" " * 21, ""), (plain(finding.remedy), "cyan")])
+                for line in lines(finding, screen.width):
+                    screen.out(line)
     failed = [finding for finding in every if finding.state == "fail"]
     warned = [finding for finding in every if finding.state == "warn"]
     if invocation.json:
@@ -44,6 +41,19 @@ def run(invocation: Invocation) -> int:
         more = f" {len(warned)} of them with a warning." if warned else ""
         screen.out([(f"All {len(every)} checks passed.", "green"), (more, "")])
     return FAILED if failed else DONE
+
+
+def lines(finding: Finding, width: int) -> Iterator[Line]:
+    """Its mark, name and detail, and the remedy below; long ones go on under where they began."""
+    mark, style = MARKS[finding.state]
+    indent = 21
+    room = width and max(width - indent, 20)
+    first, *more = wrap(plain(finding.detail), room, 9) or [""]
+    yield [("  ", ""), (mark, style), (f"  {finding.name:<12} ", ""), (first, "")]
+    for text in more:
+        yield [(" " * indent, ""), (text, "")]
+    for text in wrap(plain(finding.remedy), room, 9):
+        yield [(" " * indent, ""), (text, "cyan")]
 
 
 COMMANDS = {

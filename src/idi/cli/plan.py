@@ -78,8 +78,13 @@ def show(invocation: Invocation, view: PlanView, *, running: bool) -> None:
 
 
 def lines(steps: list[StepView], width: int) -> list[Line]:
-    """One block per module: its steps, and the reason once."""
+    """One block per module: its steps, and the reason once. That the last step of a module is awaited goes
+    without saying; between two steps it is the point."""
     found: list[Line] = []
+    awaited = [at for at, step in enumerate(steps) if step["symbol"] == "."]
+    silent = {at for at in awaited if at + 1 == len(steps) or steps[at + 1]["module"] != steps[at]["module"]}
+    alone = {step["module"] for step in steps} - {step["module"] for step in steps if step["symbol"] != "."}
+    steps = [step for at, step in enumerate(steps) if at not in silent or step["module"] in alone]
     widest = max(len(step["module"]) for step in steps)
     before = reason = ""
     for step in steps:

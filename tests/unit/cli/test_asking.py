@@ -158,6 +158,7 @@ def test_plan_where_nothing_runs_is_what_a_first_up_would_do(idi: Run, folder: P
     assert found.code == 0
     assert "+ jede     2 instances" in found.out
     assert "4 to start (nothing runs yet)." in found.out
+    assert "wait until" not in found.out  # nothing comes after it
     document = idi("plan", "--json").document
     assert {step["module"] for step in document["steps"]} == {"openbao", "gateway", "jede", "cam"}
     assert not (folder / ".idi").exists()
@@ -179,6 +180,7 @@ def test_plan_of_what_runs_comes_from_control(idi: Run, control: FakeControl, fo
     found = idi("plan")
     assert found.out.count("because command 'a' -> 'b'") == 1
     assert "because no longer declared" in found.out
+    assert "wait until 2 of revision b" in found.out  # before the old ones go
     assert "1 to change, 1 to stop." in found.out
     assert control.requests[-1][2]["text"] == (folder / "platform.yaml").read_text()
     assert idi("plan", "--json").document == view
