@@ -13,6 +13,7 @@ import gc
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Iterator
@@ -47,6 +48,7 @@ def start(settings: Settings) -> int:
                 format="%(asctime)s %(levelname)s %(name)s %(message)s",
             )
             paths.start_error.unlink(missing_ok=True)
+            use_all_descriptors()
             code = asyncio.run(run(settings))
         if code == AGAIN:
             log.warning("the runtime folder vanished; control starts again to make its sockets anew")
@@ -113,6 +115,12 @@ def clear(paths: Paths) -> None:
                 path.unlink(missing_ok=True)
     except OSError as error:
         log.warning("the runtime folder could not be cleared: %s", error)
+
+
+def use_all_descriptors() -> None:
+    """An instance costs a few descriptors (its pidfd, its probe, its proxy's stream)."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def quiet_collector() -> None:

@@ -43,9 +43,9 @@ class PeerPort:
 class RevisionSpec:
     """Everything a target needs to run one revision of a module, whole and self-contained.
 
-    `command` and the values of `environment` and of `late` may hold references that only the target
-    can fill (port numbers, data folder): they are written `${...}` exactly as in the declaration and
-    `$${` stands for a literal `${`.
+    `command` and the values of `environment` may hold references that only the target can fill (port
+    numbers, data folder): they are written `${...}` exactly as in the declaration and `$${` stands for a
+    literal `${`. A spec is written to disk as it stands, so no secret is ever in one.
     """
 
     module: ModuleName
