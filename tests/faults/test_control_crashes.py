@@ -277,3 +277,21 @@ async def test_a_module_that_never_gets_ready_fails_its_lane_and_no_other() -> N
         assert ready == {"jede", "sfl"}
 
     assert not await Life(outside).run(work)
+
+
+async def test_what_failed_is_begun_anew_when_it_is_asked_for_again() -> None:
+    outside = Outside()
+    declared = up(declaration(1, "info"))
+
+    async def work(desk: Desk) -> None:
+        target = desk.executor.target
+        assert isinstance(target, SimulatedTarget)
+        target.knobs.crashing.add("cam")
+        items = await ask(desk, declared)
+        assert items[-1].get("ok") is False
+        target.knobs.crashing.clear()  # somebody mended it
+        items = await ask(desk, declared)
+        assert items[-1].get("ok"), items
+        assert all(i.state == "ready" for i in desk.loop.world.instances())
+
+    assert not await Life(outside).run(work)

@@ -78,6 +78,7 @@ class Executor:
 
     async def await_ready(self, step: AwaitReady) -> None:
         """Wait for readiness; a failed instance ends the wait at once with its last lines."""
+        await self.begin_anew(step)
 
         def settled(world: World) -> bool:
             return enough(world, step) or bool(failed(world, step))
@@ -101,6 +102,17 @@ class Executor:
             else f"See idi logs {step.module}; mend it and run the command again.",
             tuple(self.target.last_lines(culprit.id)),
         )
+
+
+    async def begin_anew(self, step: AwaitReady) -> None:
+        """Instances that had failed already are begun anew: whoever asks again has mended something, and the
+        target by itself would try only after its longest pause."""
+        module = self.loop.world.modules.get(step.module)
+        revision = module.revisions.get(step.revision) if module else None
+        given_up = failed(self.loop.world, step)
+        if revision is not None and given_up:
+            await self.target.ensure(revision.spec, max(0, revision.count - len(given_up)))
+            await self.target.ensure(revision.spec, revision.count)
 
 
 def enough(world: World, step: AwaitReady) -> bool:
