@@ -146,7 +146,7 @@ async def test_rotation_under_load_fails_nothing() -> None:
                 assert (await m.plane.barrier(5)).lost == ()
                 await asyncio.sleep(1)
         assert running.failures == []
-        assert running.sent > 80
+        assert running.sent > 30
         # Connections end before their certificate does: several of them in these four seconds.
         seen = await admin.counters(m.admin("cam-1"), "in.*downstream_cx_total")
         assert sum(seen.values()) >= 4
@@ -195,7 +195,7 @@ async def test_taking_out_and_bringing_back_under_load_fails_nothing() -> None:
         m.publish()
         for node in ("cam-1", "cam-2", "jede-1", GATEWAY):
             await m.proxy(node)
-        urls = [f"http://127.0.0.1:{gateway.port}/cam/slow?s=0.02", f"{jede.url('cam')}/slow?s=0.02"]
+        urls = [f"http://127.0.0.1:{gateway.port}/cam/slow?s=0.2", f"{jede.url('cam')}/slow?s=0.2"]
         async with load(urls, method="POST") as running:
             for victim in ("cam-1", "cam-2", "cam-1"):
                 await asyncio.sleep(0.3)
@@ -214,7 +214,7 @@ async def test_taking_out_and_bringing_back_under_load_fails_nothing() -> None:
                 m.out.discard(victim)
                 m.plane.publish_endpoints(m.assignment("cam"))
         assert running.failures == []
-        assert running.sent > 80
+        assert running.sent > 30
         assert set(running.names) == {"cam-1", "cam-2"}
 
 

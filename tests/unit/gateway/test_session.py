@@ -139,11 +139,22 @@ def test_one_response_of_a_type_is_under_way_and_changes_meanwhile_are_joined() 
 
 def test_what_does_not_exist_stays_pending_and_comes_when_it_does() -> None:
     d = Dialogue(made(C, "a"))
-    d.say(E, "a")
+    for kind in (R, S):
+        d.say(kind, "a")
     assert d.silent()
     assert d.session.oldest() is None
+    d.publish(made(C, "a"), made(R, "a"))
+    assert d.settle() == ["+ROUTES a"]
+
+
+def test_an_assignment_that_does_not_exist_is_said_not_to_and_comes_when_it_does() -> None:
+    """Its cluster would warm until Envoy's own patience ends, and hold everything back."""
+    d = Dialogue(made(C, "a"))
+    d.say(E, "a")
+    assert d.settle() == ["-ASSIGNMENT a"]
+    assert d.session.oldest() is None
     d.publish(made(C, "a"), made(E, "a"))
-    assert names(d.sent()) == ["a"]
+    assert d.settle() == ["+ASSIGNMENT a"]
 
 
 def test_removed_and_back() -> None:
@@ -286,6 +297,18 @@ def test_refused_then_back_to_what_it_was() -> None:
     assert d.session.refusals() == ()
 
 
+def test_refused_mended_and_refused_again_while_the_mended_one_is_under_way() -> None:
+    d = Dialogue(made(L, "x", "bad"))
+    d.say(L)
+    d.nack(d.sent(), "bad")
+    d.publish(made(L, "x", "good"))
+    good = d.sent()
+    d.publish(made(L, "x", "bad"))
+    d.ack(good)
+    d.nack(d.sent(), "bad again")
+    assert [refusal.message for refusal in d.session.refusals()] == ["bad again"]
+
+
 def test_a_refused_crowd_is_sent_one_by_one() -> None:
     d = Dialogue(made(L, "a"), made(L, "bad"), made(L, "c"))
     d.say(L)
@@ -323,15 +346,30 @@ def test_an_old_nonce_is_no_answer() -> None:
     assert d.session.oldest() is None
 
 
-def test_coming_back_with_everything_costs_nothing() -> None:
+def test_coming_back_with_everything_costs_the_assignments_alone() -> None:
+    """A cluster that was warming when the stream broke still waits for one, and nothing said tells so."""
     a, e, x = made(C, "a", needs=((E, "a"),)), made(E, "a"), made(L, "x")
     d = Dialogue(a, e, x)
     d.say(C, "*", initial={"a": a.version})
     d.say(E, "a", initial={"a": e.version})
     d.say(L, "*", initial={"x": x.version})
-    assert d.silent()
+    assert d.settle() == ["+ASSIGNMENT a"]
     assert d.session.resumed
     assert d.session.has_all_listeners()
+
+
+def test_a_service_that_went_while_its_cluster_warms_leaves_nobody_waiting() -> None:
+    d = Dialogue(made(C, "a", needs=((E, "a"),)), made(E, "a"), made(L, "x"))
+    d.say(C)
+    d.say(L)
+    clusters = d.sent()
+    d.publish(made(L, "x"))
+    d.say(E, "a")
+    none = d.sent()
+    assert (none.kind, none.resources, none.removed) == (E, (), ("a",))
+    d.ack(none)
+    d.ack(clusters)
+    assert d.settle() == ["+LISTENER x", "-CLUSTER a"]
 
 
 def test_coming_back_with_something_old() -> None:

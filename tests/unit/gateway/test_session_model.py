@@ -1,9 +1,10 @@
 """A model of Envoy in a dialogue with the session, in any order of events.
 
-The model does what was seen of the real one: it subscribes to what its clusters and listeners name, it holds
-the acknowledgement of clusters back until they are warm (their assignment was supplied after them), it
-refuses what is bad and keeps what it had, and after a reconnect it says what it holds. Whatever happens,
-at the end it has exactly the view; and at no time does a route lead to a cluster that is not in use.
+The model does what was seen of the real one: it subscribes to what its clusters and listeners name; it
+holds the acknowledgement of clusters back until they are warm (an assignment, or "there is none", was
+supplied after them); it refuses what is bad, keeps what it had and takes the good of the same response;
+after a reconnect it says what it holds. Whatever happens, at the end it has exactly the view, and at no time
+does a route lead to a cluster that is not in use.
 """
 
 from collections import deque
@@ -71,6 +72,8 @@ class Proxy:
             if response.kind is C:
                 self.warm.discard(name)
                 self.warming.discard(name)
+            elif response.kind is E:
+                self._supplied(name)
         self._follow()
         if bad:
             self.out.append(Request(response.kind, nonce=response.nonce, error="bad"))
@@ -110,6 +113,7 @@ class Conversation(RuleBasedStateMachine):
         self.to_proxy: deque[Response] = deque()
         self.session = Session(self.store.view("n"))
         self.content = dict.fromkeys(SERVICES, 0)
+        self.moved: dict[str, tuple[int, int]] = {}
         self.proxy.connect()
 
     # --- events ------------------------------------------------------------------------------------
@@ -144,6 +148,7 @@ class Conversation(RuleBasedStateMachine):
         if name in self.store.shared(E) and self.store.put(made(E, name, f"{self.content[name]}")):
             self.seq += 1
             self.session.touch(E, name, self.seq)
+            self.moved[name] = (self.seq, self.content[name])
 
     @rule(content=st.integers(0, 2))
     def certificate(self, content: int) -> None:
@@ -184,6 +189,18 @@ class Conversation(RuleBasedStateMachine):
             for _, cluster in roads.needs:
                 assert cluster in self.proxy.warm, f"{cluster} is routed to and not in use"
 
+    @invariant()
+    def nothing_counts_as_acknowledged_that_is_not_in_use(self) -> None:
+        """What a barrier rests on: past its number, a proxy has the endpoints of that change or newer ones."""
+        session, oldest = self.session, self.session.oldest()
+        if session.resumed and not session.has_answered_all():
+            return
+        for name, (seq, content) in self.moved.items():
+            if (oldest is None or oldest > seq) and (E, name) in session.subscriptions():
+                held = self.proxy.has[E].get(name)
+                if held is not None and self.store.view("n").find(E, name) is not None:
+                    assert int(held.entry) >= content, f"{name} counts as acknowledged and is old"
+
     def teardown(self) -> None:
         self._settle()
         self._is_the_view()
@@ -221,4 +238,6 @@ class Conversation(RuleBasedStateMachine):
 
 
 TestConversation = Conversation.TestCase
-TestConversation.settings = settings(max_examples=scale(30, 2000), stateful_step_count=40, deadline=None)
+TestConversation.settings = settings(
+    max_examples=scale(60, 2000), stateful_step_count=scale(20, 30), deadline=None
+)

@@ -28,6 +28,9 @@ WILDCARD = "*"
 WILDCARD_KINDS = frozenset({Kind.CLUSTER, Kind.LISTENER})
 """The only types for which an empty first subscription means everything (xDS: "wildcard subscription")."""
 
+UNKNOWN = "?"
+"""In place of a version: the proxy refused, and has this resource as it was before, or new, or not at all."""
+
 REMOVED_LAST = frozenset({Kind.CLUSTER, Kind.ASSIGNMENT})
 
 
@@ -99,7 +102,7 @@ class Session:
         self._seq = seq
         self._channels: dict[Kind, _Channel] = {}
         self._due: set[str] = set()
-        """Assignments that clusters sent on this stream wait for."""
+        """Assignments that a cluster waits for, or may."""
         self.resumed = False
         """Whether the proxy came with resources from before: the same process as last time, serving already."""
         self.was_complete = False
@@ -129,6 +132,10 @@ class Session:
         channel.named = bool(names)
         channel.wildcard = WILDCARD in names or (not names and request.kind in WILDCARD_KINDS)
         channel.names = names - {WILDCARD}
+        if request.kind is Kind.ASSIGNMENT:
+            # A cluster that was warming when the last stream broke waits for one still, and nothing that the
+            # proxy says tells so. They are small: all are sent again.
+            self._due |= channel.names
         # xDS: "the server must reply to a wildcard subscription even if there is nothing" (or the client
         # waits for its initial fetch timeout). A node that nobody has published for is left waiting.
         channel.reply_due = channel.wildcard and not request.initial
@@ -175,7 +182,9 @@ class Session:
             for resource in sent.resources:
                 channel.acked[resource.name] = resource.version
                 channel.alone.discard(resource.name)
-                channel.refused.pop(resource.name, None)
+                if channel.refused.pop(resource.name, None) is not None:
+                    # The refused one may be what is wanted again: then it has to be refused again to be known.
+                    self._mark(sent.kind, channel, resource.name, self._seq)
             for name in sent.removed:
                 channel.acked.pop(name, None)
             return
@@ -183,13 +192,13 @@ class Session:
         if len(sent.resources) == 1:
             resource = sent.resources[0]
             channel.alone.discard(resource.name)
-            channel.held[resource.name] = ""
+            channel.held[resource.name] = UNKNOWN
             channel.refused[resource.name] = Refusal(resource.kind, resource.name, resource.version, error)
             self._mark(sent.kind, channel, resource.name, channel.sent_since)
             return
         for resource in sent.resources:
             channel.alone.add(resource.name)
-            channel.held[resource.name] = ""
+            channel.held[resource.name] = UNKNOWN
             self._mark(sent.kind, channel, resource.name, channel.sent_since)
 
     # --- what changed ------------------------------------------------------------------------------
@@ -223,6 +232,8 @@ class Session:
     def _differs(self, kind: Kind, channel: _Channel, name: str) -> bool:
         resource = self._view.find(kind, name)
         if resource is None:
+            if kind is Kind.ASSIGNMENT and name in self._due:
+                return self._view.known and name in channel.names
             # A name that nothing exists for stays subscribed and pending (xDS: "it could be created at any
             # time"); only what the proxy has can be removed.
             return (
@@ -286,7 +297,8 @@ class Session:
         for name in sorted(channel.dirty):
             resource = self._view.find(kind, name)
             if resource is None:
-                if not removing:
+                # A cluster that warms and went meanwhile must not wait for an assignment that never comes.
+                if not removing and not (kind is Kind.ASSIGNMENT and name in self._due):
                     continue
                 removed.append(name)
             elif not adding or (name in channel.alone and (resources or removed)):
@@ -309,6 +321,8 @@ class Session:
         for name in removed:
             channel.held.pop(name, None)
             channel.refused.pop(name, None)
+            if kind is Kind.ASSIGNMENT:
+                self._due.discard(name)
         # The number of the newest change is nonce enough: each response is answered before the next of its
         # type, and unasked requests carry none. So all streams get the same bytes for the same change.
         response = Response(kind, str(self._seq), tuple(resources), tuple(removed))
