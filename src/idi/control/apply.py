@@ -103,7 +103,6 @@ class Executor:
             tuple(self.target.last_lines(culprit.id)),
         )
 
-
     async def begin_anew(self, step: AwaitReady) -> None:
         """Instances that had failed already are begun anew: whoever asks again has mended something, and the
         target by itself would try only after its longest pause."""

@@ -37,6 +37,7 @@ from idi.control.changes import Change
 from idi.control.figures import Figures
 from idi.control.loop import Loop
 from idi.control.registrations import Registrations
+from idi.control.scaled import fitting, notes, origins
 from idi.control.settings import Settings
 from idi.control.tokens import Tokens, give_token
 from idi.control.wanted import Wanted
@@ -133,14 +134,14 @@ class Desk:
 
     def desired_of(self, platform: Platform, wanted: Wanted) -> Desired:
         context = Context(self.settings.directory, self.settings.gateway_url(platform))
-        return desired(platform, wanted.overlays, context)
+        return desired(platform, fitting(platform, wanted.overlays), context)
 
     async def plan(self, request: UpRequest) -> PlanView:
         loaded = self.load(request["text"], request["file"])
         plan = difference(self.desired_of(loaded.platform, self.wanted), self.loop.world)
-        origins = {path: str(origin) for path, origin in loaded.platform.origins.items()}
-        warnings = [str(warning) for warning in loaded.warnings]
-        return plan_view(describe_all(plan), origins, warnings)
+        platform, overlays = loaded.platform, self.wanted.overlays
+        warnings = [*map(str, loaded.warnings), *notes(platform, overlays)]
+        return plan_view(describe_all(plan), origins(platform, overlays), warnings)
 
     async def token(self, request: TokenRequest, peer: Peer) -> TokenView:
         return await give_token(request, actor_of(peer), self.loop.platform, self.tokens, self.store)
@@ -179,7 +180,10 @@ class Desk:
         if request["action"] == "up":
             loaded = self.load(request["text"], request["file"])
             self.check()
-            wanted = replace(self.wanted, up=True, text=request["text"], file=request["file"])
+            overlays = fitting(loaded.platform, self.wanted.overlays)
+            wanted = replace(
+                self.wanted, up=True, text=request["text"], file=request["file"], overlays=overlays
+            )
             return wanted, {"file": request["file"]}, loaded.platform
         if request["action"] == "down":
             return replace(self.wanted, up=False), {}, platform
@@ -190,7 +194,7 @@ class Desk:
             for name, count in counts.items():
                 check_count(platform, name, count)
             instances = {**self.wanted.overlays.instances, **counts}
-            overlays = replace(self.wanted.overlays, instances=instances)
+            overlays = fitting(platform, replace(self.wanted.overlays, instances=instances))
             return replace(self.wanted, overlays=overlays), {"modules": dict(request["modules"])}, platform
         names = [self.module(platform, name) for name in request["modules"]]
         generations = dict(self.wanted.overlays.generations)
@@ -270,6 +274,9 @@ class Desk:
         change.tell({"type": "started", "change": int(change_id or 0)})
         if interrupted:
             change.message("An interrupted change was found; this one completes it.")
+        if action == "up" and platform is not None:
+            for note in notes(platform, wanted.overlays):
+                change.message(note)
         self.become(wanted, platform)
         self.closing = not wanted.up
         if self.closing:
@@ -279,8 +286,8 @@ class Desk:
             failures += await self._refusals()
         if change_id is not None:
             await self.store.finish(change_id, not failures, "; ".join(failures)[:2000])
-        elif not failures and not plan.steps():
-            change.message("Nothing to change.")
+        if not failures and not plan.steps():
+            change.message("No instance had to change." if changed else "Nothing to change.")
         if failures:
             self.closing = False
             change.done(

@@ -28,7 +28,7 @@ def desired(platform: Platform, overlays: Overlays, context: Context) -> Desired
             spec=revision_spec(platform, module, overlays.generations.get(name, 0), context),
             count=module.instances if count is None else count,
             strategy="recreate" if module.storage else module.release.strategy,
-            origin="overlay (idi scale)" if count is not None else str(origin or "default"),
+            origin="idi scale" if count is not None else str(origin or "default"),
         )
     return Desired(modules, PARTS)
 

@@ -107,11 +107,11 @@ def test_the_reason_says_what_differs() -> None:
 def test_scaling_names_its_origin() -> None:
     one = Desired({ModuleName("cam"): DesiredModule(spec("cam", "aaaa"), 1, "rolling")})
     four = Desired(
-        {ModuleName("cam"): DesiredModule(spec("cam", "aaaa"), 4, "rolling", "overlay (idi scale)")}
+        {ModuleName("cam"): DesiredModule(spec("cam", "aaaa"), 4, "rolling", "idi scale")}
     )
     first, second = difference(four, settle(World(), one)).steps()
     assert isinstance(first, Ensure)
-    assert first.reason == "instances 1 -> 4 (overlay (idi scale))"
+    assert first.reason == "instances 1 -> 4 (idi scale)"
     assert isinstance(second, AwaitReady)
     assert second.count == 4
 
