@@ -52,6 +52,7 @@ from idi.plan.describe import describe_all
 from idi.plan.desired import desired
 from idi.plan.difference import difference
 from idi.plan.types import Context, Desired, Plan
+from idi.plan.unbuilt import unbuilt
 
 log = logging.getLogger(__name__)
 
@@ -212,6 +213,8 @@ class Desk:
                 f"Environment '{self.settings.environment}' runs on Kubernetes, which this version cannot do yet.",
                 "Use an environment with target: local.",
             )
+        if missing := unbuilt(loaded.platform):
+            raise Invalid(missing)
         return loaded
 
     def module(self, platform: Platform, name: str) -> ModuleName:
@@ -322,8 +325,8 @@ class Desk:
         """What is wanted from now on; routes, edges and policies follow at once."""
         self.wanted = wanted
         if platform is not None and wanted.up:
-            self.adopt_platform(platform)
             self.loop.declare(platform)
+            self.adopt_platform(platform)
 
     # --- taking up what was interrupted --------------------------------------------------------------
 
