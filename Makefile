@@ -44,16 +44,20 @@ up: $(V)/.stamp-run ## bring the nine modules up, live view (ARGS=--detach retur
 down: ## stop everything that `make up` started
 	@if [ -x $(V)/bin/idi ]; then $(V)/bin/idi down $(ARGS); else echo "nothing is set up here"; fi
 
+# The quick ones beside each other; what starts servers has the machine for itself.
+QUICK := tests/unit tests/command
+LOCAL := $(wildcard tests/contracts tests/local tests/faults)
+
 test: $(V)/.stamp-dev test-parts ## every test, short seeded counts
-	@$(PYTEST) tests $(ARGS)
+	@$(PYTEST) -n 2 $(QUICK) $(ARGS)
+	@$(PYTEST) $(LOCAL) $(ARGS)
 
 test-long: $(V)/.stamp-dev test-parts ## the same tests with the counts of acceptance
-	@IDI_TEST_SCALE=full $(PYTEST) --timeout=3600 tests $(ARGS)
+	@IDI_TEST_SCALE=full $(PYTEST) --timeout=3600 $(QUICK) $(LOCAL) $(ARGS)
 
 test-unit: $(V)/.stamp-dev ## tests that start no server
-	@$(PYTEST) tests/unit $(ARGS)
+	@$(PYTEST) -n 2 tests/unit $(ARGS)
 
-LOCAL := $(wildcard tests/contracts tests/local tests/faults)
 test-local: $(V)/.stamp-dev ## tests with real engines on this machine
 	@$(if $(LOCAL),$(PYTEST) $(LOCAL) $(ARGS),echo "test-local: nothing yet")
 
@@ -62,7 +66,7 @@ test-cluster: $(V)/.stamp-dev ## tests on a real Kubernetes
 	@$(if $(CLUSTER),$(PYTEST) $(CLUSTER) $(ARGS),echo "test-cluster: nothing yet")
 
 # System packages that tests need, by name; installed only where root and apt-get are there.
-SYSTEM_PACKAGES :=
+SYSTEM_PACKAGES := zsh fish
 test-parts: ## system packages for the tests (root and apt only)
 ifneq ($(strip $(SYSTEM_PACKAGES)),)
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
@@ -84,9 +88,9 @@ lint: $(V)/.stamp-dev ## style, types, import contracts, file lengths, generated
 format: $(V)/.stamp-dev ## put the code into its form
 	@$(V)/bin/ruff check --quiet --fix . ; $(V)/bin/ruff format --quiet .
 
-BENCHES := $(sort $(wildcard bench/*.py))
-bench: $(V)/.stamp-dev ## every figure, each as a ratio
-	@$(if $(BENCHES),for figure in $(BENCHES); do $(PY) $$figure $(ARGS) || exit 1; done,echo "bench: nothing yet")
+FIGURES := command gateway hop propagation start idle
+bench: $(V)/.stamp-dev ## every figure, each with its noise, short counts (one: python -m bench.NAME)
+	@for figure in $(FIGURES); do $(PY) -m bench.$$figure --short $(ARGS) || exit 1; done
 
 docs: $(V)/.stamp-dev ## write the pages and files that are made from the code
 	@$(PY) tools/generated.py

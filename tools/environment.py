@@ -145,6 +145,12 @@ def write_command(venv: str) -> None:
     os.rename(target + ".new", target)
 
 
+def compile_ahead(python: str) -> None:
+    """Compile the sources once: where Python is told to write no bytecode, each start would compile them."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    subprocess.call([python, "-m", "compileall", "-q", os.path.join(ROOT, "src", "idi")], env=environment)
+
+
 def make(venv: str, requirements: str) -> None:
     """Make or complete the environment; a second run finds everything in place."""
     python = os.path.join(venv, "bin", "python")
@@ -162,6 +168,7 @@ def make(venv: str, requirements: str) -> None:
     pip(python, log, "install", "--only-binary", ":all:", "--require-hashes", "-r", requirements)
     check_engines(python)
     write_command(venv)
+    compile_ahead(python)
 
 
 def main(arguments: "list[str]") -> int:

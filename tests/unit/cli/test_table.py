@@ -16,7 +16,7 @@ from idi.cli.live import cropped
 from idi.cli.screen import Line, painted
 from idi.cli.table import short, table
 from idi.cli.words import columns
-from tests.unit.cli.fake_control import module, part, status
+from tests.command.fake_control import module, part, status
 
 GOLDEN = Path(__file__).parent / "golden"
 NOW = 1_800_000_000.0
@@ -112,7 +112,7 @@ def test_no_line_is_wider_than_the_terminal(
 
 
 @settings(max_examples=60, deadline=None)
-@given(MODULES, st.integers(40, 200))
+@given(MODULES, st.integers(44, 200))
 def test_the_state_is_always_a_word(one: dict[str, Any], width: int) -> None:
     found = text_of(table(view([one]), NOW, width))
     assert one["state"] in found

@@ -15,8 +15,8 @@ import pytest
 
 from idi.api.place import place, socket_path
 from idi.cli import launch
-from tests.unit.cli.conftest import Run
-from tests.unit.cli.fake_control import FakeControl, step
+from tests.command.conftest import Run
+from tests.command.fake_control import FakeControl, step
 
 DRIVER = str(Path(__file__).with_name("driver.py"))
 
@@ -278,7 +278,7 @@ def test_control_that_never_answers_is_ended(idi: Run, monkeypatch: pytest.Monke
 def test_a_refused_change_takes_the_control_down_that_was_started_for_it(
     idi: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.unit.cli.fake_control import Server  # a control whose first answer is a refusal
+    from tests.command.fake_control import Server  # a control whose first answer is a refusal
 
     control = FakeControl()
     control.ends_after_down = True

@@ -10,8 +10,8 @@ import pytest
 
 from idi.cli.commands import MODULES, command
 from idi.cli.reference import reference
-from tests.unit.cli.conftest import Run
-from tests.unit.cli.fake_control import FakeControl
+from tests.command.conftest import Run
+from tests.command.fake_control import FakeControl
 
 ROOT = Path(__file__).resolve().parents[3]
 IDI = [sys.executable, "-c", "import sys; from idi.cli.main import main; sys.exit(main())"]

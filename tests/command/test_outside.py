@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.cli.conftest import Run
-from tests.unit.cli.fake_control import FakeControl, module, status
-from tests.unit.cli.fake_gateway import TOKEN, Gateway, gateway
+from tests.command.conftest import Run
+from tests.command.fake_control import FakeControl, module, status
+from tests.command.fake_gateway import TOKEN, Gateway, gateway
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_smoke_fails_where_something_is_wrong(
         edge.answers["/v1/jede/"] = (503, body, "application/problem+json")
     elif spoil == "untyped":
         monkeypatch.setattr(
-            "tests.unit.cli.fake_gateway.Handler.problem",
+            "tests.command.fake_gateway.Handler.problem",
             lambda handler, code, *_: handler.answer(code, b"no", "text/plain"),
         )
     else:

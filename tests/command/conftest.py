@@ -11,7 +11,7 @@ import pytest
 
 from idi.api.place import socket_path
 from idi.cli.main import main
-from tests.unit.cli.fake_control import FakeControl, serving
+from tests.command.fake_control import FakeControl, serving
 
 DECLARATION = """\
 platform: junzi

@@ -21,10 +21,10 @@ from idi.cli.ports import holder, is_free, next_free
 from idi.parts.store.interface import Actor, Step
 from idi.parts.store.sqlite import schema
 from idi.parts.store.sqlite.store import open_store
+from tests.command.conftest import Run
+from tests.command.fake_control import FakeControl, module, status
+from tests.command.terminal import Terminal
 from tests.support.scale import need_part
-from tests.unit.cli.conftest import Run
-from tests.unit.cli.fake_control import FakeControl, module, status
-from tests.unit.cli.terminal import Terminal
 
 IDI = [sys.executable, "-c", "import sys; from idi.cli.main import main; sys.exit(main())"]
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from idi.api.place import socket_path
-from tests.unit.cli.conftest import Run
-from tests.unit.cli.fake_control import FakeControl, module, status
-from tests.unit.cli.terminal import Terminal
+from tests.command.conftest import Run
+from tests.command.fake_control import FakeControl, module, status
+from tests.command.terminal import Terminal
 
 DRIVER = [sys.executable, str(Path(__file__).with_name("driver.py"))]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.cli.conftest import Run
-from tests.unit.cli.fake_control import FakeControl, module, part, status, step
+from tests.command.conftest import Run
+from tests.command.fake_control import FakeControl, module, part, status, step
 
 
 def problem(code: int, detail: str, **more: object) -> tuple[int, object]:

@@ -1,0 +1,1 @@
+"""The command as a process and in a terminal, against a control that the tests play."""
