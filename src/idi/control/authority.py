@@ -37,6 +37,7 @@ NAME = "openbao"
 LOOK_S = 5.0
 LOOK_SOON_S = 0.2
 SET_UP_S = 40.0
+TRY_AGAIN_S = 2.0
 LONGEST_LEAF_S = 86400.0
 
 
@@ -55,29 +56,43 @@ class Authority:
     _part: Part | None = None
     _keeper: asyncio.Task[None] | None = None
     _up: asyncio.Event = field(default_factory=asyncio.Event)
+    _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _stopped: bool = False
     _failure: PartError | None = None
     _life_s: float = 0.0
 
     async def start(self) -> None:
         """Start or adopt OpenBao, and return when it issues. Idempotent."""
-        if self._keeper is None or self._keeper.done():
-            self._up.clear()
-            self._failure = None
-            if self._part is None:
-                self._part = await self._run()
-            self._keeper = self.tasks.create_task(self._keep(self._part))
+        async with self._starting:
+            if self._keeper is None or self._keeper.done():
+                self._up.clear()
+                self._failure = None
+                if self._part is None:
+                    self._part = await self._run()
+                self._keeper = self.tasks.create_task(self._keep(self._part))
         await self._up.wait()
         if self._failure is not None:
             raise self._failure
 
     async def take_up(self) -> None:
-        """Adopt it after a restart of control; what is wrong with it shows in its state."""
-        try:
-            await self.start()
-        except PartError as error:
-            log.warning("%s", error)
+        """Adopt or start it after a restart of control. What is wrong with it shows in its state, and it is
+        tried again until it works or is to stop: nobody has to ask."""
+        self._stopped = False
+        told = ""
+        while not self._stopped:
+            try:
+                await self.start()
+                return
+            except PartError as error:
+                if str(error) != told:
+                    told = str(error)
+                    log.warning("%s", error)
+            if not self._stopped and self._part is None:
+                self.loop.emit(PartChanged(NAME, "failed", time.time(), 0, told))
+            await asyncio.sleep(TRY_AGAIN_S)
 
     async def stop(self) -> None:
+        self._stopped = True
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])
@@ -89,8 +104,10 @@ class Authority:
     def warning(self) -> str:
         """One sentence when it cannot issue now; empty when all is well (or it is not wanted)."""
         part = self.loop.world.parts.get(NAME)
-        if part is None or part.state in ("absent", "ready") or not self._up.is_set():
+        if part is None or part.state in ("absent", "ready"):
             return ""
+        if part.state != "failed" and not self._up.is_set():
+            return ""  # it is only starting
         return (
             f"OpenBao is {part.state}: {(part.reason or 'no reason known').rstrip('.')}. Traffic goes on; new "
             "instances and renewals wait for it."

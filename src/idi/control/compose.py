@@ -42,6 +42,7 @@ from idi.parts.targets.local.target import LocalTarget
 from idi.parts.tokens.embedded.service import EmbeddedTokens
 from idi.parts.tokens.external import discover
 from idi.traffic.types import GATEWAY, EmbeddedKeys
+from idi.world.events import PartChanged
 from idi.world.types import Instance, InstanceId
 
 LAPTOP_WALL = "All modules run as your user: on a laptop the wall between them is convenience, not defence."
@@ -92,7 +93,9 @@ async def compose(settings: Settings) -> AsyncIterator[Desk]:
             str(paths.logs / "gateway-access.log"),
         )
         loop = Loop(plane, edge)
-        identities = Identities(plane, lambda workload: current(loop).identity(workload), tasks)
+        identities = Identities(
+            plane, lambda workload: loop.platform.identity(workload) if loop.platform else "", tasks
+        )
         loop.listeners.append(identities.hear)
 
         async def drain(node: str, deadline_s: float) -> None:
@@ -133,8 +136,16 @@ async def compose(settings: Settings) -> AsyncIterator[Desk]:
             retiring.hurry = True
             await keepers[name].stop()
 
+        left_over: list[str] = []
+
+        def take_up() -> None:
+            while left_over:
+                tasks.create_task(keepers[left_over.pop()].take_up())
+
         def adopt_platform(platform: Platform) -> None:
             retiring.hurry = False
+            identities.declared()
+            take_up()
             authority.life(platform)
             issuer = platform.gateway.issuer
             if isinstance(issuer, EmbeddedIssuer):
@@ -168,10 +179,11 @@ async def compose(settings: Settings) -> AsyncIterator[Desk]:
         )
         await desk.recall()
         await target.adopt()
+        left_over += [name for name in target.recorded_parts() if name in keepers]
         if loop.platform is not None:
-            for name in target.recorded_parts():
-                if name in keepers:
-                    tasks.create_task(keepers[name].take_up())
+            take_up()
+        for name in left_over:  # the journal was set aside: somebody has to say what is wanted
+            loop.emit(PartChanged(name, "unready", time.time(), reason="waits for a declaration: run idi up"))
         tasks.create_task(registrations.keep())
         tasks.create_task(notice_jumps(this_machine().suspended_s, authority.renew_first))
         yield desk

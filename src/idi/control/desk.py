@@ -245,8 +245,7 @@ class Desk:
             change.done(False, bug.message, bug.way_out)
         finally:
             self._running = None
-            if self.closing:
-                self.stopped.set()
+            self.closing = self.stopped.is_set()  # a `down` that failed, or was cut off, has ended nothing
 
     async def _apply(
         self,
@@ -287,12 +286,15 @@ class Desk:
         failures = await self._work(change, change_id, plan)
         if changed and wanted.up:
             failures += await self._refusals()
-        if change_id is not None:
-            await self.store.finish(change_id, not failures, "; ".join(failures)[:2000])
+        try:
+            if change_id is not None:
+                await self.store.finish(change_id, not failures, "; ".join(failures)[:2000])
+        finally:
+            if self.closing and not failures:
+                self.stopped.set()  # also where that could not be written: nothing is left to stay for
         if not failures and not plan.steps():
             change.message("No instance had to change." if changed else "Nothing to change.")
         if failures:
-            self.closing = False
             change.done(
                 False, f"{len(failures)} of {max(1, len(plan.lanes))} failed.", "idi status shows the rest."
             )
@@ -337,8 +339,8 @@ class Desk:
             loaded = load(self.wanted.text, file=self.wanted.file, environment=self.settings.environment)
             if isinstance(loaded, Loaded):
                 platform = with_keys_url(loaded.platform, self.wanted.keys_url)
-                self.adopt_platform(platform)
                 self.loop.declare(platform)
+                self.adopt_platform(platform)
 
     async def resume(self) -> None:
         """If nobody asks for anything soon after a start, converge on what was wanted before.

@@ -24,14 +24,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Identities:
-    """`identity` gives the SPIFFE id of a module (or part) in this environment. `renewal` comes when the
-    authority is there; what was asked for before waits for it."""
+    """`identity` gives the SPIFFE id of a module (or part) in this environment, empty while nothing is
+    declared. `renewal` comes when the authority is there; what was asked for before waits for it."""
 
     plane: DataPlane
     identity: Callable[[str], str]
     tasks: asyncio.TaskGroup
     renewal: Renewal | None = None
     _nodes: dict[str, str] = field(default_factory=dict)
+    _workloads: dict[str, str] = field(default_factory=dict)
 
     def deliver(self, node: str, certificate: Certificate) -> None:
         self.plane.set_identity(
@@ -53,14 +54,21 @@ class Identities:
             self.remove(event.instance)
 
     def add(self, node: str, workload: str) -> None:
+        self._workloads[node] = workload
         spiffe_id = self.identity(ModuleName(workload))
-        if self._nodes.get(node) == spiffe_id:
+        if not spiffe_id or self._nodes.get(node) == spiffe_id:
             return
         self._nodes[node] = spiffe_id
         if self.renewal is not None:
             self.tasks.create_task(self._ensure(self.renewal, node, spiffe_id))
 
+    def declared(self) -> None:
+        """There is a declaration, or another one: who was there before has an identity of it now."""
+        for node, workload in self._workloads.items():
+            self.add(node, workload)
+
     def remove(self, node: str) -> None:
+        self._workloads.pop(node, None)
         self._nodes.pop(node, None)
         if self.renewal is not None:
             self.renewal.remove(node)
