@@ -15,6 +15,7 @@ from envoy.config.route.v3 import route_components_pb2 as route
 from envoy.config.route.v3 import route_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
+from google.protobuf import wrappers_pb2
 from google.protobuf.message import Message
 
 from idi.parts.gateway.envoy.render import policies, replies, retries, tls
@@ -138,6 +139,8 @@ def _listener(
         filter_chains=[chain],
         per_connection_buffer_limit_bytes=number(BUFFER_BYTES),
         stat_prefix=name,
+        # One worker needs no more than one socket, and a second process on the port must fail, not share it.
+        enable_reuse_port=wrappers_pb2.BoolValue(value=False),
     )
 
 
