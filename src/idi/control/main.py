@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from idi.api.paths import Paths, UnsafeFolder, make_private
+from idi.control import moved
 from idi.control.settings import Settings
 from idi.parts.errors import IdiError
 
@@ -36,8 +37,10 @@ def start(settings: Settings) -> int:
     paths = settings.paths
     os.umask(0o077)
     try:
-        for folder in (paths.state.parent, paths.state, paths.logs, paths.runtime, paths.keys):
+        for folder in (paths.state.parent, paths.state, paths.logs, paths.runtime):
             make_private(folder)
+        moved.check(paths)
+        make_private(paths.keys)
         keep_out_of_git(paths)
         with locked(paths) as ours:
             if not ours:
