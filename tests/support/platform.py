@@ -83,6 +83,8 @@ class Platform:
     console_port: int = field(default_factory=free_port)
     exported: dict[str, str] = field(default_factory=dict)
     """What else is set in the terminal."""
+    wrapper: tuple[str, ...] = ()
+    """What every command is run by, such as one that enters a namespace."""
 
     @property
     def file(self) -> Path:
@@ -104,7 +106,7 @@ class Platform:
         return {"PATH": path, "HOME": str(self.home), "LANG": "C.UTF-8", **self.exported}
 
     def command(self, *arguments: str) -> list[str]:
-        return [str(IDI), *arguments]
+        return [*self.wrapper, str(IDI), *arguments]
 
     def run(
         self, *arguments: str, check: bool = True, timeout_s: float = 120.0, stdin: str | None = None
