@@ -29,6 +29,7 @@ from idi.control.tasks import owned_tasks
 from idi.declaration.types import Platform
 from idi.parts.clients.machine import Peer
 from idi.parts.discovery.registry import Registry
+from idi.parts.errors import PartError, Refused
 from idi.parts.store.memory import Crash, MemoryStore
 from idi.parts.targets.simulator import Machine, SimulatedTarget
 from idi.plan.difference import difference
@@ -250,8 +251,6 @@ async def test_a_second_up_changes_nothing_and_writes_nothing() -> None:
 
 
 async def test_an_unknown_module_is_refused_with_the_nearest_name() -> None:
-    from idi.parts.errors import Refused
-
     async def work(desk: Desk) -> None:
         await ask(desk, up(declaration(2, "info")))
         with pytest.raises(Refused, match="Did you mean 'cam'"):
@@ -293,5 +292,53 @@ async def test_what_failed_is_begun_anew_when_it_is_asked_for_again() -> None:
         items = await ask(desk, declared)
         assert items[-1].get("ok"), items
         assert all(i.state == "ready" for i in desk.loop.world.instances())
+
+    assert not await Life(outside).run(work)
+
+
+@pytest.mark.requirement("S5")
+async def test_a_down_that_is_cut_off_has_ended_nothing() -> None:
+    """Else control would clear the sockets and credentials of what still runs."""
+    outside = Outside()
+    life = Life(outside)
+
+    async def work(desk: Desk) -> None:
+        await ask(desk, up(declaration(1, "info")))
+        begun = asyncio.Event()
+
+        async def never(name: str) -> None:
+            begun.set()
+            await asyncio.Event().wait()
+
+        desk.executor.stop_part = never
+        desk.tasks.create_task(ask(desk, {"action": "down"}))
+        await begun.wait()  # and control is told to end
+
+    assert not await life.run(work)
+    assert life.desk is not None
+    assert outside.parts
+    assert not life.desk.stopped.is_set()
+
+
+async def test_a_down_that_fails_and_cannot_say_so_does_not_end_control() -> None:
+    outside = Outside()
+
+    async def work(desk: Desk) -> None:
+        await ask(desk, up(declaration(1, "info")))
+
+        async def cannot(name: str) -> None:
+            raise PartError("It does not end.")
+
+        async def broken(*_: object) -> None:
+            raise PartError("The disk is gone.")
+
+        desk.executor.stop_part = cannot
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(outside.store, "finish", broken)
+            assert (await ask(desk, {"action": "down"}))[-1].get("ok") is False
+        assert not desk.stopped.is_set()
+        with pytest.raises(Refused, match="not up"):
+            await ask(desk, {"action": "scale", "modules": {"cam": 1}})
+        assert (await ask(desk, up(declaration(1, "info"))))[-1].get("ok")
 
     assert not await Life(outside).run(work)
