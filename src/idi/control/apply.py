@@ -23,7 +23,7 @@ from idi.parts.store.interface import Step as JournalStep
 from idi.parts.targets.interface import Target
 from idi.plan.describe import Described, describe
 from idi.plan.types import AwaitReady, Ensure, Plan, Remove, StartPart, Step, StopPart
-from idi.world.types import InstanceId, World
+from idi.world.types import Instance, InstanceId, World
 
 log = logging.getLogger(__name__)
 
@@ -97,9 +97,7 @@ class Executor:
         wants = self.wants(culprit.id)
         raise StepFailed(
             f"{culprit.id} {when}{late}{culprit.reason or 'no answer'}{'; ' if wants else ''}{wants}.",
-            "It goes on waiting; idi status says what is needed."
-            if wants
-            else f"See idi logs {step.module}; mend it and run the command again.",
+            "It goes on waiting; idi status says what is needed." if wants else way_out_of(culprit),
             tuple(self.target.last_lines(culprit.id)),
         )
 
@@ -112,6 +110,16 @@ class Executor:
         if revision is not None and given_up:
             await self.target.ensure(revision.spec, max(0, revision.count - len(given_up)))
             await self.target.ensure(revision.spec, revision.count)
+
+
+def way_out_of(culprit: Instance) -> str:
+    """What helps a person whose module crashes, or answers something else than it was asked."""
+    if " try: " in culprit.reason and culprit.pid:
+        return (
+            "It runs and does not answer that: it must listen on the port in PORT; what is asked is declared under "
+            f"readiness. See idi logs {culprit.module}; mend it and run the command again."
+        )
+    return f"See idi logs {culprit.module}; mend it and run the command again."
 
 
 def enough(world: World, step: AwaitReady) -> bool:

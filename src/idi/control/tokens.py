@@ -64,7 +64,7 @@ async def give_token(
         return {"client_id": client, "client_secret": secret}
     life_s = request.get("ttl_s") or OPERATOR_LIFE_S
     if not 1.0 <= life_s <= LONGEST_LIFE_S:
-        raise Refused(f"A token of {life_s:g} s is out of range.", f"Ask for 1s to {LONGEST_LIFE_S:g}s.")
+        raise Refused(f"A token of {life_s:g} s is out of range.", "Ask for 1s to 1h.")
     may = declared[client].scopes if client else platform.every_scope()
     wanted = tuple(request.get("scopes") or may)
     beyond = sorted(set(wanted) - set(may))
