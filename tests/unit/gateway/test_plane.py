@@ -277,9 +277,31 @@ async def test_a_node_that_went_from_the_view_is_forgotten() -> None:
     h = Harness()
     h.certify("j", "k")
     h.plane.publish(view("j", "k"))
-    for node in ("j", "k"):
-        h.answer(h.connect(node))
+    streams = {node: h.connect(node) for node in ("j", "k")}
+    for stream in streams.values():
+        h.answer(stream)
+    h.plane.closed(streams["k"])
     h.plane.publish(view("j"))
     assert h.plane.connected() == {"j": True}
     result = await h.plane.barrier(1)
     assert result == type(result)(("j",), (), ())
+    h.plane.publish(view("j", "k"))
+    assert h.plane.connected() == {"j": True, "k": False}
+
+
+async def test_only_who_stays_away_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    h = Harness()
+    h.certify("j", "k")
+    h.plane.publish(view("j", "k"))
+    streams = {node: h.connect(node) for node in ("j", "k")}
+    for stream in streams.values():
+        h.answer(stream)
+    held = h.held("j")
+    for stream in streams.values():
+        h.plane.closed(stream)
+    back = h.plane.opened("j")
+    h.say(back, Request(C, initial=held[C]))
+    monkeypatch.setattr(module, "RECONNECT_S", 0.0)
+    h.plane._let_go()
+    assert h.plane.connected() == {"j": True, "k": False}
+    assert h.events == [("j", True), ("k", True), ("k", False)]

@@ -256,15 +256,18 @@ class EnvoyPlane:
         """Save the view soon after it changed; let proxies go that did not come back."""
         while True:
             await asyncio.sleep(SNAPSHOT_DELAY_S)
-            now = time.monotonic()
-            for node, since in self._left.items():
-                if now - since >= RECONNECT_S:
-                    self._set_ready(node, False)
-                    for barrier in self._barriers:
-                        barrier.settle(node, barrier.lost)
+            self._let_go()
             if self._snapshot_path is not None and self._changed.is_set():
                 self._changed.clear()
                 await asyncio.to_thread(self._write, snapshot.dump(self._store))
+
+    def _let_go(self) -> None:
+        now = time.monotonic()
+        for node, since in self._left.items():
+            if now - since >= RECONNECT_S:
+                self._set_ready(node, False)
+                for barrier in self._barriers:
+                    barrier.settle(node, barrier.lost)
 
     def _write(self, view: bytes) -> None:
         """A disk that takes nothing must not stop the traffic: what was saved before stays, and the next
