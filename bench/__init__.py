@@ -1,0 +1,1 @@
+"""What this platform costs, measured: one file per figure (README.md)."""
