@@ -6,6 +6,7 @@ again (IDI_TEST_SEED=...) whatever was selected and in whatever order it ran.
 
 import os
 import random
+import signal
 from collections.abc import Iterable
 
 import pytest
@@ -15,6 +16,10 @@ from tests.support.requirements import REQUIREMENTS
 SEED = int(os.environ.get("IDI_TEST_SEED") or random.SystemRandom().randrange(1 << 32))
 # Worker processes of one run share the seed.
 os.environ["IDI_TEST_SEED"] = str(SEED)
+
+
+# A runner that was started in the background ignores hang-ups, and everything it starts would too.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_report_header() -> list[str]:

@@ -13,7 +13,7 @@ from idi.cli.reference import reference
 from tests.command.conftest import Run
 from tests.command.fake_control import FakeControl
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 IDI = [sys.executable, "-c", "import sys; from idi.cli.main import main; sys.exit(main())"]
 
 
