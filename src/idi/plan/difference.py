@@ -30,6 +30,8 @@ def difference(desired: Desired, world: World) -> Plan:
         part = world.parts.get(name)
         if part is None or part.state == "absent":
             lanes[name] = (StartPart(name),)
+        elif part.state != "ready":  # starting what is there already is waiting until it works
+            lanes[name] = (StartPart(name, f"it is {part.state}"),)
     for name in reversed([n for n, p in world.parts.items() if p.state != "absent"]):
         if name not in desired.parts:
             # The gateway closes first: nothing new comes in while the modules go.
@@ -70,8 +72,8 @@ def rolling(
     why: str,
 ) -> list[Step]:
     steps: list[Step] = []
-    counts = {id: revision.count for id, revision in others.items()}
-    new = present.count if present else 0
+    counts = {id: kept(module, revision) for id, revision in others.items()}
+    new, known = (kept(module, present), present.count) if present else (0, 0)
     batch = max(1, wanted.count // 4)
     if present and new and ready(module, wanted.spec.revision) < min(new, wanted.count):
         steps.append(await_ready(wanted.spec, min(new, wanted.count)))
@@ -79,7 +81,7 @@ def rolling(
         grown = min(wanted.count, new + batch)
         steps.append(Ensure(wanted.spec, grown, new, why))
         steps.append(await_ready(wanted.spec, grown))
-        new = grown
+        new = known = grown
         surplus = sum(counts.values()) - (wanted.count - new)
         for id, revision in others.items():
             goes = min(counts[id], max(0, surplus))
@@ -87,7 +89,7 @@ def rolling(
                 steps.append(Ensure(revision.spec, counts[id] - goes, counts[id], why))
                 counts[id] -= goes
                 surplus -= goes
-    if (present is None and wanted.count == 0) or new > wanted.count:
+    if known != wanted.count:
         steps.append(Ensure(wanted.spec, wanted.count, new, why))
     steps.extend(Remove(r.spec.module, id, counts[id], why) for id, r in others.items())
     return steps
@@ -98,8 +100,9 @@ def grow(
 ) -> list[Step]:
     """One revision to exactly `count` instances, all of them ready."""
     steps: list[Step] = []
-    if present is None or present.count != count:
-        steps.append(Ensure(spec, count, present.count if present else 0, why))
+    there, known = (kept(module, present), present.count) if present else (0, 0)
+    if known != count or there < count:
+        steps.append(Ensure(spec, count, there, why))
     if ready(module, spec.revision) < count:
         steps.append(await_ready(spec, count))
     return steps
@@ -111,6 +114,13 @@ def await_ready(spec: RevisionSpec, count: int) -> AwaitReady:
 
 def remove(revision: Revision, why: str) -> Remove:
     return Remove(revision.spec.module, revision.spec.revision, revision.count, why)
+
+
+def kept(module: ModuleWorld, revision: Revision) -> int:
+    """Instances that there are of a revision: fewer than its count where one could not be started at all."""
+    name = revision.spec.revision
+    there = (i for i in module.instances.values() if i.revision == name and i.supervised)
+    return min(revision.count, sum(1 for i in there if i.state != "stopping"))
 
 
 def ready(module: ModuleWorld, revision: RevisionId) -> int:

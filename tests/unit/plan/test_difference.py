@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from idi.declaration.types import ModuleName
 from idi.plan.difference import difference
-from idi.plan.types import AwaitReady, Desired, DesiredModule, Ensure, Remove
-from idi.world.events import InstanceUnready
+from idi.plan.types import AwaitReady, Desired, DesiredModule, Ensure, Remove, StartPart
+from idi.world.events import InstanceGone, InstanceUnready, PartChanged
 from idi.world.fold import fold
 from idi.world.invariants import validate
-from idi.world.types import World
+from idi.world.types import PartState, World
 from tests.support.worlds import perform, spec
 
 NAMES = ("cam", "jede", "sfl")
@@ -106,9 +106,7 @@ def test_the_reason_says_what_differs() -> None:
 
 def test_scaling_names_its_origin() -> None:
     one = Desired({ModuleName("cam"): DesiredModule(spec("cam", "aaaa"), 1, "rolling")})
-    four = Desired(
-        {ModuleName("cam"): DesiredModule(spec("cam", "aaaa"), 4, "rolling", "idi scale")}
-    )
+    four = Desired({ModuleName("cam"): DesiredModule(spec("cam", "aaaa"), 4, "rolling", "idi scale")})
     first, second = difference(four, settle(World(), one)).steps()
     assert isinstance(first, Ensure)
     assert first.reason == "instances 1 -> 4 (idi scale)"
@@ -133,3 +131,43 @@ def test_down_closes_the_gateway_first_and_the_vault_last() -> None:
     assert [s.name for s in plan.first] == ["gateway"]  # type: ignore[union-attr]
     assert [s.name for s in plan.last] == ["openbao"]  # type: ignore[union-attr]
     assert isinstance(plan.lanes["cam"][0], Remove)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_what_could_not_be_started_at_all_is_started_when_asked_again(strategy: str) -> None:
+    """The target had taken the number, and then no instance was there: waiting alone would be for ever."""
+    old = Desired({ModuleName("cam"): DesiredModule(spec("cam", "aaaa"), 2, "rolling")})
+    new = Desired({ModuleName("cam"): DesiredModule(spec("cam", "bbbb"), 2, strategy)})  # type: ignore[arg-type]
+    world = settle(World(), old)
+    for step in difference(new, world).steps():
+        world = perform(world, step)
+        if isinstance(step, Ensure) and step.spec.revision == "bbbb":
+            break
+    for one in world.instances():
+        if one.revision == "bbbb":
+            world, _ = fold(world, InstanceGone(one.module, one.id, 2.0))
+    changes = difference(new, world).changes()
+    assert any(isinstance(step, Ensure) and step.spec.revision == "bbbb" for step in changes)
+    assert not any(
+        isinstance(step, Ensure) and step.spec.revision == "aaaa" and step.count > step.was
+        for step in changes
+    )
+    world = settle(world, new)
+    assert difference(new, world).empty()
+    assert [i.revision for i in world.instances()] == ["bbbb", "bbbb"]
+
+
+@pytest.mark.parametrize("state", ["starting", "unready", "failed", "absent"])
+def test_a_part_that_does_not_work_is_started_until_it_does(state: PartState) -> None:
+    wanted = Desired({}, ("openbao", "gateway"))
+    world, _ = fold(settle(World(), wanted), PartChanged("gateway", state, 2.0, 1))
+    [step] = difference(wanted, world).steps()
+    assert isinstance(step, StartPart)
+    assert step.name == "gateway"
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_none_of_what_is_not_there_is_nothing_to_do(strategy: str) -> None:
+    """A revision without instances leaves no record that the next control could find."""
+    none = Desired({ModuleName("cam"): DesiredModule(spec("cam", "aaaa"), 0, strategy)})  # type: ignore[arg-type]
+    assert difference(none, World()).empty()
