@@ -48,7 +48,7 @@ class Door:
             if self.part is None:
                 self.identities.add(GATEWAY, GATEWAY)
                 self.part = await self._run()
-                self.ready(self._has_listeners)
+            self.ready(self._has_listeners)  # said before there was a part, or overtaken by "starting"
 
         def serves(world: World) -> bool:
             part = world.parts.get(GATEWAY)
