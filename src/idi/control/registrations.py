@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from idi.api.types import RegistrationRequest, RegistrationView
 from idi.parts.discovery.registry import Registry
-from idi.parts.errors import Refused
+from idi.parts.errors import IdiError, Refused
 from idi.parts.store.interface import Actor, Store
 from idi.parts.targets.interface import Attaching
 from idi.world.types import InstanceId, RevisionId, RevisionSpec
@@ -41,11 +41,11 @@ class Registrations:
             raise Refused(f"{port} is no port.", "Give the loopback port that the module listens on.")
         self.registry.check(ttl_s)
         instance = await self.target.attach(replace(spec, revision=REGISTERED, command=""), port)
+        credential = self.registry.add(instance.id, ttl_s)
+        self._changed.set()  # should the journal not take it, nobody can send heartbeats and it expires
         await self.store.note(
             actor, "register", {"port": port, "ttl_ms": round(1000 * ttl_s)}, subject=instance.id
         )
-        credential = self.registry.add(instance.id, ttl_s)
-        self._changed.set()
         mesh = next(iter(instance.mesh.values()))
         return {
             "instance": instance.id,
@@ -75,7 +75,10 @@ class Registrations:
             self._changed.clear()
             for expired in self.registry.expire():
                 log.info("%s was not heard of in time", expired)
-                await self._end(expired, "expire", REGISTRAR)
+                try:
+                    await self._end(expired, "expire", REGISTRAR)
+                except IdiError as error:  # it is gone all the same
+                    log.warning("the end of %s is not in the journal: %s", expired, error)
             try:
                 async with asyncio.timeout(self.registry.next_s()):
                     await self._changed.wait()
