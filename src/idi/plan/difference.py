@@ -83,7 +83,8 @@ def rolling(
         steps.append(await_ready(wanted.spec, grown))
         new = known = grown
         surplus = sum(counts.values()) - (wanted.count - new)
-        for id, revision in others.items():
+        # What does not work goes first: an earlier version that failed must not cost those that serve.
+        for id, revision in sorted(others.items(), key=lambda other: ready(module, other[0])):
             goes = min(counts[id], max(0, surplus))
             if goes and new < wanted.count:  # the last ones go with the revision
                 steps.append(Ensure(revision.spec, counts[id] - goes, counts[id], why))

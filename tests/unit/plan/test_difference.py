@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from idi.declaration.types import ModuleName
 from idi.plan.difference import difference
 from idi.plan.types import AwaitReady, Desired, DesiredModule, Ensure, Remove, StartPart
-from idi.world.events import InstanceGone, InstanceUnready, PartChanged
-from idi.world.fold import fold
+from idi.world.events import InstanceGone, InstanceSeen, InstanceUnready, PartChanged, RevisionEnsured
+from idi.world.fold import fold, fold_all
 from idi.world.invariants import validate
 from idi.world.types import PartState, World
-from tests.support.worlds import perform, spec
+from tests.support.worlds import instance, perform, spec
 
 NAMES = ("cam", "jede", "sfl")
 STRATEGIES = ("rolling", "blue-green", "recreate", "canary")
@@ -83,6 +83,19 @@ def test_rolling_never_serves_with_fewer_than_wanted(count: int) -> None:
         world = perform(world, step)
         ready = [i for i in world.instances() if i.state == "ready"]
         assert len(ready) >= count
+
+
+@given(count=st.integers(1, 6), state=st.sampled_from(["failed", "starting", "unready"]))
+def test_an_earlier_version_that_failed_costs_none_of_those_that_serve(count: int, state: str) -> None:
+    cam = ModuleName("cam")
+    world = settle(World(), Desired({cam: DesiredModule(spec("cam", "aaaa"), count, "rolling")}))
+    left = instance("cam", 50, "bbbb", state)
+    world, _ = fold_all(world, [RevisionEnsured(spec("cam", "bbbb"), 1), InstanceSeen(left)])
+    mended = Desired({cam: DesiredModule(spec("cam", "cccc"), count, "rolling")})
+    for step in difference(mended, world).steps():
+        world = perform(world, step)
+        assert sum(i.state == "ready" for i in world.instances()) >= count
+    assert {i.revision for i in world.instances()} == {"cccc"}
 
 
 def test_recreate_never_has_two_writers() -> None:
