@@ -162,7 +162,7 @@ class Life:
 
 
 async def ask(desk: Desk, request: ChangeRequest) -> list[Progress]:
-    return [item async for item in desk.change(request, PEER)]
+    return [item async for item in await desk.change(request, PEER)]
 
 
 def up(text: str) -> ChangeRequest:
@@ -340,5 +340,33 @@ async def test_a_down_that_fails_and_cannot_say_so_does_not_end_control() -> Non
         with pytest.raises(Refused, match="not up"):
             await ask(desk, {"action": "scale", "modules": {"cam": 1}})
         assert (await ask(desk, up(declaration(1, "info"))))[-1].get("ok")
+
+    assert not await Life(outside).run(work)
+
+
+@pytest.mark.requirement("S5")
+async def test_a_down_does_not_wait_for_what_will_never_be_ready() -> None:
+    outside = Outside()
+
+    async def work(desk: Desk) -> None:
+        target = desk.executor.target
+        assert isinstance(target, SimulatedTarget)
+        target.knobs.never_ready.add("cam")
+
+        async def first() -> None:
+            assert (await ask(desk, up(declaration(1, "info"))))[-1].get("ok") is False
+
+        async def between() -> None:
+            items = await ask(desk, {"action": "scale", "modules": {"jede": 2}})
+            assert items[0] == {"type": "message", "text": "Waiting for 'up' to end."}
+            assert items[-1].get("reason") == "The platform is going down."
+
+        async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+            tasks.create_task(first())
+            assert await desk.loop.wait(lambda world: len(world.instances()) == 4, 5.0)
+            tasks.create_task(between())
+            await asyncio.sleep(0.01)
+            assert (await ask(desk, {"action": "down"}))[-1].get("ok")
+        assert not outside.machine.instances
 
     assert not await Life(outside).run(work)

@@ -60,7 +60,7 @@ class Control(Protocol):
 
     async def plan(self, request: UpRequest) -> PlanView: ...
 
-    def change(self, request: ChangeRequest, peer: Peer) -> AsyncIterator[Progress]: ...
+    async def change(self, request: ChangeRequest, peer: Peer) -> AsyncIterator[Progress]: ...
 
     async def token(self, request: TokenRequest, peer: Peer) -> TokenView: ...
 
@@ -201,10 +201,8 @@ class Server:
         if fields is None:
             raise web.HTTPBadRequest(text=f"'action' must be one of {', '.join(CHANGES)}.")
         need(document, fields)
-        progress = self.control.change(cast(ChangeRequest, document), peer)
-        first = await anext(progress)  # refusals come before the first line and keep their status
-        response = await lines(request)
-        await write_line(response, first)
+        progress = await self.control.change(cast(ChangeRequest, document), peer)
+        response = await lines(request)  # refusals came before this and kept their status
         async for item in progress:
             if not await write_line(response, item):
                 return response

@@ -55,13 +55,15 @@ class StepFailed(Exception):
 @dataclass(slots=True)
 class Executor:
     """Does one step. `start_part` and `stop_part` come from compose: only it knows vendors. `wants` says what
-    an instance cannot be ready without and does not get; empty where there is no such thing."""
+    an instance cannot be ready without and does not get; empty where there is no such thing. While `leaving`
+    (a `down` was asked for) nothing is worth waiting for."""
 
     loop: Loop
     target: Target
     start_part: Callable[[str], Awaitable[None]]
     stop_part: Callable[[str], Awaitable[None]]
     wants: Callable[[InstanceId], str] = lambda _: ""
+    leaving: bool = False
 
     async def do(self, step: Step) -> None:
         match step:
@@ -81,12 +83,14 @@ class Executor:
         await self.begin_anew(step)
 
         def settled(world: World) -> bool:
-            return enough(world, step) or bool(failed(world, step))
+            return self.leaving or enough(world, step) or bool(failed(world, step))
 
         in_time = await self.loop.wait(settled, step.deadline_s)
         world = self.loop.world
         if enough(world, step):
             return
+        if self.leaving:
+            raise StepFailed("Not waited for any longer, since the platform is to go down.")
         mine = [i for i in world.instances() if i.module == step.module and i.revision == step.revision]
         culprits = [i for i in mine if i.state == "failed"] or [i for i in mine if i.state != "ready"]
         if not culprits:

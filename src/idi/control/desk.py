@@ -5,7 +5,9 @@ change's first entry), the plan is the difference to the world as it is, and app
 for `up`, `scale`, `restart` and `down`. An interrupted change needs no special recovery for that reason:
 the next start closes it in the journal as interrupted and computes the difference again.
 
-One change runs at a time; up to `QUEUE` more wait in order, further ones are refused.
+One change runs at a time; up to `QUEUE` more wait in order, further ones are refused. A `down` does not wait
+for what will be stopped anyway: the change before it gives up waiting for instances, and those between are
+refused.
 """
 
 from __future__ import annotations
@@ -94,6 +96,7 @@ class Desk:
     closing: bool = False
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     _waiting: int = 0
+    _downs: int = 0
     _running: Change | None = None
     _asked: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -163,17 +166,22 @@ class Desk:
     # --- what somebody wants -----------------------------------------------------------------------
 
     async def change(self, request: ChangeRequest, peer: Peer) -> AsyncIterator[Progress]:
+        """Its progress, from now on; what is refused raises before that."""
         self._asked.set()
-        if self.closing:
-            raise Refused("The platform is going down.", "Run idi up when it has ended.")
+        self._refuse_while_leaving(request)
         if self._waiting >= QUEUE:
             raise Refused(f"{QUEUE} changes are waiting already.", "Try again when they are done.")
         self.want(request)  # refused before anything is begun
         change = Change(title_of(request))
+        if self._running:
+            change.message(f"Waiting for '{self._running.title}' to end.")
         self._waiting += 1
         self.tasks.create_task(self._run(change, request, actor_of(peer)))
-        async for item in change.follow():
-            yield item
+        return change.follow()
+
+    def _refuse_while_leaving(self, request: ChangeRequest) -> None:
+        if self.closing or (self._downs and request["action"] != "down"):
+            raise Refused("The platform is going down.", "Run idi up when it has ended.")
 
     def want(self, request: ChangeRequest) -> tuple[Wanted, dict[str, JSON], Platform | None]:
         """The desired state that the request leads to; raises `Invalid` or `Refused` and changes nothing."""
@@ -226,12 +234,13 @@ class Desk:
         return ModuleName(name)
 
     async def _run(self, change: Change, request: ChangeRequest, actor: Actor) -> None:
+        down = request["action"] == "down"
+        self._leave(self._downs + down)
         try:
             async with self._turn:
                 self._waiting -= 1
                 self._running = change
-                if self.closing:
-                    raise Refused("The platform is going down.", "Run idi up when it has ended.")
+                self._refuse_while_leaving(request)
                 # On what is now: another change may have run since it was asked for.
                 wanted, detail, platform = self.want(request)
                 await self._apply(change, request["action"], actor, wanted, detail, platform)
@@ -245,7 +254,12 @@ class Desk:
             change.done(False, bug.message, bug.way_out)
         finally:
             self._running = None
+            self._leave(self._downs - down)
             self.closing = self.stopped.is_set()  # a `down` that failed, or was cut off, has ended nothing
+
+    def _leave(self, downs: int) -> None:
+        self._downs, self.executor.leaving = downs, downs > 0
+        self.loop.wake()
 
     async def _apply(
         self,

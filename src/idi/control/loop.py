@@ -96,7 +96,7 @@ class Loop:
                         self.plane.publish_endpoints(assignment(self.world, shapes[name]))
             self._dirty.clear()
             self._structure = False
-        self._wake()
+        self.wake()
 
     async def wait(self, predicate: Predicate, timeout_s: float) -> bool:
         """Wait until the predicate holds for the world; False when the time is over."""
@@ -129,7 +129,8 @@ class Loop:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self.flush)
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Let whoever waits look again; also for what they look at beside the world."""
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
         for entry in list(self._waiters):

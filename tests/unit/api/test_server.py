@@ -1,0 +1,43 @@
+"""The API's server: what it answers at once, and who can reach it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from idi.api.client import Answered, Client
+from idi.api.server import serve
+from idi.api.types import ChangeRequest, Progress
+from idi.parts.clients.machine import Peer
+from idi.parts.errors import Refused
+
+
+class Slow:
+    """A control whose changes wait for their turn; `down` it refuses."""
+
+    def __init__(self) -> None:
+        self.turn = asyncio.Event()
+
+    async def change(self, request: ChangeRequest, peer: Peer) -> AsyncIterator[Progress]:
+        if request["action"] == "down":
+            raise Refused("Not now.", "Later.")
+        return self._progress()
+
+    async def _progress(self) -> AsyncIterator[Progress]:
+        await self.turn.wait()
+        yield {"type": "done", "ok": True}
+
+
+async def test_a_change_that_has_to_wait_is_answered_at_once(tmp_path: Path) -> None:
+    control, path = Slow(), tmp_path / "control"
+    async with serve(control, path):  # type: ignore[arg-type]
+        client = Client(str(path), timeout=5.0)
+        stream = await asyncio.to_thread(client.change, {"action": "restart", "modules": ["cam"]})
+        control.turn.set()
+        assert await asyncio.to_thread(list, stream) == [{"type": "done", "ok": True}]
+        stream.close()
+        with pytest.raises(Answered, match="Not now"):
+            await asyncio.to_thread(client.change, {"action": "down"})
