@@ -11,6 +11,7 @@ import asyncio
 import json
 import logging
 import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -259,21 +260,30 @@ async def write_line(response: web.StreamResponse, document: object) -> bool:
     return True
 
 
+def private_socket(path: Path) -> socket.socket:
+    """A bound Unix socket. Nobody can connect before it listens, and by then its mode is in force. (Changing
+    the process's mask instead would spoil the folders that others make meanwhile.)"""
+    path.unlink(missing_ok=True)
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        bound.bind(str(path))
+        path.chmod(0o600)
+    except OSError as error:
+        bound.close()
+        raise PartError(f"{path} cannot be made: {error.strerror or error}.") from error
+    return bound
+
+
 @asynccontextmanager
 async def serve(control: Control, path: Path) -> AsyncIterator[None]:
-    """Serve the API on a Unix socket, 0600 from its first moment (umask 077)."""
+    """Serve the API on a Unix socket, 0600 from its first moment."""
     remove = partial(path.unlink, missing_ok=True)
     runner = web.AppRunner(
         Server(control).application(), access_log=None, handle_signals=False, shutdown_timeout=1.0
     )
     await runner.setup()
-    before = os.umask(0o177)
     try:
-        remove()
-        await web.UnixSite(runner, str(path)).start()
-    finally:
-        os.umask(before)
-    try:
+        await web.SockSite(runner, private_socket(path)).start()
         yield
     finally:
         await runner.cleanup()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -41,3 +43,29 @@ async def test_a_change_that_has_to_wait_is_answered_at_once(tmp_path: Path) -> 
         stream.close()
         with pytest.raises(Answered, match="Not now"):
             await asyncio.to_thread(client.change, {"action": "down"})
+
+
+@pytest.mark.requirement("S4")
+async def test_the_socket_is_its_owners_alone_and_making_it_disturbs_nobody(tmp_path: Path) -> None:
+    """The mask of a process is everybody's: a folder that is made meanwhile must come out right."""
+    before = os.umask(0o022)
+    made: list[int] = []
+
+    async def others() -> None:
+        for number in range(1000):
+            folder = tmp_path / str(number)
+            folder.mkdir(mode=0o755)
+            made.append(stat.S_IMODE(folder.stat().st_mode))
+            await asyncio.sleep(0)
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            other = tasks.create_task(others())
+            await asyncio.sleep(0)
+            async with serve(Slow(), tmp_path / "control"):  # type: ignore[arg-type]
+                assert stat.S_IMODE((tmp_path / "control").stat().st_mode) == 0o600
+            other.cancel()
+    finally:
+        os.umask(before)
+    assert set(made) == {0o755}
+    assert not (tmp_path / "control").exists()
