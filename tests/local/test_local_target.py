@@ -25,7 +25,7 @@ from idi.parts.targets.local.backoff import Policy
 from idi.parts.targets.local.ports import port_is_free
 from idi.parts.targets.local.strays import marked
 from idi.world.events import InstanceDied, InstanceFailed, InstanceReady, InstanceSeen, RevisionDegraded
-from idi.world.types import InstanceId, PortSpec
+from idi.world.types import InstanceId, PortSpec, RevisionSpec
 from tests.support.scale import scale
 from tests.support.targets import LocalStage, gone, hash8_of, local_stage, ready
 
@@ -194,6 +194,20 @@ async def test_a_missed_deadline_says_why_and_the_last_lines_are_there(stage: Lo
         await stage.until(lambda: stage.told.of(InstanceDied))
         await stage.until(lambda: stage.told.instances()[ONE].restarts == 1)
         assert stage.told.of(InstanceDied)[0].reason.startswith("was restarted: not ready within 0.3s")
+
+
+async def test_last_lines_are_not_those_of_an_earlier_instance_of_the_same_name(stage: LocalStage) -> None:
+    def saying(words: str) -> RevisionSpec:
+        spec = stage.spec()
+        return replace(spec, environment={**spec.environment, "HELLO": words})
+
+    async with stage.control() as target:
+        await target.ensure(saying("the old words"), 1)
+        await stage.until(lambda: target.last_lines(ONE))
+        await target.remove(saying("").module, saying("").revision)
+        await target.ensure(saying("the new words"), 1)
+        await stage.until(lambda: target.last_lines(ONE))
+        assert target.last_lines(ONE) == ["the new words"]
 
 
 @pytest.mark.parametrize(

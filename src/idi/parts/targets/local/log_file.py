@@ -159,12 +159,12 @@ class LogFile:
         if held and partial:
             yield position + len(held), held
 
-    def tail(self, count: int, size: int = LONGEST_LINE) -> list[str]:
-        """The last lines, as far as they lie within the last `size` bytes."""
-        start = max(0, self.end() - size)
+    def tail(self, count: int, size: int = LONGEST_LINE, since: int = 0) -> list[str]:
+        """The last lines from a position on, as far as they lie within the last `size` bytes."""
+        start = max(since, self.end() - size)
         lines = [line.decode(errors="replace") for _, line in self.lines(start, partial=True)]
         # Somewhere in the middle the first one is only the end of a line.
-        return lines[max(start > 0, len(lines) - count) :] if count > 0 else []
+        return lines[max(start > since, len(lines) - count) :] if count > 0 else []
 
     # --- within
 

@@ -63,9 +63,9 @@ class Logs:
     def path(self, name: str) -> Path:
         return self._directory / f"{name}.log"
 
-    def last_lines(self, name: str, count: int) -> list[str]:
-        """The last lines of one process, as far as they lie within the last 64 KiB."""
-        return self.file(name).tail(count)
+    def last_lines(self, name: str, count: int, since: int = 0) -> list[str]:
+        """The last lines of one process from a position on, as far as they lie within the last 64 KiB."""
+        return self.file(name).tail(count, since=since)
 
     def sources(self) -> list[str]:
         """Everything that ever printed here."""

@@ -72,6 +72,7 @@ class LocalTarget:
         self._owned = OwnedTasks()
         self._tasks = self._owned.group
         self._instances: dict[InstanceId, LocalInstance] = {}
+        self._first_lines: dict[InstanceId, int] = {}
         self._revisions: dict[Key, tuple[RevisionSpec, int]] = {}
         self._degraded: set[Key] = set()
         self._locks: dict[Key, asyncio.Lock] = {}
@@ -168,7 +169,7 @@ class LocalTarget:
             self._early[instance] = ready
 
     def last_lines(self, instance: InstanceId, count: int = 10) -> list[str]:
-        return self.logs.last_lines(instance, count)
+        return self.logs.last_lines(instance, count, self._first_lines.get(instance, 0))
 
     def instances(self) -> list[LocalInstance]:
         """Every instance that is there."""
@@ -249,6 +250,8 @@ class LocalTarget:
 
     def _begin(self, seat: Seat) -> None:
         instance = LocalInstance(self._site, seat)
+        # An earlier instance of the same name wrote into the same file: that is not this one's word.
+        self._first_lines[seat.instance] = self.logs.file(seat.instance).end()
         instance.begin()
         self._instances[seat.instance] = instance
 
@@ -272,6 +275,7 @@ class LocalTarget:
 
     def _vacate(self, instance: InstanceId) -> None:
         spec = self._instances.pop(instance).seat.spec
+        self._first_lines.pop(instance, None)
         self._judge(spec)
 
     def _judge(self, spec: RevisionSpec) -> None:
