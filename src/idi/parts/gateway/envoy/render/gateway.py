@@ -138,13 +138,14 @@ def _manager(gateway: Gateway) -> hcm.HttpConnectionManager:
 
 
 def _filters(gateway: Gateway) -> list[hcm.HttpFilter]:
+    cors = [http_filter(routes.CORS_FILTER, cors_pb2.Cors())] if gateway.cors is not None else []
     return [
-        http_filter(routes.CORS_FILTER, cors_pb2.Cors()),
+        *cors,
         http_filter(limits.ADDRESS_FILTER, limits.by_address(gateway.address_limit)),
         http_filter(tokens.FILTER, tokens.authentication(gateway.issuer)),
         http_filter(limits.CLIENT_FILTER, limits.by_client(gateway.rate_limit)),
         http_filter(policies.FILTER, http_rbac.RBAC(rules=policies.callers(()))),
-        http_filter(bodies.FILTER, bodies.collector(gateway.limits.body_bytes)),
+        bodies.collector(gateway.limits.body_bytes),
         # Its `x-envoy-original-path` is what the log says and what a module behind a rewrite may want.
         router(suppress_envoy_headers=False),
     ]

@@ -1,9 +1,9 @@
 """The gateway's routes.
 
 A virtual host per declared host, holding its own routes and those without a host, in the declared order;
-Envoy does not fall through from one virtual host to another. Each declared route becomes up to four of
+Envoy does not fall through from one virtual host to another. Each declared route becomes several of
 Envoy's: a body announced too large is refused before it is read; an upgrade (WebSocket) has no time limit;
-idempotent methods have a larger retry policy than the others.
+idempotent methods have a larger retry policy than the others; a body of unannounced length is collected.
 
 What no route names is answered 404 without asking for a token.
 """
@@ -17,7 +17,6 @@ from envoy.config.route.v3 import route_components_pb2 as route
 from envoy.config.route.v3 import route_pb2
 from envoy.extensions.filters.http.cors.v3 import cors_pb2
 from envoy.type.matcher.v3 import string_pb2
-from envoy.type.v3 import range_pb2
 from google.protobuf.message import Message
 
 from idi.declaration.types import Cors
@@ -35,7 +34,6 @@ ISSUER_TIMEOUT_S = 10.0
 
 IDLE_S = 300.0
 UPGRADE_IDLE_S = 3600.0
-LARGEST = 2**63 - 1
 
 EXPOSED = ("x-request-id", "retry-after", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset")
 
@@ -78,36 +76,43 @@ def _own(gateway: Gateway) -> Iterator[route.Route]:
 
 def _variants(each: GatewayRoute, most_bytes: int) -> Iterator[route.Route]:
     limit = min(each.body_bytes or most_bytes, most_bytes)
-    too_large = route.HeaderMatcher(
-        name="content-length", range_match=range_pb2.Int64Range(start=limit + 1, end=LARGEST)
-    )
     refused = route.Route(
         name=each.service,
-        match=_match(each, [too_large]),
+        match=_match(each, [bodies.announced_beyond(limit)]),
         direct_response=route.DirectResponseAction(status=413),
     )
     _guard(refused, each)
     yield refused
 
-    upgrade = route.Route(
-        name=each.service,
-        match=_match(each, [route.HeaderMatcher(name="upgrade", present_match=True)]),
-        route=_to(each, idempotent=False),
-    )
+    upgrade = _forward(each, [route.HeaderMatcher(name="upgrade", present_match=True)])
     upgrade.route.timeout.CopyFrom(seconds(0))
     upgrade.route.idle_timeout.CopyFrom(seconds(UPGRADE_IDLE_S))
-    _guard(upgrade, each)
     yield upgrade
 
+    grpc = string_pb2.StringMatcher(prefix="application/grpc")
+    yield _forward(each, [route.HeaderMatcher(name="content-type", string_match=grpc)])
+
     for idempotent in (True, False):
-        methods = [retries.idempotent_methods()] if idempotent else []
-        forwarded = route.Route(
-            name=each.service, match=_match(each, methods), route=_to(each, idempotent=idempotent)
-        )
-        _guard(forwarded, each)
-        streams = each.timeout_s == 0
-        _configure(forwarded, bodies.FILTER, bodies.unbounded() if streams else bodies.at_most(limit))
-        yield forwarded
+        if each.timeout_s > 0:
+            yield _forward(each, [bodies.announced_within(limit)], idempotent=idempotent)
+            rest = _forward(each, [], idempotent=idempotent)
+            _configure(rest, bodies.FILTER, bodies.collected(limit))
+            yield rest
+        else:
+            yield _forward(each, [], idempotent=idempotent)
+
+
+def _forward(
+    each: GatewayRoute, headers: list[route.HeaderMatcher], *, idempotent: bool = False
+) -> route.Route:
+    methods = [retries.idempotent_methods()] if idempotent else []
+    made = route.Route(
+        name=each.service,
+        match=_match(each, [*headers, *methods]),
+        route=_to(each, idempotent=idempotent),
+    )
+    _guard(made, each)
+    return made
 
 
 def _match(each: GatewayRoute, further: Iterable[route.HeaderMatcher]) -> route.RouteMatch:
