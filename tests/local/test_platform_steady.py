@@ -66,16 +66,16 @@ async def stay(act: Act) -> None:
 
 
 @pytest.mark.requirement("D1", "G1")
-async def test_scaling_out_and_in_loses_nothing(nine: Platform, tokens: list[str]) -> None:
-    for count in (4, 2):
-        async with under_load(nine, PATHS, tokens, RATE) as act:
-            begun = time.monotonic()
-            await meanwhile(nine.run, "scale", f"cam={count}")
-            took = time.monotonic() - begun
-            await stay(act)
-        assert nine.module("cam")["ready"] == count
-        report(f"scale cam={count}", act, took=f"{took:.1f} s")
-        nothing_failed(act)
+@pytest.mark.parametrize("count", [4, 2])
+async def test_scaling_out_and_in_loses_nothing(nine: Platform, tokens: list[str], count: int) -> None:
+    async with under_load(nine, PATHS, tokens, RATE) as act:
+        begun = time.monotonic()
+        await meanwhile(nine.run, "scale", f"cam={count}")
+        took = time.monotonic() - begun
+        await stay(act)
+    assert nine.module("cam")["ready"] == count
+    report(f"scale cam={count}", act, took=f"{took:.1f} s")
+    nothing_failed(act)
 
 
 @pytest.mark.requirement("D1", "G2")
