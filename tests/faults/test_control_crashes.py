@@ -370,3 +370,22 @@ async def test_a_down_does_not_wait_for_what_will_never_be_ready() -> None:
         assert not outside.machine.instances
 
     assert not await Life(outside).run(work)
+
+
+@pytest.mark.requirement("S4")
+async def test_another_name_needs_a_new_start() -> None:
+    """It is in every identity: policies would follow it at once, and certificates would not."""
+    outside = Outside()
+    renamed = up(declaration(1, "info").replace("platform: shop", "platform: store"))
+
+    async def work(desk: Desk) -> None:
+        await ask(desk, up(declaration(1, "info")))
+        with pytest.raises(Refused, match="is called shop, the file says store"):
+            await ask(desk, renamed)
+        await ask(desk, {"action": "down"})
+
+    async def again(desk: Desk) -> None:
+        assert (await ask(desk, renamed))[-1].get("ok")
+
+    assert not await Life(outside).run(work)
+    assert not await Life(outside).run(again)

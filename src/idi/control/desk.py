@@ -189,6 +189,7 @@ class Desk:
         if request["action"] == "up":
             loaded = self.load(request["text"], request["file"])
             self.check()
+            self.keep_the_name(loaded.platform)
             overlays = fitting(loaded.platform, self.wanted.overlays)
             wanted = replace(
                 self.wanted, up=True, text=request["text"], file=request["file"], overlays=overlays
@@ -224,6 +225,18 @@ class Desk:
         if missing := unbuilt(loaded.platform):
             raise Invalid(missing)
         return loaded
+
+    def keep_the_name(self, platform: Platform) -> None:
+        """Every certificate and policy carries it: with another one nobody could call anybody until the last
+        certificate was replaced."""
+        before, world = self.loop.platform, self.loop.world
+        there = world.modules or any(part.state != "absent" for part in world.parts.values())
+        if before is not None and before.name != platform.name and there:
+            raise Refused(
+                f"The platform that runs is called {before.name}, the file says {platform.name}: the name is in "
+                "every identity and cannot change while it runs.",
+                "Run idi down, then idi up.",
+            )
 
     def module(self, platform: Platform, name: str) -> ModuleName:
         if name not in platform.modules:
