@@ -12,7 +12,7 @@ import asyncio
 import random
 import tempfile
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ import pytest
 from idi.api.paths import paths_for
 from idi.api.types import ChangeRequest, Progress
 from idi.control.apply import Executor
-from idi.control.desk import Desk
+from idi.control.desk import CONTROL, Desk
 from idi.control.figures import Figures, Reading
 from idi.control.loop import Edge, Loop
 from idi.control.registrations import Registrations
@@ -30,6 +30,7 @@ from idi.declaration.types import Platform
 from idi.parts.clients.machine import Peer
 from idi.parts.discovery.registry import Registry
 from idi.parts.errors import PartError, Refused
+from idi.parts.gateway.interface import BarrierResult, Rejection
 from idi.parts.store.memory import Crash, MemoryStore
 from idi.parts.targets.simulator import Machine, SimulatedTarget
 from idi.plan.difference import difference
@@ -389,3 +390,39 @@ async def test_another_name_needs_a_new_start() -> None:
 
     assert not await Life(outside).run(work)
     assert not await Life(outside).run(again)
+
+
+async def test_what_proxies_refuse_is_told_in_their_words() -> None:
+    async def work(desk: Desk) -> None:
+        refused = BarrierResult((), (), (Rejection("jede-1", "listener in.http", "no such port", 1.0),))
+
+        async def barrier(timeout_s: float) -> BarrierResult:
+            return refused
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(desk.plane, "barrier", barrier)
+            items = await ask(desk, up(declaration(1, "info")))
+        assert {"type": "message", "text": "jede-1 refuses listener in.http: no such port"} in items
+        assert items[-1].get("ok") is False
+
+    assert not await Life(Outside()).run(work)
+
+
+@pytest.mark.requirement("S5")
+async def test_a_declaration_that_cannot_be_read_any_more_is_named_and_what_runs_can_be_stopped() -> None:
+    outside = Outside()
+
+    async def begin(desk: Desk) -> None:
+        await ask(desk, up(declaration(1, "info")))
+        wanted = replace(desk.wanted, text="platform: shop\nmodules: {cam: {ran: serve}}\n")
+        await outside.store.note(CONTROL, "test", {}, documents=wanted.documents())
+
+    async def go_on(desk: Desk) -> None:
+        status = await desk.status(False)
+        assert "cannot be read by this version (platform.yaml:2:" in status["warnings"][0]
+        assert (await ask(desk, {"action": "down"}))[-1].get("ok")
+        assert not outside.machine.instances
+        assert not outside.parts
+
+    assert not await Life(outside).run(begin)
+    assert not await Life(outside).run(go_on)

@@ -97,6 +97,7 @@ class Desk:
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     _waiting: int = 0
     _downs: int = 0
+    _unread: str = ""
     _running: Change | None = None
     _asked: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -105,7 +106,7 @@ class Desk:
     async def status(self, figures: bool) -> StatusView:
         settings = self.settings
         state = self.store.state
-        warnings = [*self.warnings(), *state.alerts]
+        warnings = [*filter(None, [self._unread]), *self.warnings(), *state.alerts]
         around = Surroundings(
             environment=settings.environment,
             target="laptop",
@@ -312,7 +313,9 @@ class Desk:
             await self.registrations.end_all()
         failures = await self._work(change, change_id, plan)
         if changed and wanted.up:
-            failures += await self._refusals()
+            for refusal in await self._refusals():
+                change.message(refusal)
+                failures.append(refusal)
         try:
             if change_id is not None:
                 await self.store.finish(change_id, not failures, "; ".join(failures)[:2000])
@@ -322,9 +325,8 @@ class Desk:
         if not failures and not plan.steps():
             change.message("No instance had to change." if changed else "Nothing to change.")
         if failures:
-            change.done(
-                False, f"{len(failures)} of {max(1, len(plan.lanes))} failed.", "idi status shows the rest."
-            )
+            lanes = max(len(failures), len(plan.lanes))
+            change.done(False, f"{len(failures)} of {lanes} failed.", "idi status shows the rest.")
         else:
             change.done(True)
 
@@ -352,7 +354,7 @@ class Desk:
 
     def become(self, wanted: Wanted, platform: Platform | None) -> None:
         """What is wanted from now on; routes, edges and policies follow at once."""
-        self.wanted = wanted
+        self.wanted, self._unread = wanted, ""
         if platform is not None and wanted.up:
             self.loop.declare(platform)
             self.adopt_platform(platform)
@@ -368,6 +370,12 @@ class Desk:
                 platform = with_keys_url(loaded.platform, self.wanted.keys_url)
                 self.loop.declare(platform)
                 self.adopt_platform(platform)
+            else:
+                self._unread = (
+                    f"The declaration that was applied last cannot be read by this version ({loaded.mistakes[0]}). "
+                    "What runs goes on; idi up applies the file as it is now."
+                )
+                log.warning("%s", self._unread)
 
     async def resume(self) -> None:
         """If nobody asks for anything soon after a start, converge on what was wanted before.
@@ -388,7 +396,10 @@ class Desk:
                 return
             request = {"action": "down"}
         self._waiting += 1
-        await self._run(Change("resume"), request, CONTROL)
+        change = Change("resume")
+        await self._run(change, request, CONTROL)
+        if not change.items[-1].get("ok"):  # nobody listens
+            log.warning("what was wanted before could not be taken up: %s", change.items[-1].get("reason"))
 
 
 def keys_url_of(platform: Platform) -> str:
