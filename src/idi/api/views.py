@@ -90,9 +90,10 @@ def module_view(name: ModuleName, desired: Desired, module: ModuleWorld, around:
     wanted = desired.modules.get(name)
     instances = sorted(module.instances.values(), key=lambda i: (len(i.id), i.id))
     ready = [i for i in instances if i.state == "ready"]
-    worst = min(instances, key=lambda i: STATES.index(i.state), default=None)
+    current = wanted.spec.revision if wanted else ""
+    # Of two that are as bad, the one that is wanted: what an earlier version suffered from is over.
+    worst = min(instances, key=lambda i: (STATES.index(i.state), i.revision != current), default=None)
     count = wanted.count if wanted else 0
-    degraded = next((r.degraded for r in module.revisions.values() if r.degraded), "")
     version = wanted.spec.version if wanted else next((r.spec.version for r in module.revisions.values()), "")
     document: ModuleView = {
         "name": name,
@@ -101,13 +102,26 @@ def module_view(name: ModuleName, desired: Desired, module: ModuleWorld, around:
         "ready": len(ready),
         "state": worst.state if worst else ("ready" if count == 0 else "starting"),
         "since": rfc3339(worst.since if worst else around.since),
-        "reason": degraded or (reason(worst, around) if worst else "" if count == 0 else "not started yet"),
+        "reason": trouble(worst, module, current, around)
+        if worst
+        else ""
+        if count == 0
+        else "not started yet",
         "instances": [instance_view(i, around) for i in instances],
     }
     figures = around.figures.get(name)
     if figures is not None:
         document["figures"] = figures
     return document
+
+
+def trouble(worst: Instance, module: ModuleWorld, current: str, around: Surroundings) -> str:
+    """Why a module is not well, and that it answers all the same where only its new version does not."""
+    revision = module.revisions.get(worst.revision)
+    text = (revision.degraded if revision else "") or reason(worst, around)
+    others = (i for i in module.instances.values() if i.state == "ready" and i.revision != current)
+    new = worst.state != "ready" and worst.revision == current
+    return f"the new version: {text}; the former one serves" if text and new and any(others) else text
 
 
 def reason(instance: Instance, around: Surroundings) -> str:

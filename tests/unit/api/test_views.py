@@ -1,0 +1,49 @@
+"""What a status says of a module whose versions fare differently."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from idi.api.types import ModuleView
+from idi.api.views import Surroundings, module_view
+from idi.declaration.types import ModuleName
+from idi.plan.types import Desired, DesiredModule
+from idi.world.types import Instance, ModuleWorld, Revision
+from tests.support.worlds import instance, spec
+
+CAM = ModuleName("cam")
+AROUND = Surroundings("dev", "laptop", 1, 0.0, "0.1.0", "http://127.0.0.1:8080", "http://127.0.0.1:8800")
+WANTED = Desired({CAM: DesiredModule(spec("cam", "bbbb"), 2, "rolling")})
+
+
+def seen(*instances: Instance, new: str = "", old: str = "") -> ModuleView:
+    revisions = {
+        spec("cam", "aaaa").revision: Revision(spec("cam", "aaaa"), 2, old),
+        spec("cam", "bbbb").revision: Revision(spec("cam", "bbbb"), 1, new),
+    }
+    return module_view(CAM, WANTED, ModuleWorld(revisions, {i.id: i for i in instances}), AROUND)
+
+
+def a(slot: int, revision: str, state: str, reason: str = "") -> Instance:
+    return replace(instance("cam", slot, revision, state), reason=reason)
+
+
+def test_a_new_version_that_fails_beside_a_former_one_that_serves() -> None:
+    view = seen(
+        a(1, "aaaa", "ready"), a(2, "aaaa", "ready"), a(3, "bbbb", "failed"), new="ended; 5 times in a row"
+    )
+    assert (view["ready"], view["desired"], view["state"]) == (2, 2, "failed")
+    assert view["reason"] == "the new version: ended; 5 times in a row; the former one serves"
+
+
+def test_what_an_earlier_version_suffered_from_is_not_said_of_the_new_one() -> None:
+    view = seen(
+        a(1, "aaaa", "failed", "/nope answered 404"),
+        a(2, "bbbb", "failed", "refused"),
+        old="/nope answered 404",
+    )
+    assert view["reason"] == "refused"
+
+
+def test_a_module_that_is_well_has_no_reason() -> None:
+    assert seen(a(1, "bbbb", "ready"), a(2, "bbbb", "ready"))["reason"] == ""
