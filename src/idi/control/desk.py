@@ -349,6 +349,8 @@ class Desk:
     async def _refusals(self) -> list[str]:
         """What proxies refuse of what was published: the last good configuration serves there."""
         self.loop.flush()
+        if self.loop.fault:
+            return [f"The view of traffic cannot be made, the last good one stays: {self.loop.fault}"]
         result = await self.plane.barrier(ACKNOWLEDGED_S)
         return [f"{each.node} refuses {each.resource}: {each.message}" for each in result.rejected]
 

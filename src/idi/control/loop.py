@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from idi.declaration.types import ExternalIssuer, ModuleName, Platform
 from idi.parts.gateway.interface import DataPlane
 from idi.traffic.types import EmbeddedKeys, Traffic
-from idi.traffic.view import assignment, services_of, view
+from idi.traffic.view import assignment, view
 from idi.world.events import Event, InstanceGone, InstanceSeen
 from idi.world.fold import fold
 from idi.world.types import World
@@ -44,7 +44,7 @@ class Loop:
     """Holds the world and keeps the data plane in step with it.
 
     `listeners` hear every event after it was folded (identities are issued, the live view refreshed);
-    they must neither block nor raise.
+    they must neither block nor raise. `fault` says why the whole view cannot be made; empty when it can.
     """
 
     plane: DataPlane
@@ -52,6 +52,7 @@ class Loop:
     world: World = field(default_factory=World)
     platform: Platform | None = None
     traffic: Traffic | None = None
+    fault: str = ""
     listeners: list[Callable[[Event], None]] = field(default_factory=list)
     _dirty: set[ModuleName] = field(default_factory=set)
     _structure: bool = False
@@ -79,24 +80,32 @@ class Loop:
         self._schedule()
 
     def flush(self) -> None:
-        """Push what is dirty, now. Called by itself; also by whoever waits on a barrier next."""
+        """Push what is dirty, now. Called by itself; also by whoever waits on a barrier next. Never raises: a
+        view that cannot be made is told in `fault`, the proxies keep the last good one, and facts go on to
+        reach them."""
         self._scheduled = False
-        platform = self.platform
-        if platform is not None:
-            if self._structure or self.traffic is None:
-                edge = self.edge
-                self.traffic = view(
-                    platform, self.world, edge.address, edge.port, edge.issuer(platform), edge.access_log
-                )
-                self.plane.publish(self.traffic)
-            else:
-                shapes = self.traffic.services
-                for module in self._dirty:
-                    for name in services_of(platform, module):
-                        self.plane.publish_endpoints(assignment(self.world, shapes[name]))
+        if self.platform is not None:
+            try:
+                if self._structure or self.traffic is None:
+                    self._push_all(self.platform)
+            except Exception as error:
+                fault = f"{type(error).__name__}: {error}"
+                if fault != self.fault:
+                    log.exception("the view of traffic cannot be made; the last good one stays")
+                self.fault = fault
+            if self.traffic is not None:
+                for service in self.traffic.services.values():
+                    if service.module in self._dirty:
+                        self.plane.publish_endpoints(assignment(self.world, service))
             self._dirty.clear()
-            self._structure = False
         self.wake()
+
+    def _push_all(self, platform: Platform) -> None:
+        edge = self.edge
+        traffic = view(platform, self.world, edge.address, edge.port, edge.issuer(platform), edge.access_log)
+        self.plane.publish(traffic)
+        self.traffic, self.fault, self._structure = traffic, "", False
+        self._dirty.clear()
 
     async def wait(self, predicate: Predicate, timeout_s: float) -> bool:
         """Wait until the predicate holds for the world; False when the time is over."""

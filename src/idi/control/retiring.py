@@ -47,3 +47,5 @@ class Retiring:
             await self.drain(instance.id, DRAIN_S)
         except PartError as error:
             log.warning("draining %s: %s", instance.id, error)
+        except Exception:  # a bug in here must cost neither the instance its end nor the others their control
+            log.exception("draining %s", instance.id)

@@ -95,14 +95,6 @@ def assignment(world: World, service: Service) -> Assignment:
     return Assignment(service.name, tuple(groups))
 
 
-def services_of(platform: Platform, module: ModuleName) -> list[str]:
-    """Names of the services of one module: what a dirty module's new endpoints concern."""
-    declared = platform.modules.get(module)
-    if declared is None:
-        return []
-    return [service_name(declared, port.name, index) for index, port in enumerate(declared.ports)]
-
-
 def sidecar(platform: Platform, instance: Instance, shapes: Mapping[str, Service]) -> Sidecar:
     """What one sidecar listens on. Callers: modules that declare it under `calls`, and the gateway
     where a route leads to that port."""

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from idi.control.loop import Edge, Loop
+from idi.control.retiring import Retiring
 from idi.declaration.types import LocalTarget, Module, ModuleName, Platform, Route
 from idi.parts.gateway.interface import DataPlane
 from idi.traffic.types import Assignment, EmbeddedKeys
@@ -68,6 +69,37 @@ async def test_flush_pushes_now() -> None:
     assert plane.calls == [("endpoints", Assignment("cam", ()))]
     await turn()
     assert len(plane.calls) == 1
+
+
+async def test_a_view_that_cannot_be_made_keeps_the_last_good_one_and_holds_up_no_fact() -> None:
+    loop, plane = await with_one_ready()
+    plane.calls.clear()
+
+    def no_keys(platform: Platform) -> EmbeddedKeys:
+        raise KeyError("keys")
+
+    good, loop.edge.issuer = loop.edge.issuer, no_keys
+    loop.declare(SHOP)
+    loop.emit(InstanceDied(CAM, instance("cam", 1, "aaaa").id, 2.0, "killed"))
+    assert await loop.wait(lambda world: not any(i.state == "ready" for i in world.instances()), 5.0)
+    await turn()
+    assert plane.calls == [("endpoints", Assignment("cam", ()))]
+    assert loop.fault == "KeyError: 'keys'"
+    loop.edge.issuer = good
+    loop.emit(InstanceReady(CAM, instance("cam", 1, "aaaa").id, 3.0))
+    await turn()
+    assert [name for name, _ in plane.calls[1:]] == ["traffic"]
+    assert not loop.fault
+
+
+async def test_an_instance_goes_whatever_its_proxy_answers() -> None:
+    async def no_json(node: str, deadline_s: float) -> None:
+        raise ValueError("no JSON")
+
+    loop, plane = await with_one_ready()
+    plane.calls.clear()
+    await Retiring(loop, plane, no_json).retire(instance("cam", 1, "aaaa"))
+    assert [name for name, _ in plane.calls] == ["barrier"]
 
 
 async def test_waiting_ends_with_the_event_that_fulfils_it() -> None:

@@ -16,7 +16,7 @@ from idi.declaration.types import (
     Route,
 )
 from idi.traffic.types import EmbeddedKeys, Endpoint
-from idi.traffic.view import assignment, services_of, view
+from idi.traffic.view import assignment, view
 from idi.world.events import InstanceReady, InstanceSeen, RevisionEnsured, SharesSet
 from idi.world.fold import fold, fold_all
 from idi.world.types import InstanceId, RevisionId, World
@@ -84,7 +84,6 @@ def test_a_sidecar_lets_in_who_declared_it_and_nobody_else() -> None:
 def test_a_further_port_is_a_service_of_its_own() -> None:
     traffic = view(JUNZI, world_of(), "127.0.0.1", 8080, KEYS)
     assert list(traffic.services) == ["jede", "cam", "cam.admin", "db"]
-    assert services_of(JUNZI, CAM) == ["cam", "cam.admin"]
     assert traffic.services["db"].address == ("127.0.0.1", 5432)
 
 
