@@ -62,9 +62,9 @@ class Loop:
 
     def emit(self, event: Event) -> None:
         """Fold a fact; the proxies hear of it at the end of this turn of the event loop."""
+        self._structure |= reshapes(self.world, event)
         self.world, dirty = fold(self.world, event)
         self._dirty |= dirty
-        self._structure |= isinstance(event, InstanceSeen | InstanceGone)
         for listener in self.listeners:
             listener(event)
         self._schedule()
@@ -148,3 +148,16 @@ class Loop:
                 self._waiters.remove(entry)
                 if not future.done():
                     future.set_result(None)
+
+
+def reshapes(world: World, event: Event) -> bool:
+    """Whether more than endpoints follows from it: an instance comes or goes, or has other ports."""
+    if isinstance(event, InstanceGone):
+        return True
+    if not isinstance(event, InstanceSeen):
+        return False
+    now, module = event.instance, world.modules.get(event.instance.module)
+    before = module.instances.get(now.id) if module else None
+    return before is None or any(
+        getattr(before, name) != getattr(now, name) for name in ("address", "ports", "mesh", "outbound")
+    )

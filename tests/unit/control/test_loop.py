@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -59,6 +60,19 @@ async def test_a_death_pushes_the_endpoints_of_one_module_and_nothing_else() -> 
     loop.emit(InstanceDied(CAM, instance("cam", 1, "aaaa").id, 2.0, "killed"))
     await turn()
     assert plane.calls == [("endpoints", Assignment("cam", ()))]
+
+
+async def test_the_whole_view_is_made_again_only_for_other_ports() -> None:
+    """An instance that starts is told of again with every new reason."""
+    loop, plane = await with_one_ready()
+    plane.calls.clear()
+    starting = instance("cam", 1, "aaaa", "starting")
+    loop.emit(InstanceSeen(replace(starting, reason="connection refused")))
+    await turn()
+    assert plane.calls == [("endpoints", Assignment("cam", ()))]
+    loop.emit(InstanceSeen(replace(starting, mesh={"http": 29000})))
+    await turn()
+    assert [name for name, _ in plane.calls[1:]] == ["traffic"]
 
 
 async def test_flush_pushes_now() -> None:
