@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from idi.declaration.types import ExternalIssuer, Module, ModuleName, Platform
+from idi.declaration.types import ExternalIssuer, Module, ModuleName, Platform, Route
 from idi.traffic.types import (
     GATEWAY,
     Assignment,
@@ -74,6 +74,11 @@ def service_name(module: Module, port: str, index: int | None = None) -> str:
     return module.name if index == 0 else f"{module.name}.{port}"
 
 
+def route_port(module: Module, route: Route) -> str:
+    """The port that a route leads to: the default one unless it names another."""
+    return route.port if any(port.name == route.port for port in module.ports) else module.ports[0].name
+
+
 def assignment(world: World, service: Service) -> Assignment:
     """The ready endpoints of one service, by revision. Without explicit shares each revision weighs as
     many as it has endpoints; a revision with share 0 keeps its endpoints and gets no traffic."""
@@ -101,12 +106,12 @@ def sidecar(platform: Platform, instance: Instance, shapes: Mapping[str, Service
     module = platform.modules[instance.module]
     callers = [m.name for m in platform.modules.values() if module.name in m.calls]
     inbound = []
-    for index, port in enumerate(module.ports):
+    for port in module.ports:
         mesh_port = instance.mesh.get(port.name)
         if not mesh_port:
             continue
         allowed = [platform.identity(name) for name in callers]
-        if any(route.port == port.name or (index == 0 and route.port == "http") for route in module.routes):
+        if any(route_port(module, route) == port.name for route in module.routes):
             allowed.append(platform.identity(GATEWAY))
         inbound.append(
             Inbound(
@@ -138,12 +143,10 @@ def gateway(
     """The door: every route of every module, most specific first."""
     routes = []
     for module in platform.modules.values():
-        names = [p.name for p in module.ports]
         for route in module.routes:
-            target = route.port if route.port in names else names[0]
             routes.append(
                 GatewayRoute(
-                    service=service_name(module, target),
+                    service=service_name(module, route_port(module, route)),
                     path=route.path,
                     rewrite=route.rewrite,
                     host=route.host,

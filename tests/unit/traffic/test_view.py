@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from idi.declaration.types import (
@@ -79,6 +81,28 @@ def test_a_sidecar_lets_in_who_declared_it_and_nobody_else() -> None:
     assert inbound.allowed == ("spiffe://junzi.idi/dev/jede",)
     [inbound] = sidecars[InstanceId("jede-1")].inbound
     assert inbound.allowed == ("spiffe://junzi.idi/dev/gateway",)
+
+
+@pytest.mark.requirement("S4", "G2")
+def test_the_gateway_is_let_in_where_a_route_leads_and_at_no_other_port() -> None:
+    cam = Module(CAM, ports=(Port("web"), Port("http"), Port("admin")), routes=(Route("/v1/cam/"),))
+    world, _ = fold(
+        World(),
+        InstanceSeen(
+            replace(
+                instance("cam", 1, "aaaa"),
+                ports={"web": 1, "http": 2, "admin": 3},
+                mesh={"web": 4, "http": 5, "admin": 6},
+            )
+        ),
+    )
+    traffic = view(platform(cam), world, "127.0.0.1", 8080, KEYS)
+    assert traffic.gateway is not None
+    assert [route.service for route in traffic.gateway.routes] == ["cam.http"]
+    allowed = {
+        inbound.port_name: inbound.allowed for inbound in traffic.sidecars[InstanceId("cam-1")].inbound
+    }
+    assert allowed == {"web": (), "http": ("spiffe://junzi.idi/dev/gateway",), "admin": ()}
 
 
 def test_a_further_port_is_a_service_of_its_own() -> None:
