@@ -165,8 +165,14 @@ def spec_changes(before: RevisionSpec, after: RevisionSpec) -> list[str]:
         found.append(f"calls - {', '.join(lost)}")
     for key in sorted({*before.environment, *after.environment}):
         old_value, new_value = before.environment.get(key), after.environment.get(key)
-        if old_value != new_value and not key.endswith("_URL"):
-            shown_old = "unset" if old_value is None else repr(old_value)
-            shown_new = "unset" if new_value is None else repr(new_value)
-            found.append(f"{key} {shown_old} -> {shown_new}")
+        if old_value == new_value:
+            continue
+        if key.endswith("_URL"):
+            peer = any((value or "").startswith("${peer.") for value in (old_value, new_value))
+            if not peer:  # a peer's is said under calls already
+                found.append(f"{key} changed")  # it may carry a password
+            continue
+        shown_old = "unset" if old_value is None else repr(old_value)
+        shown_new = "unset" if new_value is None else repr(new_value)
+        found.append(f"{key} {shown_old} -> {shown_new}")
     return found

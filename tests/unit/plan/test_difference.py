@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from idi.declaration.types import ModuleName
-from idi.plan.difference import difference
+from idi.plan.difference import difference, spec_changes
 from idi.plan.types import AwaitReady, Desired, DesiredModule, Ensure, Remove, StartPart
 from idi.world.events import InstanceGone, InstanceSeen, InstanceUnready, PartChanged, RevisionEnsured
 from idi.world.fold import fold, fold_all
@@ -115,6 +117,12 @@ def test_the_reason_says_what_differs() -> None:
     assert steps[0].reason == "command 'one' -> 'two'"
     again = Desired({ModuleName("cam"): DesiredModule(spec("cam", "cccc", command="one"), 1, "rolling")})
     assert difference(again, settle(World(), old)).steps()[0].reason == "restart"  # type: ignore[union-attr]
+
+
+def test_a_changed_url_is_a_reason_unless_it_is_a_peers() -> None:
+    before = replace(spec("cam", "aaaa"), environment={"DATABASE_URL": "one"})
+    after = replace(before, environment={"DATABASE_URL": "two", "JEDE_URL": "${peer.jede.url}"})
+    assert spec_changes(before, after) == ["DATABASE_URL changed"]
 
 
 def test_scaling_names_its_origin() -> None:
