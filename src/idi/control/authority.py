@@ -184,7 +184,10 @@ class Authority:
                 reason = "" if ready else f"{health.reason}."
                 self.loop.emit(PartChanged(NAME, state, time.time(), part.pid, reason))
             if not ready and part.alive and not self.places.socket.exists() and was:
-                await part.restart("was restarted: its socket vanished")
+                try:
+                    await part.restart("was restarted: its socket vanished")
+                except PartError as error:  # it does not end; looked at again, traffic goes on meanwhile
+                    log.warning("%s", error)
             if ready and was != "ready" and self.renewal is not None:
                 self.renewal.wake()
             was = "ready" if ready else "unready"

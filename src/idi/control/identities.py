@@ -87,7 +87,11 @@ class Identities:
         return not any(each.node == node and each.not_after for each in standing)
 
     async def _ensure(self, renewal: Renewal, node: str, spiffe_id: str) -> None:
+        if self._nodes.get(node) != spiffe_id:
+            return  # it went before its turn came
         try:
             await renewal.ensure(node, spiffe_id)
         except PartError as error:
             log.warning("certificate of %s waits: %s", node, error)
+        except Exception:  # such as a connection that `down` has closed: no reason to end control
+            log.exception("certificate of %s", node)
