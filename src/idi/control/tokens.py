@@ -59,9 +59,9 @@ async def give_token(
     if request.get("new_secret"):
         if not client:
             raise Refused("A new secret needs a client.", "Add --client.")
-        secret = tokens.new_secret(client)
+        # First the note: a journal that takes nothing must not cost the client the secret that it has.
         await store.note(actor, "client-secret", {}, subject=client)
-        return {"client_id": client, "client_secret": secret}
+        return {"client_id": client, "client_secret": tokens.new_secret(client)}
     life_s = request.get("ttl_s") or OPERATOR_LIFE_S
     if not 1.0 <= life_s <= LONGEST_LIFE_S:
         raise Refused(f"A token of {life_s:g} s is out of range.", "Ask for 1s to 1h.")
