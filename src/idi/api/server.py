@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -150,6 +150,16 @@ def need(document: Mapping[str, Any], fields: Mapping[str, type | tuple[type, ..
             raise web.HTTPBadRequest(text=f"'{name}' is missing or of the wrong type.")
 
 
+def may(document: Mapping[str, Any], fields: Mapping[str, type | tuple[type, ...]]) -> None:
+    """The same for fields that may be left out."""
+    need(document, {name: kind for name, kind in fields.items() if name in document})
+
+
+def need_each(values: Iterable[Any], kind: type, name: str) -> None:
+    if not all(isinstance(value, kind) for value in values):
+        raise web.HTTPBadRequest(text=f"'{name}' holds something of the wrong type.")
+
+
 CHANGES: Mapping[str, Mapping[str, type]] = {
     "up": {"text": str, "file": str},
     "scale": {"modules": dict},
@@ -202,6 +212,7 @@ class Server:
         if fields is None:
             raise web.HTTPBadRequest(text=f"'action' must be one of {', '.join(CHANGES)}.")
         need(document, fields)
+        need_each(document.get("modules", ()), str, "modules")
         progress = await self.control.change(cast(ChangeRequest, document), peer)
         response = await lines(request)  # refusals came before this and kept their status
         async for item in progress:
@@ -213,6 +224,8 @@ class Server:
     async def token(self, request: web.Request) -> web.StreamResponse:
         peer = peer_of(request)
         document = await body_of(request)
+        may(document, {"client": str, "new_secret": bool, "scopes": list, "ttl_s": (int, float)})
+        need_each(document.get("scopes", ()), str, "scopes")
         answer = await self.control.token(cast(TokenRequest, document), peer)
         return web.json_response(answer, headers={"cache-control": "no-store"})
 

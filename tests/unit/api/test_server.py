@@ -45,6 +45,27 @@ async def test_a_change_that_has_to_wait_is_answered_at_once(tmp_path: Path) -> 
             await asyncio.to_thread(client.change, {"action": "down"})
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/tokens", {"ttl_s": "soon"}),
+        ("/v1/tokens", {"scopes": "jede.read"}),
+        ("/v1/tokens", {"scopes": [["jede.read"]]}),
+        ("/v1/tokens", {"client": 7}),
+        ("/v1/changes", {"action": "restart", "modules": [["cam"]]}),
+        ("/v1/changes", {"action": "scale", "modules": [1]}),
+        ("/v1/changes", {"action": ["down"]}),
+        ("/v1/changes", ["down"]),
+    ],
+)
+async def test_what_is_no_request_is_said_to_be_none(tmp_path: Path, path: str, body: object) -> None:
+    async with serve(Slow(), tmp_path / "control"):  # type: ignore[arg-type]
+        client = Client(str(tmp_path / "control"), timeout=5.0)
+        with pytest.raises(Answered) as caught:
+            await asyncio.to_thread(client.ask, "POST", path, body)
+        assert caught.value.problem["status"] == 400
+
+
 @pytest.mark.requirement("S4")
 async def test_the_socket_is_its_owners_alone_and_making_it_disturbs_nobody(tmp_path: Path) -> None:
     """The mask of a process is everybody's: a folder that is made meanwhile must come out right."""
