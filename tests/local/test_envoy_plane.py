@@ -14,8 +14,9 @@ from envoy.service.discovery.v3 import discovery_pb2
 
 from idi.parts.gateway.envoy import admin
 from idi.parts.gateway.envoy.plane import EnvoyPlane
-from idi.parts.gateway.envoy.resources import TYPE_URL, Kind
-from idi.parts.gateway.envoy.server import METHOD, SERVICE
+from idi.parts.gateway.envoy.resources import TYPE_URL, Kind, Store
+from idi.parts.gateway.envoy.server import METHOD, SERVICE, AdsServer, Stream
+from idi.parts.gateway.envoy.session import Session
 from idi.parts.gateway.envoy.start import sidecar_start
 from idi.traffic.types import GATEWAY, GatewayRoute
 from tests.support.envoy import Mesh, identity_of, mesh, until
@@ -309,6 +310,35 @@ async def test_a_stream_proves_which_node_it_is() -> None:
         assert await stream_as(m, "", "jede-1") is grpc.StatusCode.UNAUTHENTICATED
         assert await stream_as(m, None, "jede-1") is grpc.StatusCode.UNAUTHENTICATED
         assert m.xds_socket.stat().st_mode & 0o777 == 0o600
+
+
+async def test_streams_are_bounded() -> None:
+    """One more than there may be is refused by name, and the others don't notice."""
+
+    class Nobody:
+        def opened(self, node: str) -> Stream:
+            return Stream(node, Session(Store().view(node)))
+
+        def progressed(self, stream: Stream) -> None: ...
+
+        def closed(self, stream: Stream) -> None: ...
+
+    async with mesh() as m:
+        m.xds_socket = m.runtime / "small"
+        async with AdsServer(m.xds_socket, m.verify, Nobody(), max_streams=1):
+            async with grpc.aio.insecure_channel(f"unix:{m.xds_socket}") as channel:
+                metadata = (("authorization", "Bearer credential-of-a"),)
+                first: Any = channel.stream_stream(f"/{SERVICE}/{METHOD}")(metadata=metadata)
+                request = discovery_pb2.DeltaDiscoveryRequest(type_url=TYPE_URL[Kind.CLUSTER])
+                request.node.id = "a"
+                await first.write(request.SerializeToString())
+                await asyncio.sleep(0.2)
+                assert await stream_as(m, "credential-of-b", "b") is grpc.StatusCode.RESOURCE_EXHAUSTED
+                assert not first.done()
+                # Garbage ends its own stream.
+                await first.write(b"\xff\xff\xff")
+                async with asyncio.timeout(5):
+                    assert await first.read() is grpc.aio.EOF
 
 
 @pytest.mark.requirement("T4")

@@ -305,3 +305,13 @@ async def test_only_who_stays_away_is_let_go(monkeypatch: pytest.MonkeyPatch) ->
     h.plane._let_go()
     assert h.plane.connected() == {"j": True, "k": False}
     assert h.events == [("j", True), ("k", True), ("k", False)]
+
+
+async def test_a_disk_that_takes_nothing_stops_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    h = Harness()
+    h.plane._snapshot_path = tmp_path / "no such folder" / "view"
+    h.plane.publish(view("j"))
+    h.plane._write(h.plane._store.copy())
+    assert "cannot be saved" in caplog.text

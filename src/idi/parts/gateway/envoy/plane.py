@@ -107,7 +107,7 @@ class EnvoyPlane:
             self._housekeeping.cancel()
         await self._stack.aclose()
         if self._changed.is_set():
-            self._write(snapshot.dump(self._store))
+            self._write(self._store)
 
     # --- what is published -------------------------------------------------------------------------
 
@@ -259,7 +259,7 @@ class EnvoyPlane:
             self._let_go()
             if self._snapshot_path is not None and self._changed.is_set():
                 self._changed.clear()
-                await asyncio.to_thread(self._write, snapshot.dump(self._store))
+                await asyncio.to_thread(self._write, self._store.copy())
 
     def _let_go(self) -> None:
         now = time.monotonic()
@@ -269,13 +269,13 @@ class EnvoyPlane:
                 for barrier in self._barriers:
                     barrier.settle(node, barrier.lost)
 
-    def _write(self, view: bytes) -> None:
+    def _write(self, store: Store) -> None:
         """A disk that takes nothing must not stop the traffic: what was saved before stays, and the next
         change tries again."""
         if self._snapshot_path is None:
             return
         try:
-            snapshot.write(view, self._snapshot_path)
+            snapshot.write(snapshot.dump(store), self._snapshot_path)
         except OSError as error:
             log.warning("the view of traffic cannot be saved in %s: %s", self._snapshot_path, error)
 
