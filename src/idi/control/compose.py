@@ -127,6 +127,9 @@ async def compose(settings: Settings) -> AsyncIterator[Desk]:
         await stack.enter_async_context(plane)
         await stack.enter_async_context(target)
 
+        # What works on the parts above ends before them.
+        changes = await stack.enter_async_context(owned_tasks())
+
         keepers: dict[str, Keeper] = {OPENBAO: authority, GATEWAY: door}
 
         async def start_part(name: str) -> None:
@@ -140,7 +143,7 @@ async def compose(settings: Settings) -> AsyncIterator[Desk]:
 
         def take_up() -> None:
             while left_over:
-                tasks.create_task(keepers[left_over.pop()].take_up())
+                changes.create_task(keepers[left_over.pop()].take_up())
 
         def adopt_platform(platform: Platform) -> None:
             retiring.hurry = False
@@ -166,7 +169,7 @@ async def compose(settings: Settings) -> AsyncIterator[Desk]:
             loop=loop,
             plane=plane,
             executor=Executor(loop, target, start_part, stop_part, wants),
-            tasks=tasks,
+            tasks=changes,
             warnings=lambda: [
                 w for w in (authority.warning(), authority.notice, tokens.warning, LAPTOP_WALL) if w
             ],
@@ -184,8 +187,8 @@ async def compose(settings: Settings) -> AsyncIterator[Desk]:
             take_up()
         for name in left_over:  # the journal was set aside: somebody has to say what is wanted
             loop.emit(PartChanged(name, "unready", time.time(), reason="waits for a declaration: run idi up"))
-        tasks.create_task(registrations.keep())
-        tasks.create_task(notice_jumps(this_machine().suspended_s, authority.renew_first))
+        changes.create_task(registrations.keep())
+        changes.create_task(notice_jumps(this_machine().suspended_s, authority.renew_first))
         yield desk
 
 
