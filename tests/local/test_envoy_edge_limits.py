@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from idi.declaration.types import AddressLimit, EdgeLimits, RateLimit
+from idi.parts.gateway.envoy import admin
 from idi.traffic.types import GATEWAY, GatewayRoute
 from tests.support.envoy import Mesh, mesh
 from tests.support.envoy_upstream import Upstream, upstream
@@ -72,6 +73,18 @@ async def test_one_client_floods_and_another_is_served() -> None:
         # The same client with another token is the same client.
         again = await client.get("/cam/x", headers=m.tokens.header("greedy", jti="2"))
         assert again.status_code == 429
+
+
+async def test_a_changed_limit_holds_on_open_connections() -> None:
+    async with edge(rate_limit=RateLimit(requests=1, every_s=60, burst=1000)) as (m, _, client):
+        bearer = m.tokens.header()
+        assert (await client.get("/cam/x", headers=bearer)).status_code == 200
+        m.change_gateway(rate_limit=RateLimit(requests=1, every_s=60, burst=1))
+        await m.plane.barrier(5)
+        answers = [(await client.get("/cam/x", headers=bearer)).status_code for _ in range(4)]
+        assert answers == [200, 200, 429, 429]
+        seen = await admin.counters(m.admin(GATEWAY), r"http\.gateway\.downstream_cx_total")
+        assert sum(seen.values()) == 1
 
 
 async def test_the_rate_is_kept_over_time() -> None:

@@ -1,8 +1,10 @@
 """Tokens at the gateway: who gets in, who is told 401, who 403, and what a module learns of it."""
 
+import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -10,11 +12,13 @@ import joserfc.jwk
 import joserfc.jwt
 import pytest
 import pytest_asyncio
+import websockets
 from aiohttp import web
 
 from idi.declaration.types import ExternalIssuer
-from idi.traffic.types import GATEWAY, GatewayRoute
+from idi.traffic.types import GATEWAY, EmbeddedKeys, GatewayRoute
 from tests.support.envoy import AUDIENCE, ISSUER, Mesh, Tokens, free_port, mesh
+from tests.support.envoy_load import load
 from tests.support.envoy_upstream import upstream
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.requirement("G1", "S3", "T4")]
@@ -150,6 +154,36 @@ async def test_scopes_cannot_be_escaped_by_path(edge: Edge) -> None:
         passed_as_open = answer.status_code == 200 and answer.json()["path"].startswith("/..;/")
         assert answer.status_code in (307, 403, 404) or passed_as_open, (path, answer.text)
     assert (await edge.get("/open/../both/x")).status_code == 401
+
+
+async def test_new_keys_under_load_fail_nothing_and_cut_no_stream(edge: Edge) -> None:
+    """The issuer rotates its key: both are published for a while, then the new one alone."""
+    old, new = edge.tokens, Tokens()
+    both = json.dumps(
+        {"keys": [json.loads(old.jwks)["keys"][0], json.loads(new.jwks)["keys"][0] | {"kid": "k2"}]}
+    )
+    gateway = edge.m.gateway
+    assert gateway is not None
+    assert isinstance(gateway.issuer, EmbeddedKeys)
+    url = f"http://127.0.0.1:{gateway.port}"
+    async with (
+        websockets.connect(
+            f"{url}/any/socket".replace("http:", "ws:"), additional_headers=old.header()
+        ) as socket,
+        load([f"{url}/open/x"], workers=4) as running,
+    ):
+        for keys in (both, new.jwks):
+            edge.m.change_gateway(issuer=replace(gateway.issuer, jwks=keys))
+            assert (await edge.m.plane.barrier(5)).rejected == ()
+            await asyncio.sleep(0.3)
+            await socket.send("still")
+            assert await socket.recv() == "cam: still"
+    assert running.failures == []
+    assert (await edge.get("/any/x", new.token())).status_code == 200
+    assert (await edge.get("/any/x", old.token())).status_code == 401
+    edge.m.change_gateway(issuer=gateway.issuer)
+    await edge.m.plane.barrier(5)
+    assert (await edge.get("/any/x", old.token())).status_code == 200
 
 
 @pytest.mark.parametrize("algorithm", ["ES256", "RS256"])

@@ -24,7 +24,8 @@ class Kind(IntEnum):
     ASSIGNMENT = 1
     SECRET = 2
     LISTENER = 3
-    ROUTES = 4
+    FILTER = 4
+    ROUTES = 5
 
 
 TYPE_URL: Mapping[Kind, str] = {
@@ -32,6 +33,7 @@ TYPE_URL: Mapping[Kind, str] = {
     Kind.ASSIGNMENT: "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
     Kind.SECRET: "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
     Kind.LISTENER: "type.googleapis.com/envoy.config.listener.v3.Listener",
+    Kind.FILTER: "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
     Kind.ROUTES: "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
 }
 KIND_OF_URL: Mapping[str, Kind] = {url: kind for kind, url in TYPE_URL.items()}

@@ -6,10 +6,10 @@ gRPC protocol" page. Beyond it:
 
 - One response of a type is under way at a time. What changes meanwhile stays marked, so a slow proxy gets
   the newest state once instead of every state in between.
-- Make before break: clusters, then what they need (assignments, secrets), then listeners, then routes, each
-  after the ones before are acknowledged; what vanishes (clusters and assignments) goes last. Envoy holds
-  the acknowledgement of a cluster back until that is warm, so a route never comes before its cluster is in
-  use (it would answer 503), and for the same reason assignments and secrets never wait for anything.
+- Make before break: clusters, then what they need (assignments, secrets), then listeners, their filters,
+  routes, each after the ones before are acknowledged; what vanishes (clusters and assignments) goes last.
+  Envoy holds the acknowledgement of a cluster back until that is warm, so a route never comes before its
+  cluster is in use (it would answer 503), and for the same reason assignments and secrets wait for nothing.
 - A refused response of several resources is sent again one by one. The good ones are then certainly in
   use, and the bad one is known by name. A refused version is not sent again; another version is.
 - Every mark carries the number of the change that made it, so `oldest` tells exactly up to which change

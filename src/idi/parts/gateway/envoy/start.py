@@ -20,7 +20,10 @@ SIDECAR_CONNECTIONS = 10_000
 SIDECAR_HEAP_BYTES = 512 * MIB
 GATEWAY_HEAP_BYTES = 2048 * MIB
 LOG_FORMAT = "%Y-%m-%dT%T.%e %l %n %v"
-DRAIN_S = 10
+SIDECAR_DRAIN_S = 10
+GATEWAY_DRAIN_S = 300
+"""How long connections of a listener that changed may go on. Clients' streams get time to end by themselves;
+between proxies it bounds how long a tcp connection outlives the policy that allowed it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +42,17 @@ def admin_socket(runtime_dir: Path, node: str) -> Path:
 
 def sidecar_start(node: str, credential: str, runtime_dir: Path, xds_socket: Path) -> ProxyStart:
     """The sidecar of one instance: one worker thread."""
-    return _start(
-        node, credential, runtime_dir, xds_socket, SIDECAR_CONNECTIONS, SIDECAR_HEAP_BYTES, workers=1
-    )
+    limits = (SIDECAR_CONNECTIONS, SIDECAR_HEAP_BYTES)
+    return _start(node, credential, runtime_dir, xds_socket, *limits, workers=1, drain_s=SIDECAR_DRAIN_S)
 
 
 def gateway_start(
     credential: str, runtime_dir: Path, xds_socket: Path, connections: int, workers: int = 2
 ) -> ProxyStart:
     """The gateway; `connections` is what it accepts at most (`EdgeLimits.connections`)."""
+    limits = (connections, GATEWAY_HEAP_BYTES)
     return _start(
-        GATEWAY, credential, runtime_dir, xds_socket, connections, GATEWAY_HEAP_BYTES, workers=workers
+        GATEWAY, credential, runtime_dir, xds_socket, *limits, workers=workers, drain_s=GATEWAY_DRAIN_S
     )
 
 
@@ -62,6 +65,7 @@ def _start(
     heap_bytes: int,
     *,
     workers: int,
+    drain_s: int,
 ) -> ProxyStart:
     admin = admin_socket(runtime_dir, node)
     for path in (admin, xds_socket):
@@ -89,10 +93,10 @@ def _start(
         "--file-flush-interval-msec",
         "1000",
         "--drain-time-s",
-        str(DRAIN_S),
+        str(drain_s),
         "--drain-strategy",
         "immediate",
         "--parent-shutdown-time-s",
-        str(DRAIN_S + 5),
+        str(drain_s + 5),
     )
     return ProxyStart(argv, {str(config): content}, admin_socket=str(admin))

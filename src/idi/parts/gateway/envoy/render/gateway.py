@@ -25,6 +25,7 @@ from idi.parts.gateway.envoy.render.http import (
     HEADER_COUNT,
     MANAGER,
     STREAM_IDLE_S,
+    changing_filter,
     http_filter,
     router,
     upgrades,
@@ -58,24 +59,35 @@ STRANGERS = (
 
 def gateway_resources(gateway: Gateway) -> Iterator[Resource]:
     needs: list[Key] = [(Kind.CLUSTER, each) for each in sorted({each.service for each in gateway.routes})]
+    listener_needs: list[Key] = [(Kind.ROUTES, routes.NAME)]
     if isinstance(gateway.issuer, ExternalIssuer):
         keys = tokens.keys_cluster(gateway.issuer)
-        listener_needs: tuple[Key, ...] = ((Kind.CLUSTER, keys.name), (Kind.ROUTES, routes.NAME))
+        listener_needs.append((Kind.CLUSTER, keys.name))
         yield keys
     else:
         yield socket_cluster(routes.ISSUER_CLUSTER, gateway.issuer.socket)
         needs.append((Kind.CLUSTER, routes.ISSUER_CLUSTER))
-        listener_needs = ((Kind.ROUTES, routes.NAME),)
     yield encode_resource(Kind.ROUTES, routes.NAME, routes.configuration(gateway), tuple(needs))
+    changing = [
+        changing_filter(limits.ADDRESS_FILTER, limits.by_address(gateway.address_limit)),
+        changing_filter(tokens.FILTER, tokens.authentication(gateway.issuer)),
+        changing_filter(limits.CLIENT_FILTER, limits.by_client(gateway.rate_limit)),
+    ]
+    for _, resource in changing:
+        listener_needs.append((Kind.FILTER, resource.name))
+        yield resource
     if gateway.tls is not None:
         yield tls.edge_files(gateway.tls)
-        listener_needs = (*listener_needs, (Kind.SECRET, tls.EDGE))
-    yield encode_resource(Kind.LISTENER, LISTENER, _listener(gateway), listener_needs)
+        listener_needs.append((Kind.SECRET, tls.EDGE))
+    filters = _filters(gateway, [each for each, _ in changing])
+    yield encode_resource(Kind.LISTENER, LISTENER, _listener(gateway, filters), tuple(listener_needs))
 
 
-def _listener(gateway: Gateway) -> listener_pb2.Listener:
+def _listener(gateway: Gateway, filters: list[hcm.HttpFilter]) -> listener_pb2.Listener:
     chain = listener_components_pb2.FilterChain(
-        filters=[listener_components_pb2.Filter(name=MANAGER, typed_config=packed(_manager(gateway)))],
+        filters=[
+            listener_components_pb2.Filter(name=MANAGER, typed_config=packed(_manager(gateway, filters)))
+        ],
         transport_socket_connect_timeout=seconds(10),
     )
     if gateway.tls is not None:
@@ -91,11 +103,11 @@ def _listener(gateway: Gateway) -> listener_pb2.Listener:
     )
 
 
-def _manager(gateway: Gateway) -> hcm.HttpConnectionManager:
+def _manager(gateway: Gateway, filters: list[hcm.HttpFilter]) -> hcm.HttpConnectionManager:
     manager = hcm.HttpConnectionManager(
         stat_prefix=LISTENER,
         codec_type=hcm.HttpConnectionManager.AUTO,
-        http_filters=_filters(gateway),
+        http_filters=filters,
         local_reply_config=replies.gateway_replies(),
         early_header_mutation_extensions=[_forget_lies()],
         upgrade_configs=upgrades(),
@@ -137,13 +149,12 @@ def _manager(gateway: Gateway) -> hcm.HttpConnectionManager:
     return manager
 
 
-def _filters(gateway: Gateway) -> list[hcm.HttpFilter]:
+def _filters(gateway: Gateway, changing: list[hcm.HttpFilter]) -> list[hcm.HttpFilter]:
+    """`changing`: the limit by address, the token, the limit by client."""
     cors = [http_filter(routes.CORS_FILTER, cors_pb2.Cors())] if gateway.cors is not None else []
     return [
         *cors,
-        http_filter(limits.ADDRESS_FILTER, limits.by_address(gateway.address_limit)),
-        http_filter(tokens.FILTER, tokens.authentication(gateway.issuer)),
-        http_filter(limits.CLIENT_FILTER, limits.by_client(gateway.rate_limit)),
+        *changing,
         http_filter(policies.FILTER, http_rbac.RBAC(rules=policies.callers(()))),
         bodies.collector(gateway.limits.body_bytes),
         # Its `x-envoy-original-path` is what the log says and what a module behind a rewrite may want.

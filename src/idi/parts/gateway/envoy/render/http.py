@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from envoy.config.core.v3 import protocol_pb2
+from envoy.config.core.v3 import config_source_pb2, extension_pb2, protocol_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm
 from google.protobuf.message import Message
 
-from idi.parts.gateway.envoy.render.proto import flag, number, packed, seconds
+from idi.parts.gateway.envoy.render.proto import ads, flag, number, packed, seconds
+from idi.parts.gateway.envoy.resources import Kind, Resource
+from idi.parts.gateway.envoy.wire import encode_resource
 
 MANAGER = "envoy.filters.network.http_connection_manager"
 ROUTER = "envoy.filters.http.router"
@@ -35,6 +37,19 @@ def http2_between_proxies() -> protocol_pb2.Http2ProtocolOptions:
 
 def http_filter(name: str, config: Message) -> hcm.HttpFilter:
     return hcm.HttpFilter(name=name, typed_config=packed(config))
+
+
+def changing_filter(name: str, config: Message) -> tuple[hcm.HttpFilter, Resource]:
+    """A filter whose configuration comes apart from its listener (ECDS). A change is then in use for the next
+    request on every connection; a changed listener would go on judging old connections by the old one, and
+    end them."""
+    source = config_source_pb2.ExtensionConfigSource(
+        config_source=ads(wait_s=0), type_urls=[f"type.googleapis.com/{config.DESCRIPTOR.full_name}"]
+    )
+    resource = encode_resource(
+        Kind.FILTER, name, extension_pb2.TypedExtensionConfig(name=name, typed_config=packed(config))
+    )
+    return hcm.HttpFilter(name=name, config_discovery=source), resource
 
 
 def router(*, suppress_envoy_headers: bool = True) -> hcm.HttpFilter:
