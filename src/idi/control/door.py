@@ -26,6 +26,7 @@ from idi.world.types import World
 log = logging.getLogger(__name__)
 
 READY_S = 60.0
+ACCEPT_S = 1.0
 
 
 @dataclass(slots=True)
@@ -48,7 +49,9 @@ class Door:
             if self.part is None:
                 self.identities.add(GATEWAY, GATEWAY)
                 self.part = await self._run()
-            self.ready(self._has_listeners)  # said before there was a part, or overtaken by "starting"
+            # Said before there was a part, or overtaken by "starting". An adopted one serves by what it has,
+            # also while it cannot be told anything new (the certificate authority is down).
+            self.ready(self._has_listeners or await self._accepts())
 
         def serves(world: World) -> bool:
             part = world.parts.get(GATEWAY)
@@ -97,6 +100,17 @@ class Door:
                 f"Port {port}, which the gateway needs, is taken.",
                 "End who holds it, or choose another port with --gateway-port.",
             )
+
+    async def _accepts(self) -> bool:
+        """Whether it takes connections: a proxy that is only starting has no listener yet."""
+        address = self.settings.gateway_address, self.settings.gateway_port
+        try:
+            async with asyncio.timeout(ACCEPT_S):
+                _, writer = await asyncio.open_connection(*address)
+        except OSError:
+            return False
+        writer.close()
+        return True
 
     async def _run(self) -> Part:
         start = self.make()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from idi.parts.gateway.envoy.start import ProxyStart
 from idi.traffic.types import GATEWAY
 from idi.world.events import PartChanged
 from tests.support.planes import RememberingPlane
+from tests.support.platform import free_port
 
 
 @dataclass
@@ -30,11 +32,13 @@ class OneProxy:
         return SimpleNamespace(alive=True, pid=7)
 
 
-def a_door(target: OneProxy) -> Door:
+def a_door(target: OneProxy, port: int = 0) -> Door:
     loop = Loop(
         RememberingPlane(), Edge("127.0.0.1", 8080, lambda platform: pytest.fail("nothing is declared"))
     )
-    settings = SimpleNamespace(paths=SimpleNamespace(state=Path("/")), gateway_port=8080)
+    settings = SimpleNamespace(
+        paths=SimpleNamespace(state=Path("/")), gateway_address="127.0.0.1", gateway_port=port or free_port()
+    )
     identities = SimpleNamespace(add=lambda *_: None, remove=lambda *_: None)
     make = lambda: ProxyStart(("envoy",))  # noqa: E731
     return Door(settings, target, loop, identities, make, Path("/dev/null"))  # type: ignore[arg-type]
@@ -57,3 +61,12 @@ async def test_without_listeners_it_says_so_in_time(monkeypatch: pytest.MonkeyPa
     door = a_door(OneProxy())
     with pytest.raises(PartError, match="waiting for its listeners"):
         await door.start()
+
+
+async def test_one_that_accepts_connections_is_ready_whatever_it_can_be_told() -> None:
+    """Adopted after a restart of control, while no certificate can be had: it serves by the one it holds."""
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    async with server:
+        door = a_door(OneProxy(), server.sockets[0].getsockname()[1])
+        await door.start()
+        assert door.loop.world.parts[GATEWAY].state == "ready"
