@@ -233,8 +233,11 @@ async def test_without_its_seal_key_openbao_stops_new_instances_and_nothing_else
         # Control may die on top of it.
         os.kill(shop.control_pid(), signal.SIGKILL)
         again = await meanwhile(lambda: shop.up(check=False))
-        assert again.returncode in (0, 1), again
+        assert again.returncode == 1
+        assert "no seal key" in said(again)
         assert "no seal key" in await meanwhile(lambda: shop.run("status").stdout)
+        parts = {part["name"]: part["state"] for part in (await meanwhile(shop.status))["parts"]}
+        assert parts == {"openbao": "failed", "gateway": "ready"}, "it serves by the certificate it holds"
         aside.rename(key)
         began = time.monotonic()
         await meanwhile(shop.wait_ready)
