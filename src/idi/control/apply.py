@@ -195,8 +195,8 @@ class Application:
 
     async def _intend(self, described: Described) -> StepId:
         detail: dict[str, JSON] = {"what": described.text}
-        if described.reason:
-            detail["why"] = described.reason[:2000]
+        if described.brief:
+            detail["why"] = described.brief[:2000]
         [step_id] = await self.store.intend(
             self.change, [JournalStep(described.kind, described.lane, detail)]
         )

@@ -9,30 +9,36 @@ from idi.plan.types import AwaitReady, Ensure, Plan, Remove, StartPart, Step, St
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """`symbol`: `+` starts, `~` changes, `-` stops, `.` waits. `lane` is a module or part."""
+    """`symbol`: `+` starts, `~` changes, `-` stops, `.` waits. `lane` is a module or part. `reason` is for whoever
+    looks now, `brief` for the journal: it names what changed and no value of it."""
 
     lane: str
     kind: StepKind
     symbol: str
     text: str
     reason: str
+    brief: str = ""
 
 
 def describe(step: Step) -> Described:
     match step:
         case StartPart(name, reason):
-            return Described(name, "start-part", "+", f"start {name}", reason)
+            return Described(name, "start-part", "+", f"start {name}", reason, reason)
         case StopPart(name, reason):
-            return Described(name, "stop-part", "-", f"stop {name}", reason)
-        case Ensure(spec, count, was, reason):
+            return Described(name, "stop-part", "-", f"stop {name}", reason, reason)
+        case Ensure(spec, count, was, reason, brief):
             symbol = "+" if was == 0 else "-" if count < was else "~"
             text = f"{instances(was)} -> {count}" if was else instances(count)
-            return Described(spec.module, "ensure", symbol, f"{text} of revision {spec.revision}", reason)
+            return Described(
+                spec.module, "ensure", symbol, f"{text} of revision {spec.revision}", reason, brief
+            )
         case AwaitReady(module, revision, count, deadline_s):
             text = f"wait until {count} of revision {revision} ready (at most {deadline_s:g} s)"
             return Described(module, "await-ready", ".", text, "")
-        case Remove(module, revision, was, reason):
-            return Described(module, "remove", "-", f"remove revision {revision} ({instances(was)})", reason)
+        case Remove(module, revision, was, reason, brief):
+            return Described(
+                module, "remove", "-", f"remove revision {revision} ({instances(was)})", reason, brief
+            )
 
 
 def describe_all(plan: Plan) -> list[Described]:

@@ -14,6 +14,7 @@ within a module is the whole safety argument, so it is written as straight code:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from idi.plan.types import AwaitReady, Desired, DesiredModule, Ensure, Plan, Remove, StartPart, Step, StopPart
 from idi.world.types import ModuleWorld, Revision, RevisionId, RevisionSpec, World
@@ -44,7 +45,24 @@ def difference(desired: Desired, world: World) -> Plan:
 
 
 def module_steps(wanted: DesiredModule | None, module: ModuleWorld) -> list[Step]:
-    """The steps of one module."""
+    """The steps of one module, each with its reason in two lengths."""
+    steps = bare_steps(wanted, module)
+    if wanted is None:
+        return [with_brief(step, "") for step in steps]
+    others = [r.spec for id, r in module.revisions.items() if id != wanted.spec.revision]
+    changed = ", ".join(changed_names(others[0], wanted.spec)) or "restart" if others else ""
+    return [with_brief(step, changed) for step in steps]
+
+
+def with_brief(step: Step, changed: str) -> Step:
+    """`changed` names what differs between two revisions; a reason that is no such difference is brief itself."""
+    if isinstance(step, Ensure | Remove):
+        return replace(step, brief=changed or step.reason)
+    return step
+
+
+def bare_steps(wanted: DesiredModule | None, module: ModuleWorld) -> list[Step]:
+    """The steps of one module, with reasons for whoever looks now."""
     if wanted is None:
         return [remove(revision, UNDECLARED) for revision in module.revisions.values()]
     spec = wanted.spec
@@ -146,23 +164,33 @@ def scale_reason(wanted: DesiredModule, present: Revision | None) -> str:
 
 
 def spec_changes(before: RevisionSpec, after: RevisionSpec) -> list[str]:
-    """What differs between two revisions of a module. Values of configuration are shown; secrets are
-    never part of a spec."""
+    """What differs between two revisions of a module, values of configuration included; secrets are never
+    part of a spec."""
+    return [text for _, text in differences(before, after)]
+
+
+def changed_names(before: RevisionSpec, after: RevisionSpec) -> list[str]:
+    """What differs, without any value."""
+    return [name for name, _ in differences(before, after)]
+
+
+def differences(before: RevisionSpec, after: RevisionSpec) -> list[tuple[str, str]]:
+    """(name, text) of everything that differs; only the text has values."""
     found = []
     for name in ("command", "directory", "version", "grace_s", "storage"):
         old, new = getattr(before, name), getattr(after, name)
         if old != new:
-            found.append(f"{name} {old!r} -> {new!r}")
+            found.append((name, f"{name} {old!r} -> {new!r}"))
     if before.readiness != after.readiness:
-        found.append("readiness")
-    old_ports, new_ports = [port.name for port in before.ports], [port.name for port in after.ports]
+        found.append(("readiness", "readiness"))
     if before.ports != after.ports:
-        found.append(f"ports {', '.join(old_ports)} -> {', '.join(new_ports)}")
+        old_ports, new_ports = (", ".join(port.name for port in spec.ports) for spec in (before, after))
+        found.append(("ports", f"ports {old_ports} -> {new_ports}"))
     old_peers, new_peers = {peer.name for peer in before.peers}, {peer.name for peer in after.peers}
     if gained := sorted(new_peers - old_peers):
-        found.append(f"calls + {', '.join(gained)}")
+        found.append(("calls", f"calls + {', '.join(gained)}"))
     if lost := sorted(old_peers - new_peers):
-        found.append(f"calls - {', '.join(lost)}")
+        found.append(("calls", f"calls - {', '.join(lost)}"))
     for key in sorted({*before.environment, *after.environment}):
         old_value, new_value = before.environment.get(key), after.environment.get(key)
         if old_value == new_value:
@@ -170,9 +198,9 @@ def spec_changes(before: RevisionSpec, after: RevisionSpec) -> list[str]:
         if key.endswith("_URL"):
             peer = any((value or "").startswith("${peer.") for value in (old_value, new_value))
             if not peer:  # a peer's is said under calls already
-                found.append(f"{key} changed")  # it may carry a password
+                found.append((key, f"{key} changed"))  # it may carry a password
             continue
         shown_old = "unset" if old_value is None else repr(old_value)
         shown_new = "unset" if new_value is None else repr(new_value)
-        found.append(f"{key} {shown_old} -> {shown_new}")
+        found.append((key, f"{key} {shown_old} -> {shown_new}"))
     return found

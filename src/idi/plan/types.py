@@ -68,12 +68,16 @@ class StopPart:
 
 @dataclass(frozen=True, slots=True)
 class Ensure:
-    """Keep exactly `count` instances of this revision. `was` is what there is now (for people)."""
+    """Keep exactly `count` instances of this revision. `was` is what there is now (for people).
+
+    `brief` is the reason without the values of configuration: what the journal keeps, for ever.
+    """
 
     spec: RevisionSpec
     count: int
     was: int
     reason: str = ""
+    brief: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,7 @@ class Remove:
     revision: RevisionId
     was: int
     reason: str = ""
+    brief: str = ""
 
 
 Step = StartPart | StopPart | Ensure | AwaitReady | Remove

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from idi.declaration.types import ModuleName
+from idi.plan.describe import describe
 from idi.plan.difference import difference, spec_changes
 from idi.plan.types import AwaitReady, Desired, DesiredModule, Ensure, Remove, StartPart
 from idi.world.events import InstanceGone, InstanceSeen, InstanceUnready, PartChanged, RevisionEnsured
@@ -192,3 +194,19 @@ def test_none_of_what_is_not_there_is_nothing_to_do(strategy: str) -> None:
     """A revision without instances leaves no record that the next control could find."""
     none = Desired({ModuleName("cam"): DesiredModule(spec("cam", "aaaa"), 0, strategy)})  # type: ignore[arg-type]
     assert difference(none, World()).empty()
+
+
+@pytest.mark.requirement("S5", "T4")
+def test_the_journal_gets_names_and_no_values() -> None:
+    """The journal is signed and kept for ever: a value of configuration must never be in it."""
+    before, after = (
+        spec("cam", "aaaa", command="run --key=hush"),
+        spec("cam", "bbbb", command="run --key=hush2"),
+    )
+    after = dataclasses.replace(after, environment={"LEVEL": "hush3; quiet"})
+    old = Desired({ModuleName("cam"): DesiredModule(before, 2, "rolling")})
+    new = Desired({ModuleName("cam"): DesiredModule(after, 2, "rolling")})
+    steps = [describe(step) for step in difference(new, settle(World(), old)).changes()]
+    assert {step.brief for step in steps} == {"command, LEVEL"}
+    assert not any("hush" in step.text + step.brief for step in steps)
+    assert "hush3" in steps[0].reason

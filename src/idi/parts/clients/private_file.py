@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from idi.parts.errors import PartError
 
 
 def write(path: Path, content: bytes) -> None:
+    """Nothing is written where the same is there already: that needs no room on a full disk."""
+    if _holds(path, content):
+        return
     beside = path.with_name(path.name + ".new")
     beside.unlink(missing_ok=True)
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
@@ -24,6 +28,14 @@ def write(path: Path, content: bytes) -> None:
         os.fsync(descriptor)
     beside.rename(path)
     sync_folder(path.parent)
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    try:
+        about = path.lstat()
+        return stat.S_ISREG(about.st_mode) and about.st_mode & 0o777 == 0o600 and path.read_bytes() == content
+    except OSError:
+        return False
 
 
 def write_json(path: Path, value: object) -> None:

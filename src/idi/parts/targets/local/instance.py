@@ -165,9 +165,7 @@ class LocalInstance:
     async def prepare_sidecar(self) -> ProcessSpec | None:
         changed = await claim_ports(self._site, self.seat, "sidecar")
         if "outbound" in changed and self._module.process is not None:
-            self._site.tasks.create_task(
-                self._module.restart("was restarted: the ports of its sidecar changed")
-            )
+            self._site.tasks.create_task(self._restart("was restarted: the ports of its sidecar changed"))
         sidecar = self._site.make_sidecar(self.view())
         if sidecar is None:
             self._bare = self._sidecar_ready = True
@@ -179,8 +177,12 @@ class LocalInstance:
 
     def spawning(self, occupant: Occupant) -> None:
         if not occupant.pending:
+            again = occupant.pid != 0
             occupant.pending = True
-            self.save()
+            if again:
+                self._save_or_warn()  # on a full disk what crashed starts again: its marker still names it
+            else:
+                self.save()
 
     def started(self, occupant: Occupant, process: Process) -> Occupant:
         self.seat.restarts += occupant.pid != 0
@@ -258,7 +260,7 @@ class LocalInstance:
             elif now >= self._give_up_at:
                 self._give_up_at = now + self._site.workshop.policy.longest_s
                 if not self.seat.attached:
-                    self._site.tasks.create_task(self._module.restart(f"was restarted: {late}"))
+                    self._site.tasks.create_task(self._restart(f"was restarted: {late}"))
         self._settle(verdict.reason)
 
     def _settle(self, reason: str) -> None:
@@ -304,6 +306,12 @@ class LocalInstance:
         self._told_at = asyncio.get_running_loop().time()
         self._site.emit(InstanceSeen(self.view()))
 
+    async def _restart(self, reason: str) -> None:
+        try:
+            await self._module.restart(reason)
+        except PartError as error:  # it does not die; whoever looks sees why it is not ready
+            _log.warning("%s: %s", self.seat.instance, error)
+
     async def _retire(self) -> None:
         try:
             async with asyncio.timeout(self._site.retire_deadline_s):
@@ -323,10 +331,10 @@ class LocalInstance:
         if self._saving is not None:
             self._saving.cancel()
             self._saving = None
-        everything = await marked_now(self._site.machine, self._site.platform_hash)
-        daemons = [one for one in everything if one.name == self.seat.instance]
-        await end(self._site.machine, daemons, LEFTOVERS_S)
         try:
+            everything = await marked_now(self._site.machine, self._site.platform_hash)
+            daemons = [one for one in everything if one.name == self.seat.instance]
+            await end(self._site.machine, daemons, LEFTOVERS_S)
             self._site.records.remove(self.seat.instance)
         except PartError as error:  # it says that this one is stopping, so the next control finishes it
             _log.warning("%s", error)

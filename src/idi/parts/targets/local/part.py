@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from idi.parts.errors import PartError
 from idi.parts.targets.interface import Emit
 from idi.parts.targets.local.process import Process, ProcessSpec
 from idi.parts.targets.local.seats import Occupant, Records
@@ -21,6 +23,8 @@ from idi.parts.targets.local.strays import living, marked
 from idi.parts.targets.local.supervisor import Supervisor, Workshop
 from idi.world.events import PartChanged
 from idi.world.types import PartState
+
+_log = logging.getLogger(__name__)
 
 BeforeStart = Callable[[], Awaitable[None]]
 
@@ -94,13 +98,13 @@ class Part:
 
     def spawning(self) -> None:
         self._occupant.pending = True
-        self._record()
+        self._record_or_warn(first=self._occupant.pid == 0)
 
     def started(self, process: Process) -> None:
         self._occupant = Occupant(process.pid, process.started)
         self.current = True
         self._tell("failed" if self._looping else "starting", "")
-        self._record()
+        self._record_or_warn(first=False)
 
     def died(self, reason: str) -> None:
         self._tell("unready", reason)
@@ -110,11 +114,19 @@ class Part:
         self._tell("failed", reason)
 
     def steady(self) -> None:
-        self._looping = False
-        self._tell("starting", "")
+        self._looping = False  # that it is ready has been said by who knows what it is for
 
     def _tell(self, state: PartState, reason: str) -> None:
         self._emit(PartChanged(self.name, state, time.time(), self.pid, reason))
+
+    def _record_or_warn(self, *, first: bool) -> None:
+        """On a full disk what crashed starts again: its marker still names it."""
+        try:
+            self._record()
+        except PartError as error:
+            if first:
+                raise
+            _log.warning("%s: %s", self.name, error)
 
     def _record(self) -> None:
         self._records.write(

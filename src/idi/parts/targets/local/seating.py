@@ -142,6 +142,8 @@ def write_files(files: Mapping[str, bytes]) -> None:
     for name, content in files.items():
         path = Path(name)
         beside = path.with_name(f"{path.name}.new")
+        if _holds(path, content):
+            continue  # what starts again needs no room on a full disk
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             beside.unlink(missing_ok=True)
@@ -151,6 +153,13 @@ def write_files(files: Mapping[str, bytes]) -> None:
             beside.rename(path)
         except OSError as error:
             raise PartError(f"{path} cannot be written: {error.strerror}.") from error
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    try:
+        return path.read_bytes() == content and path.stat().st_mode & 0o777 == 0o600
+    except OSError:
+        return False
 
 
 def make_folder(path: Path) -> None:
