@@ -283,15 +283,17 @@ async def test_new_services_come_and_go_under_load() -> None:
         assert sorted(each["name"] for each in config["cluster_statuses"]) == ["cam", "issuer", "xds"]
 
 
-async def stream_as(m: Mesh, token: str | None, node: str) -> grpc.StatusCode:
-    """Open a stream by hand; how it ended, OK if it was answered."""
+async def stream_as(m: Mesh, token: str | None, node: str | None) -> grpc.StatusCode:
+    """Open a stream by hand; how it ended, OK if it was answered. Without a node nothing is said: who is turned
+    away at once may find the stream closed under its first word, which gRPC calls an internal error."""
     metadata = (("authorization", f"Bearer {token}"),) if token is not None else ()
     async with grpc.aio.insecure_channel(f"unix:{m.xds_socket}") as channel:
         call: Any = channel.stream_stream(f"/{SERVICE}/{METHOD}")(metadata=metadata, timeout=5)
         request = discovery_pb2.DeltaDiscoveryRequest(type_url=TYPE_URL[Kind.CLUSTER])
-        request.node.id = node
         try:
-            await call.write(request.SerializeToString())
+            if node is not None:
+                request.node.id = node
+                await call.write(request.SerializeToString())
             answer = await call.read()
         except grpc.aio.AioRpcError as error:
             return error.code()
@@ -306,9 +308,9 @@ async def test_a_stream_proves_which_node_it_is() -> None:
         assert await stream_as(m, "credential-of-jede-1", "jede-1") is grpc.StatusCode.OK
         assert await stream_as(m, "credential-of-jede-1", "cam-1") is grpc.StatusCode.PERMISSION_DENIED
         assert await stream_as(m, "credential-of-jede-1", "") is grpc.StatusCode.PERMISSION_DENIED
-        assert await stream_as(m, "wrong", "jede-1") is grpc.StatusCode.UNAUTHENTICATED
-        assert await stream_as(m, "", "jede-1") is grpc.StatusCode.UNAUTHENTICATED
-        assert await stream_as(m, None, "jede-1") is grpc.StatusCode.UNAUTHENTICATED
+        assert await stream_as(m, "wrong", None) is grpc.StatusCode.UNAUTHENTICATED
+        assert await stream_as(m, "", None) is grpc.StatusCode.UNAUTHENTICATED
+        assert await stream_as(m, None, None) is grpc.StatusCode.UNAUTHENTICATED
         assert m.xds_socket.stat().st_mode & 0o777 == 0o600
 
 
