@@ -317,8 +317,11 @@ async def test_a_stream_proves_which_node_it_is() -> None:
 async def test_streams_are_bounded() -> None:
     """One more than there may be is refused by name, and the others don't notice."""
 
+    opened = asyncio.Event()
+
     class Nobody:
         def opened(self, node: str) -> Stream:
+            opened.set()
             return Stream(node, Session(Store().view(node)))
 
         def progressed(self, stream: Stream) -> None: ...
@@ -334,7 +337,7 @@ async def test_streams_are_bounded() -> None:
                 request = discovery_pb2.DeltaDiscoveryRequest(type_url=TYPE_URL[Kind.CLUSTER])
                 request.node.id = "a"
                 await first.write(request.SerializeToString())
-                await asyncio.sleep(0.2)
+                await opened.wait()
                 assert await stream_as(m, "credential-of-b", "b") is grpc.StatusCode.RESOURCE_EXHAUSTED
                 assert not first.done()
                 # Garbage ends its own stream.
