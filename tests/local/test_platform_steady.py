@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shutil
 import socket
 import ssl
 import time
@@ -115,6 +116,14 @@ async def test_a_module_that_ends_at_once_on_sigterm_loses_nothing_either() -> N
                 await asyncio.sleep(scale(0.0, 10.0))
             report(f"{' '.join(what)}, requests of 250 ms", act)
             nothing_failed(act)
+        # Without the runtime folder a sidecar cannot be asked whether it is idle: it is given time instead.
+        shutil.rmtree(one.paths.runtime)
+        one.up()
+        one.wait_ready()
+        async with under_load(one, "/v1/plain/slow/250", [token], 60.0, method="POST") as act:
+            await meanwhile(one.run, "scale", "plain=1")
+        report("scale plain=1 after the runtime folder vanished, requests of 250 ms", act)
+        nothing_failed(act)
 
 
 # --- unwanted ones ---

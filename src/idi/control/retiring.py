@@ -7,8 +7,9 @@ its connections, wait until nothing is in flight. Only then the target ends the 
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from idi.control.loop import Loop
@@ -33,7 +34,16 @@ class Retiring:
     loop: Loop
     plane: DataPlane
     drain: Drain
-    hurry: bool = False
+    blind_s: float = DRAIN_S
+    _hurried: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def hurry(self) -> bool:
+        return self._hurried.is_set()
+
+    @hurry.setter
+    def hurry(self, hurried: bool) -> None:
+        (self._hurried.set if hurried else self._hurried.clear)()
 
     async def retire(self, instance: Instance) -> None:
         """Return when no more traffic comes to the instance. Never raises: it goes in any case."""
@@ -47,5 +57,16 @@ class Retiring:
             await self.drain(instance.id, DRAIN_S)
         except PartError as error:
             log.warning("draining %s: %s", instance.id, error)
+            if instance.sidecar_pid:
+                await self._wait_blindly()
         except Exception:  # a bug in here must cost neither the instance its end nor the others their control
             log.exception("draining %s", instance.id)
+
+    async def _wait_blindly(self) -> None:
+        """Its sidecar serves but cannot be asked (the runtime folder vanished, and its socket with it): nobody
+        says when the last request is answered, so it gets all the time that a drain has."""
+        try:
+            async with asyncio.timeout(self.blind_s):
+                await self._hurried.wait()
+        except TimeoutError:
+            pass
