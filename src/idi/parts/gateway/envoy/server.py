@@ -157,7 +157,8 @@ class AdsServer:
                 return
             if request is not None:
                 stream.session.receive(request)
-                stream.wake()
+                if stream.session.has_marks():
+                    stream.wake()
                 self._owner.progressed(stream)
             message = await read()
 

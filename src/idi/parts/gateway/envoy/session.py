@@ -31,7 +31,11 @@ WILDCARD_KINDS = frozenset({Kind.CLUSTER, Kind.LISTENER})
 UNKNOWN = "?"
 """In place of a version: the proxy refused, and has this resource as it was before, or new, or not at all."""
 
-REMOVED_LAST = frozenset({Kind.CLUSTER, Kind.ASSIGNMENT})
+REMOVED_LAST = (Kind.CLUSTER, Kind.ASSIGNMENT)
+
+# Asked at every message of every proxy, and walking an enumeration costs ten times a tuple.
+KINDS = tuple(Kind)
+EARLIER = {kind: KINDS[:index] for index, kind in enumerate(KINDS)}
 
 
 class View(Protocol):
@@ -250,17 +254,23 @@ class Session:
 
     # --- what goes out -----------------------------------------------------------------------------
 
+    def has_marks(self) -> bool:
+        """Whether anything is still to be sent, now or after an acknowledgement."""
+        return any(channel.dirty or channel.reply_due for channel in self._channels.values())
+
     def responses(self) -> list[Response]:
         """All that may be sent now; each is counted as under way."""
+        if not self.has_marks():
+            return []
         out = []
-        for kind in Kind:
+        for kind in KINDS:
             channel = self._channels.get(kind)
             if channel is not None and channel.sent is None and not self._held_back(kind):
                 response = self._respond(kind, channel, adding=True, removing=kind not in REMOVED_LAST)
                 if response is not None:
                     out.append(response)
-        if not out and not self._busy(Kind) and self._shows_all():
-            for kind in sorted(REMOVED_LAST):
+        if not out and not self._busy(KINDS) and self._shows_all():
+            for kind in REMOVED_LAST:
                 channel = self._channels.get(kind)
                 if channel is not None and channel.sent is None:
                     response = self._respond(kind, channel, adding=False, removing=True)
@@ -270,7 +280,7 @@ class Session:
         return out
 
     def _held_back(self, kind: Kind) -> bool:
-        return kind >= Kind.LISTENER and self._busy([earlier for earlier in Kind if earlier < kind])
+        return kind >= Kind.LISTENER and self._busy(EARLIER[kind])
 
     def _shows_all(self) -> bool:
         """A proxy that came back says type by type what it holds; until it has everything of the view, it may
