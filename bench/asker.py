@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self, cast
 
-PAUSE_S = 0.001
+PAUSE_S = 0.005
 WAIT_S = 10.0
 REQUEST = b"GET / HTTP/1.1\r\nhost: bench\r\n\r\n"
 

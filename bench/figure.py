@@ -63,7 +63,8 @@ class Spread:
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the result. `at_least` or `at_most` is the aim, `detail` what a reader may ask next."""
+    """One line of the result. `at_least` or `at_most` is the aim, `stretch` what would be better than that (at
+    most), `detail` what a reader may ask next."""
 
     what: str
     spread: Spread
@@ -88,6 +89,8 @@ class Figure:
         if aim is not None:
             sign = "at most" if self.at_least is None else "at least"
             text += f"; aim {sign} {neat(aim)}{unit}: {'met' if self.met else 'MISSED'}"
+            if self.met and self.stretch is not None:
+                text += f", even {neat(self.stretch)}{unit}" if self.spread.value <= self.stretch else ""
         return text
 
     def document(self) -> dict[str, object]:

@@ -4,7 +4,7 @@
 
 Open loop at a fixed 1,000 requests/s over 16 connections, 1 KB answers: latency counts from the time at which a
 request was due, so a stall is not left out. The added time is the difference of the percentiles of two runs moments
-apart. Sidecars and server share one core, the generator has the other.
+apart. Client and sidecar share one core, server and its sidecar the other, as if they were two machines.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.support.load import LoadPlan, LoadResult, run_load
 RATE = 1000.0
 CONNECTIONS = 16
 BODY = "x" * 1024
-MESH_CORE, LOAD_CORE = 1, 0
+CALLER_CORE, CALLEE_CORE = 0, 1
 AIMS = {"p50": (0.8, None), "p95": (None, None), "p99": (3.0, 1.0)}
 
 
@@ -63,15 +63,17 @@ async def measure_pairs(runs: int, seconds: int) -> list[tuple[Run, ...]]:
     async with mesh() as platform:
         with ExitStack() as stack:
             server = free_port()
-            with pinned(MESH_CORE):
+            with pinned(CALLEE_CORE):
                 stack.enter_context(envoy(platform.runtime, server, answering(server, BODY)))
             platform.module("caller", calls=["callee"])
             platform.module("callee")
             caller = platform.instance("caller", free_port())
             callee = platform.instance("callee", server)
             platform.publish()
-            with pinned(MESH_CORE):
-                proxies = [await platform.proxy(each.id, ready=False) for each in (caller, callee)]
+            proxies = []
+            for instance, core in ((caller, CALLER_CORE), (callee, CALLEE_CORE)):
+                with pinned(core):
+                    proxies.append(await platform.proxy(instance.id, ready=False))
             await platform.ready(caller.id, callee.id)
             pids = [proxy.process.pid for proxy in proxies]
 
@@ -92,7 +94,7 @@ async def measure_pairs(runs: int, seconds: int) -> list[tuple[Run, ...]]:
                 return Run(percentiles(result), result.slip_p99 * 1000, used * 1000 / result.sent)
 
             gc.freeze()
-            with pinned(LOAD_CORE):
+            with pinned(CALLER_CORE):
                 for port in (caller.outbound["callee"], server):
                     await one(port, 1)
                 return await in_turn(
