@@ -199,3 +199,17 @@ def test_a_node_without_listeners_is_complete_when_told_so() -> None:
     d.say(L)
     d.settle()
     assert d.session.has_all_listeners()
+
+
+def test_a_control_without_certificates_takes_none_away() -> None:
+    """It started again while the vault is down: what the proxy holds is good, and nothing waits for another."""
+    x, identity = made(L, "x", needs=((S, "identity"),)), made(S, "identity")
+    d = Dialogue(x)
+    d.say(S, "identity", initial={"identity": identity.version})
+    d.say(L, initial={"x": x.version})
+    assert d.silent()
+    assert d.session.oldest() is None
+    assert d.session.has_all_listeners()
+    d.store.put_secrets("n", [made(S, "identity", "2")])
+    d.session.touch(S, "identity", 9)
+    assert d.settle() == ["+SECRET identity"]

@@ -238,6 +238,10 @@ class Session:
         if resource is None:
             if kind is Kind.ASSIGNMENT and name in self._due:
                 return self._view.known and name in channel.names
+            if kind is Kind.SECRET:
+                # Nobody takes a certificate back: a control that started again has none yet while the vault is
+                # down, and the proxy's own is good until it ends. A proxy lets go of what it needs no more.
+                return False
             # A name that nothing exists for stays subscribed and pending (xDS: "it could be created at any
             # time"); only what the proxy has can be removed.
             return (
@@ -389,7 +393,8 @@ class Session:
         kind, name = key
         channel, resource = self._channels.get(kind), self._view.find(kind, name)
         if resource is None:
-            return refused_counts
+            held = kind is Kind.SECRET and channel is not None and name in channel.acked
+            return held or refused_counts
         if channel is None:
             return False
         refused = channel.refused.get(name)
