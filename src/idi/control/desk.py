@@ -37,6 +37,7 @@ from idi.api.views import Surroundings, plan_view, status_view
 from idi.control.apply import Application, Executor
 from idi.control.changes import Change
 from idi.control.figures import Figures
+from idi.control.issuer import keys_url_of, resolved, with_keys_url
 from idi.control.loop import Loop
 from idi.control.registrations import Registrations
 from idi.control.scaled import fitting, notes, origins
@@ -45,7 +46,7 @@ from idi.control.tokens import Tokens, give_token
 from idi.control.wanted import Wanted
 from idi.control.wording import did_you_mean
 from idi.declaration.load import Loaded, Rejected, load
-from idi.declaration.types import ExternalIssuer, LocalTarget, ModuleName, Platform
+from idi.declaration.types import LocalTarget, ModuleName, Platform
 from idi.parts.clients.machine import Peer
 from idi.parts.errors import Bug, IdiError, Refused
 from idi.parts.gateway.interface import DataPlane
@@ -285,7 +286,7 @@ class Desk:
         platform: Platform | None,
     ) -> None:
         if platform and action == "up":
-            platform = await self.resolve(platform)
+            platform = await resolved(self.resolve, platform, self.loop.platform, change.message)
             wanted = replace(wanted, keys_url=keys_url_of(platform))
         goal = self.desired_of(platform, wanted) if platform and wanted.up else Desired()
         plan = difference(goal, self.loop.world)
@@ -402,20 +403,6 @@ class Desk:
         await self._run(change, request, CONTROL)
         if not change.items[-1].get("ok"):  # nobody listens
             log.warning("what was wanted before could not be taken up: %s", change.items[-1].get("reason"))
-
-
-def keys_url_of(platform: Platform) -> str:
-    """Where an external issuer's keys were found; empty where the issuer is ours."""
-    issuer = platform.gateway.issuer
-    return issuer.jwks_url if isinstance(issuer, ExternalIssuer) else ""
-
-
-def with_keys_url(platform: Platform, url: str) -> Platform:
-    """The declaration with what was found before: control starts without asking anybody."""
-    issuer = platform.gateway.issuer
-    if not isinstance(issuer, ExternalIssuer) or not url:
-        return platform
-    return replace(platform, gateway=replace(platform.gateway, issuer=replace(issuer, jwks_url=url)))
 
 
 def title_of(request: ChangeRequest) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -50,8 +51,7 @@ async def _json(http: aiohttp.ClientSession, url: str) -> dict[str, Any]:
             while len(raw) <= BODY_LIMIT and (more := await response.content.read(BODY_LIMIT)):
                 raw += more
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        why = "it took too long" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
-        raise PartError(f"{url} does not answer: {why}.") from error
+        raise PartError(f"{url} does not answer: {why(error)}.") from error
     if len(raw) > BODY_LIMIT:
         raise PartError(f"{url} answered more than {BODY_LIMIT} bytes.", retryable=False)
     try:
@@ -61,3 +61,23 @@ async def _json(http: aiohttp.ClientSession, url: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise PartError(f"{url} is no JSON object.", retryable=False)
     return value
+
+
+def why(error: Exception) -> str:
+    """In words of ours: a library's name its classes and its options."""
+    if isinstance(error, TimeoutError):
+        return f"not within {TIMEOUT_S:g} s"
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "its name cannot be found"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return "its certificate is not trusted here"
+    if isinstance(error, aiohttp.ClientSSLError):
+        return "it does not speak TLS as it should"
+    if isinstance(error, aiohttp.InvalidURL):
+        return "that is no address"
+    if isinstance(error, aiohttp.TooManyRedirects):
+        return "it sends from one place to another without end"
+    number = error.errno if isinstance(error, OSError) else None
+    if number is not None:
+        return os.strerror(number).lower()
+    return "the connection ended before the answer"
