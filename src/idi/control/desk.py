@@ -44,7 +44,7 @@ from idi.control.scaled import fitting, notes, origins
 from idi.control.settings import Settings
 from idi.control.tokens import Tokens, give_token
 from idi.control.wanted import Wanted
-from idi.control.wording import did_you_mean
+from idi.control.wording import did_you_mean, what_failed
 from idi.declaration.load import Loaded, Rejected, load
 from idi.declaration.types import LocalTarget, ModuleName, Platform
 from idi.parts.clients.machine import Peer
@@ -310,8 +310,6 @@ class Desk:
                 change.message(note)
         self.become(wanted, platform)
         self.closing = not wanted.up
-        if self.closing:
-            await self.registrations.end_all()
         failures = await self._work(change, change_id, plan)
         if changed and wanted.up:
             for refusal in await self._refusals():
@@ -326,8 +324,7 @@ class Desk:
         if not failures and not plan.steps():
             change.message("No instance had to change." if changed else "Nothing to change.")
         if failures:
-            lanes = max(len(failures), len(plan.lanes))
-            change.done(False, f"{len(failures)} of {lanes} failed.", "idi status shows the rest.")
+            change.done(False, what_failed(failures), "idi status shows the rest.")
         else:
             change.done(True)
 
