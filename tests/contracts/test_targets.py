@@ -246,6 +246,38 @@ async def test_a_crash_loop_is_told(stage: Stage) -> None:
         assert stage.told.instances() == {}
 
 
+async def test_what_failed_is_tried_again_in_its_place(stage: Stage) -> None:
+    spec = stage.spec(**stage.crashing("jede"))
+    async with stage.control() as target:
+        await target.ensure(spec, 1)
+        await stage.until(lambda: stage.told.of(InstanceFailed))
+        before = stage.told.instances()[InstanceId("jede-1")]
+        stage.mend("jede")
+        await target.retry(spec.module, spec.revision)
+        assert stage.told.states() == {"jede-1": "starting"}, "a wait for it must not fail at once"
+        await stage.until(ready(stage))
+        now = stage.told.instances()[InstanceId("jede-1")]
+        assert (now.ports, now.mesh) == (before.ports, before.mesh)
+        assert stage.retired == []
+        assert stage.told.of(RevisionDegraded)[-1].reason == ""
+        told = len(stage.told.events)
+        await target.retry(spec.module, spec.revision)
+        assert stage.told.names(since=told) == [], "what has not failed is left alone"
+
+
+async def test_one_that_got_ready_too_late_is_tried_again(stage: Stage) -> None:
+    spec = stage.spec(**stage.never_ready("jede"))
+    spec = replace(spec, readiness=replace(spec.readiness, deadline_s=0.4))
+    async with stage.control() as target:
+        await target.ensure(spec, 1)
+        await stage.until(lambda: stage.told.of(InstanceFailed))
+        before = stage.told.instances()[InstanceId("jede-1")].pid
+        await target.retry(spec.module, spec.revision)
+        assert stage.told.states() == {"jede-1": "starting"}
+        await stage.until(lambda: stage.told.instances()[InstanceId("jede-1")].pid not in (0, before))
+        await stage.until(lambda: len(stage.told.of(InstanceFailed)) == 2)
+
+
 async def test_what_cannot_be_started_raises(stage: Stage) -> None:
     spec = stage.spec(**stage.unstartable("jede"))
     async with stage.control() as target:

@@ -137,13 +137,14 @@ class Life:
             loop.emit(PartChanged(name, "absent", 1.0))
 
         target = SimulatedTarget(loop.emit, retire, machine=outside.machine)
+        registrations = Registrations(Registry(b"key", lambda: 0.0), NothingAttached(), outside.store)
         async with target, owned_tasks() as tasks:
             desk = Desk(
                 settings=Settings(paths_for(FILE, "dev"), "dev", str(FILE.parent)),
                 store=outside.store,
                 loop=loop,
                 plane=plane,
-                executor=Executor(loop, target, start_part, stop_part),
+                executor=Executor(loop, target, start_part, stop_part, registrations.dismiss),
                 tasks=tasks,
                 warnings=list,
                 figures=Figures(no_figures),
@@ -151,7 +152,7 @@ class Life:
                 check=lambda: None,
                 resolve=same,
                 tokens=NoTokens(),  # type: ignore[arg-type]
-                registrations=Registrations(Registry(b"key", lambda: 0.0), NothingAttached(), outside.store),
+                registrations=registrations,
             )
             self.desk = desk
             await desk.recall()

@@ -92,7 +92,6 @@ async def test_the_same_pids_after_control_was_killed(stage: LocalStage) -> None
             ProcessSpec("vault", "part", ("/bin/sleep", "1000"), {}, stage.folder, log)
         )
         assert part.pid == left["part"]
-        assert part.current
         await target.ensure(stage.spec(), 3)
         await asyncio.sleep(0.3)
         now = {one.id: [one.pid, one.sidecar_pid, one.ports["http"]] for one in stage.told.world.instances()}
@@ -369,18 +368,6 @@ async def test_a_part_that_cannot_be_started_raises(stage: LocalStage) -> None:
         with pytest.raises(PartError, match="vault cannot start: /no/such/program"):
             await target.run_part(vault(stage, "/no/such/program"))
         await target.run_part(vault(stage, "/bin/sleep", "1000"))
-
-
-async def test_an_adopted_part_says_when_it_is_out_of_date(stage: LocalStage) -> None:
-    async with stage.control() as target:
-        old = (await target.run_part(vault(stage, "/bin/sleep", "1000"))).pid
-    async with stage.control() as target:
-        await target.adopt()
-        part = await target.run_part(vault(stage, "/bin/sleep", "1001"))
-        assert part.pid == old
-        assert not part.current
-        await part.restart("its command changed")
-        await stage.until(lambda: part.current and part.pid not in (0, old))
 
 
 async def test_a_recorded_part_that_nobody_runs_any_more_can_be_stopped(stage: LocalStage) -> None:

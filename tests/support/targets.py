@@ -126,6 +126,9 @@ class Stage(Protocol):
 
     def crashing(self, module: str) -> dict[str, Any]: ...
 
+    def mend(self, module: str) -> None:
+        """What `crashing` said holds no longer."""
+
     def kill(self, name: str) -> None:
         """End the module's process of an instance from outside."""
 
@@ -188,6 +191,9 @@ class SimulatedStage(_Base):
     def crashing(self, module: str) -> dict[str, Any]:
         self.knobs.crashing.add(module)
         return {}
+
+    def mend(self, module: str) -> None:
+        self.knobs.crashing.discard(module)
 
     def kill(self, name: str) -> None:
         assert self.target is not None
@@ -261,7 +267,11 @@ class LocalStage(_Base):
         return {"directory": "no/such/folder"}
 
     def crashing(self, module: str) -> dict[str, Any]:
-        return {"environment": {"CRASH": "3"}}
+        mended = self.folder / f"mended-{module}"
+        return {"command": f"test -e {mended} && exec python -I -S {SMALL_MODULE}; exit 3"}
+
+    def mend(self, module: str) -> None:
+        (self.folder / f"mended-{module}").touch()
 
     def kill(self, name: str) -> None:
         os.kill(self.told.instances()[InstanceId(name)].pid, signal.SIGKILL)

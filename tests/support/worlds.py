@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from idi.declaration.types import ModuleName, Readiness
-from idi.plan.types import AwaitReady, Ensure, Remove, StartPart, Step, StopPart
+from idi.plan.types import AwaitReady, Detach, Ensure, Remove, Retry, StartPart, Step, StopPart
 from idi.world.events import (
     Event,
     InstanceGone,
@@ -81,6 +81,15 @@ def consequences(world: World, step: Step, now: float) -> list[Event]:
             for gone in mine[count:]:
                 events.append(InstanceGone(wanted.module, gone.id, now))
             return events
+        case Retry(name, revision):
+            module = world.modules.get(name, ModuleWorld())
+            return [
+                InstanceSeen(replace(i, state="starting", since=now))
+                for i in module.instances.values()
+                if i.revision == revision and i.state == "failed"
+            ]
+        case Detach(name, gone_id):
+            return [InstanceGone(name, gone_id, now)]
         case AwaitReady(name, revision):
             module = world.modules.get(name, ModuleWorld())
             return [

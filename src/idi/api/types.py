@@ -90,7 +90,7 @@ class StepView(TypedDict):
     """One step of a plan, for people: `symbol` is `+` start, `~` change, `-` stop, `.` wait."""
 
     module: str
-    kind: Literal["start-part", "stop-part", "ensure", "await-ready", "remove"]
+    kind: Literal["start-part", "stop-part", "ensure", "retry", "await-ready", "remove", "detach"]
     symbol: str
     text: str
     reason: str

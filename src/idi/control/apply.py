@@ -22,7 +22,7 @@ from idi.parts.store.interface import JSON, ChangeId, StepId, Store
 from idi.parts.store.interface import Step as JournalStep
 from idi.parts.targets.interface import Target
 from idi.plan.describe import Described, describe
-from idi.plan.types import AwaitReady, Ensure, Plan, Remove, StartPart, Step, StopPart
+from idi.plan.types import AwaitReady, Detach, Ensure, Plan, Remove, Retry, StartPart, Step, StopPart
 from idi.world.types import Instance, InstanceId, World
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,8 @@ class StepFailed(Exception):
 
 @dataclass(slots=True)
 class Executor:
-    """Does one step. `start_part` and `stop_part` come from compose: only it knows vendors. `wants` says what
+    """Does one step. `start_part` and `stop_part` come from compose: only it knows vendors. `detach` lets a
+    registered instance go. `wants` says what
     an instance cannot be ready without and does not get; empty where there is no such thing. While `leaving`
     (a `down` was asked for) nothing is worth waiting for."""
 
@@ -62,6 +63,7 @@ class Executor:
     target: Target
     start_part: Callable[[str], Awaitable[None]]
     stop_part: Callable[[str], Awaitable[None]]
+    detach: Callable[[InstanceId], Awaitable[None]]
     wants: Callable[[InstanceId], str] = lambda _: ""
     leaving: bool = False
 
@@ -73,14 +75,17 @@ class Executor:
                 await self.stop_part(name)
             case Ensure(spec, count):
                 await self.target.ensure(spec, count)
+            case Retry(module, revision):
+                await self.target.retry(module, revision)
             case AwaitReady():
                 await self.await_ready(step)
             case Remove(module, revision):
                 await self.target.remove(module, revision)
+            case Detach(_, instance):
+                await self.detach(instance)
 
     async def await_ready(self, step: AwaitReady) -> None:
         """Wait for readiness; a failed instance ends the wait at once with its last lines."""
-        await self.begin_anew(step)
 
         def settled(world: World) -> bool:
             return self.leaving or enough(world, step) or bool(failed(world, step))
@@ -104,16 +109,6 @@ class Executor:
             "It goes on waiting; idi status says what is needed." if wants else way_out_of(culprit),
             tuple(self.target.last_lines(culprit.id)),
         )
-
-    async def begin_anew(self, step: AwaitReady) -> None:
-        """Instances that had failed already are begun anew: whoever asks again has mended something, and the
-        target by itself would try only after its longest pause."""
-        module = self.loop.world.modules.get(step.module)
-        revision = module.revisions.get(step.revision) if module else None
-        given_up = failed(self.loop.world, step)
-        if revision is not None and given_up:
-            await self.target.ensure(revision.spec, max(0, revision.count - len(given_up)))
-            await self.target.ensure(revision.spec, revision.count)
 
 
 def way_out_of(culprit: Instance) -> str:

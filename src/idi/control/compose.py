@@ -168,7 +168,7 @@ async def compose(settings: Settings) -> AsyncIterator[Desk]:
             store=store,
             loop=loop,
             plane=plane,
-            executor=Executor(loop, target, start_part, stop_part, wants),
+            executor=Executor(loop, target, start_part, stop_part, registrations.dismiss, wants),
             tasks=changes,
             warnings=lambda: [
                 w for w in (authority.warning(), authority.notice, tokens.warning, LAPTOP_WALL) if w

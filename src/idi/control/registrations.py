@@ -61,11 +61,10 @@ class Registrations:
         self.registry.remove(instance, credential)
         await self._end(instance, "deregister", actor)
 
-    async def end_all(self) -> None:
-        """Everything goes down."""
-        async with asyncio.TaskGroup() as ends:
-            for instance in self.target.attached():
-                ends.create_task(self.target.detach(instance))
+    async def dismiss(self, instance: InstanceId) -> None:
+        """The platform lets it go: a step of a plan, so it is in the journal already. Idempotent."""
+        self.registry.drop(instance)
+        await self.target.detach(instance)
 
     async def keep(self) -> None:
         """Take back what is no longer heard of, until cancelled."""

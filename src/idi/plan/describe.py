@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from idi.plan.types import AwaitReady, Ensure, Plan, Remove, StartPart, Step, StepKind, StopPart
+from idi.plan.types import (
+    AwaitReady,
+    Detach,
+    Ensure,
+    Plan,
+    Remove,
+    Retry,
+    StartPart,
+    Step,
+    StepKind,
+    StopPart,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +43,19 @@ def describe(step: Step) -> Described:
             return Described(
                 spec.module, "ensure", symbol, f"{text} of revision {spec.revision}", reason, brief
             )
+        case Retry(module, revision, failed, reason):
+            text = f"try {instances(failed)} of revision {revision} again"
+            return Described(module, "retry", "~", text, reason, reason)
         case AwaitReady(module, revision, count, deadline_s):
             text = f"wait until {count} of revision {revision} ready (at most {deadline_s:g} s)"
             return Described(module, "await-ready", ".", text, "")
         case Remove(module, revision, was, reason, brief):
             return Described(
                 module, "remove", "-", f"remove revision {revision} ({instances(was)})", reason, brief
+            )
+        case Detach(module, instance, reason):
+            return Described(
+                module, "detach", "-", f"let {instance} go, which was registered", reason, reason
             )
 
 

@@ -16,7 +16,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from idi.plan.types import AwaitReady, Desired, DesiredModule, Ensure, Plan, Remove, StartPart, Step, StopPart
+from idi.plan.types import (
+    AwaitReady,
+    Desired,
+    DesiredModule,
+    Detach,
+    Ensure,
+    Plan,
+    Remove,
+    Retry,
+    StartPart,
+    Step,
+    StopPart,
+)
 from idi.world.types import ModuleWorld, Revision, RevisionId, RevisionSpec, World
 
 UNDECLARED = "no longer declared"
@@ -64,7 +76,11 @@ def with_brief(step: Step, changed: str) -> Step:
 def bare_steps(wanted: DesiredModule | None, module: ModuleWorld) -> list[Step]:
     """The steps of one module, with reasons for whoever looks now."""
     if wanted is None:
-        return [remove(revision, UNDECLARED) for revision in module.revisions.values()]
+        registered = [i for i in module.instances.values() if not i.supervised and i.state != "stopping"]
+        return [
+            *(remove(revision, UNDECLARED) for revision in module.revisions.values()),
+            *(Detach(i.module, i.id, UNDECLARED) for i in registered),
+        ]
     spec = wanted.spec
     present = module.revisions.get(spec.revision)
     others = {id: revision for id, revision in module.revisions.items() if id != spec.revision}
@@ -94,6 +110,7 @@ def rolling(
     new, known = (kept(module, present), present.count) if present else (0, 0)
     batch = max(1, wanted.count // 4)
     if present and new and ready(module, wanted.spec.revision) < min(new, wanted.count):
+        steps.extend(retry(module, wanted.spec))
         steps.append(await_ready(wanted.spec, min(new, wanted.count)))
     while new < wanted.count:
         grown = min(wanted.count, new + batch)
@@ -123,8 +140,16 @@ def grow(
     if known != count or there < count:
         steps.append(Ensure(spec, count, there, why))
     if ready(module, spec.revision) < count:
+        steps.extend(retry(module, spec))
         steps.append(await_ready(spec, count))
     return steps
+
+
+def retry(module: ModuleWorld, spec: RevisionSpec) -> list[Step]:
+    """What had failed already does not fail the wait for it before it was tried again."""
+    mine = (i for i in module.instances.values() if i.revision == spec.revision and i.supervised)
+    failed = [i.id for i in mine if i.state == "failed"]
+    return [Retry(spec.module, spec.revision, len(failed), "it had failed")] if failed else []
 
 
 def await_ready(spec: RevisionSpec, count: int) -> AwaitReady:

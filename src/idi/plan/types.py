@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from idi.declaration.types import ModuleName, Strategy
-from idi.world.types import RevisionId, RevisionSpec
+from idi.world.types import InstanceId, RevisionId, RevisionSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +101,28 @@ class Remove:
     brief: str = ""
 
 
-Step = StartPart | StopPart | Ensure | AwaitReady | Remove
-StepKind = Literal["start-part", "stop-part", "ensure", "await-ready", "remove"]
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Start what has failed of a revision again, each in its place. Whoever asks again has mended something, and
+    the target by itself would try only after its longest pause."""
+
+    module: ModuleName
+    revision: RevisionId
+    failed: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Detach:
+    """Let an instance go that somebody else runs: its traffic and its sidecar, not its process."""
+
+    module: ModuleName
+    instance: InstanceId
+    reason: str = ""
+
+
+Step = StartPart | StopPart | Ensure | Retry | AwaitReady | Remove | Detach
+StepKind = Literal["start-part", "stop-part", "ensure", "retry", "await-ready", "remove", "detach"]
 
 
 @dataclass(frozen=True, slots=True)

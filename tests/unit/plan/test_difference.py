@@ -13,7 +13,14 @@ from idi.declaration.types import ModuleName
 from idi.plan.describe import describe
 from idi.plan.difference import difference, spec_changes
 from idi.plan.types import AwaitReady, Desired, DesiredModule, Ensure, Remove, StartPart
-from idi.world.events import InstanceGone, InstanceSeen, InstanceUnready, PartChanged, RevisionEnsured
+from idi.world.events import (
+    InstanceFailed,
+    InstanceGone,
+    InstanceSeen,
+    InstanceUnready,
+    PartChanged,
+    RevisionEnsured,
+)
 from idi.world.fold import fold, fold_all
 from idi.world.invariants import validate
 from idi.world.types import PartState, World
@@ -76,6 +83,37 @@ def test_cut_anywhere_and_computed_again_it_reaches_the_same_end(
     assert {n: len(m.instances) for n, m in world.modules.items()} == {
         n: len(m.instances) for n, m in whole.modules.items()
     }
+
+
+@pytest.mark.requirement("S5")
+@given(first=desireds, second=desireds, failing=st.sets(st.integers(0, 14)))
+def test_what_had_failed_is_tried_again_before_it_is_waited_for(
+    first: Desired, second: Desired, failing: set[int]
+) -> None:
+    world = settle(World(), first)
+    for number, one in enumerate(world.instances()):
+        if number in failing:
+            world, _ = fold(world, InstanceFailed(one.module, one.id, 1.0, "crashes"))
+    for step in difference(second, world).steps():
+        if isinstance(step, AwaitReady):
+            instances = world.modules[step.module].instances.values()
+            assert not [i for i in instances if i.revision == step.revision and i.state == "failed"]
+        world = perform(world, step)
+        validate(world)
+    assert difference(second, world).empty()
+
+
+def test_what_was_registered_goes_with_its_module_after_the_gateway_was_closed() -> None:
+    one = Desired(
+        {ModuleName("cam"): DesiredModule(spec("cam", "aaaa"), 1, "rolling")}, ("openbao", "gateway")
+    )
+    world = settle(World(), one)
+    theirs = replace(instance("cam", 7, "registered"), supervised=False)
+    world, _ = fold(world, InstanceSeen(theirs))
+    assert difference(one, world).empty()
+    plan = difference(Desired(), world)
+    assert [type(step).__name__ for step in plan.steps()] == ["StopPart", "Remove", "Detach", "StopPart"]
+    assert difference(Desired(), settle(world, Desired())).empty()
 
 
 @given(count=st.integers(1, 6))

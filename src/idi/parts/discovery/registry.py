@@ -62,6 +62,10 @@ class Registry:
         self._checked(instance, credential)
         del self._known[instance]
 
+    def drop(self, instance: str) -> None:
+        """Take it back, whoever holds its credential."""
+        self._known.pop(instance, None)
+
     def expire(self) -> list[str]:
         """Take back what was not heard of in time; their instances."""
         now = self._clock()

@@ -51,6 +51,10 @@ class Target(Protocol):
         retired and gone. Raises `PartError` when an instance cannot be started at all.
         """
 
+    async def retry(self, module: ModuleName, revision: RevisionId) -> None:
+        """Start what has failed of the revision again at once, each in its place, and forget that it failed.
+        Idempotent: what has not failed is left alone."""
+
     async def remove(self, module: ModuleName, revision: RevisionId) -> None:
         """`ensure(0)`, then forget the revision. Idempotent."""
 

@@ -141,6 +141,13 @@ class SimulatedTarget:
         for gone in [self._gone[one.id] for one in self._of(key) if one.state == "stopping"]:
             await gone.wait()
 
+    async def retry(self, module: ModuleName, revision: RevisionId) -> None:
+        for one in self._of((module, revision)):
+            if one.state == "failed":
+                self._failing.discard(one.id)
+                self._judge(one, "")
+                self._start(one.id, restarts=one.restarts + 1)
+
     async def remove(self, module: ModuleName, revision: RevisionId) -> None:
         key = (module, revision)
         if key not in self._counts:

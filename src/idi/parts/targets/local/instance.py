@@ -106,6 +106,18 @@ class LocalInstance:
         if seat.stopping:
             self.begin_retiring()
 
+    async def retry(self) -> None:
+        """Forget that it failed, and start at once what does not work of it."""
+        self._looping.clear()
+        self._give_up_at = 0.0
+        self._recover()
+        self._become("starting", "is tried again")
+        self._seen()
+        if not self._module_ready and not self.seat.attached:
+            await self._module.retry("was restarted: it is tried again")
+        if self._sidecar.process is None and not self._bare:
+            await self._sidecar.retry("")
+
     def begin_retiring(self) -> None:
         """Its end is decided: it goes on by itself, whoever asked for it."""
         if self.state != "stopping" and not self.gone.is_set():

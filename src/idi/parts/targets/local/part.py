@@ -7,8 +7,6 @@ what the process is for; here only starts, deaths and crash loops are told.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -30,8 +28,7 @@ BeforeStart = Callable[[], Awaitable[None]]
 
 
 class Part:
-    """A part that is kept running. `current` is False when an adopted process was started with another
-    command, environment or folder than is asked for now: `restart` brings it up to date."""
+    """A part that is kept running."""
 
     def __init__(
         self,
@@ -42,7 +39,6 @@ class Part:
         before_start: BeforeStart | None,
     ) -> None:
         self.spec = spec
-        self.current = True
         self._workshop = workshop
         self._records = records
         self._emit = emit
@@ -85,7 +81,6 @@ class Part:
             process = find(self._workshop, self.name, record)
         self._supervisor.begin(tasks, adopted=process, grace_s=self.spec.grace_s)
         if process is not None and record is not None:
-            self.current = record.get("digest") == self._digest()
             self._occupant = Occupant(process.pid, process.started)
             self._tell("starting", "")
 
@@ -102,7 +97,6 @@ class Part:
 
     def started(self, process: Process) -> None:
         self._occupant = Occupant(process.pid, process.started)
-        self.current = True
         self._tell("failed" if self._looping else "starting", "")
         self._record_or_warn(first=False)
 
@@ -129,13 +123,7 @@ class Part:
             _log.warning("%s: %s", self.name, error)
 
     def _record(self) -> None:
-        self._records.write(
-            self.name, {"role": self.spec.role, "digest": self._digest(), "process": asdict(self._occupant)}
-        )
-
-    def _digest(self) -> str:
-        asked = [self.spec.argv, sorted(self.spec.env.items()), str(self.spec.cwd)]
-        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
+        self._records.write(self.name, {"role": self.spec.role, "process": asdict(self._occupant)})
 
 
 def find(workshop: Workshop, name: str, record: Mapping[str, Any]) -> Process | None:

@@ -69,6 +69,7 @@ class Supervisor:
         self._held = False
         self._asked: str = ""
         self._tried = asyncio.Event()
+        self._now = asyncio.Event()
         self._failure: PartError | None = None
 
     @property
@@ -119,12 +120,18 @@ class Supervisor:
             self._asked = reason
             await process.stop(self._grace_s)
 
+    async def retry(self, reason: str) -> None:
+        """Forget its deaths; end it where it runs, and start it again without a pause."""
+        self._backoff.steady()
+        self._now.set()
+        await self.restart(reason)
+
     async def _keep(self, died: str) -> None:
         delay = self._count(died, 0.0, first=True) if died else 0.0
         try:
             while True:
                 if self.process is None:
-                    await asyncio.sleep(delay)
+                    await self._pause(delay)
                     try:
                         if not await self._start():
                             return
@@ -142,6 +149,14 @@ class Supervisor:
             self._tried.set()
             if self.process is not None:
                 self.process.forget()
+
+    async def _pause(self, delay: float) -> None:
+        try:
+            async with asyncio.timeout(delay):
+                await self._now.wait()
+        except TimeoutError:
+            pass
+        self._now.clear()
 
     async def _start(self) -> bool:
         async with self._workshop.spawning:

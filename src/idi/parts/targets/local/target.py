@@ -151,6 +151,12 @@ class LocalTarget:
                 self._add(spec)
             await self._settled(self._of(key))
 
+    async def retry(self, module: ModuleName, revision: RevisionId) -> None:
+        failed = [one for one in self._of((module, revision)) if one.state == "failed"]
+        async with asyncio.TaskGroup() as retries:
+            for one in failed:
+                retries.create_task(one.retry())
+
     async def remove(self, module: ModuleName, revision: RevisionId) -> None:
         key = (module, revision)
         known = self._revisions.get(key)
