@@ -1,11 +1,18 @@
 """Commands that ask control: what they ask, what they show, with and without --json."""
 
+import asyncio
 import json
 import time
 from pathlib import Path
 
 import pytest
 
+from idi.api.place import place
+from idi.control.wanted import Wanted
+from idi.declaration.types import ModuleName
+from idi.parts.store.interface import Actor
+from idi.parts.store.sqlite.store import open_store
+from idi.plan.types import Overlays
 from tests.command.conftest import Run
 from tests.command.fake_control import FakeControl, module, part, status, step
 
@@ -87,7 +94,40 @@ def test_validate(idi: Run) -> None:
     found = idi("validate")
     assert found.code == 0
     assert found.out == "platform.yaml is valid: junzi, dev, 2 modules with 3 instances, 0 externals.\n"
-    assert idi("validate", "--json").document == {"valid": True, "mistakes": [], "warnings": []}
+    assert idi("validate", "--json").document == {
+        "valid": True,
+        "mistakes": [],
+        "warnings": [],
+        "refused": [],
+    }
+
+
+def test_what_this_version_cannot_do_is_said_before_up_refuses_it(idi: Run, folder: Path) -> None:
+    with open(folder / "platform.yaml", "a") as file:
+        file.write("    secrets: {PASSWORD: cam/database}\n")
+    sentence = (
+        "platform.yaml:9:14: cam has secrets: secrets are not given to modules by this version; "
+        "leave it out until they are."
+    )
+    found = idi("validate")
+    assert found.code == 0  # no mistake
+    assert found.err == f"idi up of this version refuses it all the same:\n{sentence}\n"
+    assert idi("validate", "--json").document["refused"] == [sentence]
+    for command in ("up", "plan"):
+        assert idi(command).err == f"{sentence}\n1 mistake, nothing was changed.\n"
+        assert idi(command).code == 2
+    assert not (folder / ".idi").exists()
+
+
+def test_an_environment_on_kubernetes_is_valid_and_refused(idi: Run, folder: Path) -> None:
+    text = (folder / "platform.yaml").read_text().replace('run: "true"', 'run: "true"\n    image: x')
+    (folder / "platform.yaml").write_text(text)
+    said = "Environment 'production' runs on Kubernetes, which this version cannot do yet."
+    assert said in idi("validate", "--env", "production").err
+    assert idi("validate", "--env", "production").code == 0
+    for command in ("up", "plan"):
+        found = idi(command, "--env", "production")
+        assert (found.code, found.err.splitlines()[0]) == (1, said)
 
 
 def test_validate_shows_every_mistake_with_its_place(idi: Run, folder: Path) -> None:
@@ -163,6 +203,36 @@ def test_plan_where_nothing_runs_is_what_a_first_up_would_do(idi: Run, folder: P
     assert {step["module"] for step in document["steps"]} == {"openbao", "gateway", "jede", "cam"}
     assert not (folder / ".idi").exists()
     assert "modules.jede.instances" in idi("plan", "--origins").out
+
+
+def test_plan_where_nothing_runs_has_the_numbers_that_scale_recorded(idi: Run, folder: Path) -> None:
+    _, _, state, _, keys = place("platform.yaml", "dev")
+    overlays = Overlays({ModuleName("jede"): 4, ModuleName("gone"): 3})
+    journal = Path(state) / "journal"
+
+    async def write() -> None:
+        async with open_store(journal, Path(keys), origin="idi/test", clock=time.time) as store:
+            wanted = Wanted(up=False, text="x", file="platform.yaml", overlays=overlays)
+            await store.begin(Actor("peer", "anna"), "down", {}, documents=wanted.documents())
+
+    asyncio.run(write())
+    found = idi("plan")
+    assert "+ jede     4 instances" in found.out
+    note = "jede has 4 instances by idi scale; platform.yaml:5:16 says 2. idi scale jede=2 goes back to that."
+    assert found.err == f"{note}\n"
+    assert "idi scale" in idi("plan", "--origins").out
+    (journal / "journal.db").write_bytes(b"garbage")
+    spoilt = idi("plan")
+    assert spoilt.code == 0
+    assert "+ jede     2 instances" in spoilt.out
+    assert "Numbers that idi scale recorded are not in this plan. The journal" in spoilt.err
+
+
+def test_plan_without_control_does_not_say_that_nothing_runs_where_something_does(
+    idi: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("idi.cli.plan.left_over", lambda _: True)
+    assert "4 to start (control does not run: what it left running is not counted)." in idi("plan").out
 
 
 def test_plan_of_what_runs_comes_from_control(idi: Run, control: FakeControl, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -19,8 +20,12 @@ if TYPE_CHECKING:
     from idi.parts.store.sqlite.check import Log
     from idi.parts.targets.local.output import LogLine as LogLine
     from idi.parts.targets.local.output import Reader
+    from idi.plan.types import Overlays
 
 File = str | os.PathLike[str]
+
+WANTED, WANTED_VERSION = "wanted", 1
+"""The document in which control keeps what is wanted (`idi.control.wanted`)."""
 
 
 def log_folder(file: File, environment: str) -> Path:
@@ -98,6 +103,23 @@ class AuditLog:
         from idi.parts.store.sqlite.check import prove
 
         return prove(self._log, index)
+
+
+def recorded_overlays(file: File, environment: str) -> Overlays:
+    """What `idi scale` and `idi restart` left for the next `idi up`; raises `Refused` where it cannot be read."""
+    from idi.parts.store.sqlite.check import read_document
+    from idi.plan.types import Overlays
+
+    folder = journal_folder(file, environment)
+    raw = read_document(folder, WANTED)
+    if raw is None:
+        return Overlays()
+    document = json.loads(raw)
+    if document.get("version") != WANTED_VERSION:
+        raise Refused(
+            f"What was wanted is in another version's words in {folder}.", "Use the IDI that wrote it."
+        )
+    return Overlays(document["instances"], document["generations"])
 
 
 def verify_audit_log(file: File, environment: str, verifier: str = "") -> Report:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from idi.api.client import NotRunning
+from idi.api.errors import IdiError
 from idi.cli.commands import Command
 from idi.cli.failure import DONE
 from idi.cli.invocation import Invocation
+from idi.cli.left import left_over
 from idi.cli.screen import Line, Screen
-from idi.cli.validate import checked
+from idi.cli.validate import doable
 from idi.cli.words import plain, wrap
 
 TYPE_CHECKING = False
@@ -29,40 +31,50 @@ def run(invocation: Invocation) -> int:
     text = invocation.text()
     try:
         view = invocation.client(timeout=30.0).plan(text, invocation.file)
-        running = True
+        instead = ""
     except NotRunning:
         view = offline(invocation, text)
-        running = False
+        instead = "nothing runs yet"
+        if left_over(invocation):
+            instead = "control does not run: what it left running is not counted"
     if invocation.json:
         invocation.screen.document(view)
         return DONE
     if invocation.options.origins:
         show_origins(invocation.screen, view)
         return DONE
-    show(invocation, view, running=running)
+    show(invocation, view, instead)
     return DONE
 
 
 def offline(invocation: Invocation, text: str) -> PlanView:
     """The same document, computed here: nothing runs, so everything would be started."""
-    found = checked(invocation, text)
+    found = doable(invocation, text)
     import os
 
+    from idi.api.offline import recorded_overlays
     from idi.api.views import plan_view
     from idi.plan.describe import describe_all
     from idi.plan.desired import desired
     from idi.plan.difference import difference
+    from idi.plan.scaled import fitting, notes, origins
     from idi.plan.types import Context, Overlays
     from idi.world.types import World
 
     directory = os.path.dirname(os.path.realpath(invocation.file))
     context = Context(directory, "http://127.0.0.1:8080")
-    steps = difference(desired(found.platform, Overlays(), context), World())
-    origins = {path: str(origin) for path, origin in found.platform.origins.items()}
-    return plan_view(describe_all(steps), origins, [str(warning) for warning in found.warnings])
+    warnings = [str(warning) for warning in found.warnings]
+    try:
+        overlays = recorded_overlays(invocation.file, invocation.env)
+    except IdiError as error:
+        overlays = Overlays()
+        warnings.append(f"Numbers that idi scale recorded are not in this plan. {error}")
+    steps = difference(desired(found.platform, fitting(found.platform, overlays), context), World())
+    warnings += notes(found.platform, overlays)
+    return plan_view(describe_all(steps), origins(found.platform, overlays), warnings)
 
 
-def show(invocation: Invocation, view: PlanView, *, running: bool) -> None:
+def show(invocation: Invocation, view: PlanView, instead: str) -> None:
     screen = invocation.screen
     for warning in view["warnings"]:
         screen.err([(warning, "yellow")])
@@ -73,7 +85,7 @@ def show(invocation: Invocation, view: PlanView, *, running: bool) -> None:
     for line in lines(view["steps"], screen.width):
         screen.out(line)
     screen.out()
-    screen.out(summary(changes, running=running))
+    screen.out(summary(changes, instead))
     screen.out([(f"{invocation.command_line('up')} does it; nothing was changed.", "dim")])
 
 
@@ -112,8 +124,8 @@ def lines(steps: list[StepView], width: int) -> list[Line]:
     return found
 
 
-def summary(changes: list[StepView], *, running: bool) -> Line:
-    """How many modules and parts start, change and stop."""
+def summary(changes: list[StepView], instead: str) -> Line:
+    """How many modules and parts start, change and stop; `instead` says against what, where nothing answers."""
     kinds: dict[str, set[str]] = {"+": set(), "~": set(), "-": set()}
     for step in changes:
         kinds[step["symbol"]].add(step["module"])
@@ -125,7 +137,7 @@ def summary(changes: list[StepView], *, running: bool) -> Line:
         for names, verb in ((started, "to start"), (changed, "to change"), (stopped, "to stop"))
         if names
     ]
-    where = "" if running else " (nothing runs yet)"
+    where = f" ({instead})" if instead else ""
     return [(", ".join(words) or "Only waiting", "bold"), (where, "dim"), (".", "")]
 
 

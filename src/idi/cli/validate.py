@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from idi.cli.commands import Command
-from idi.cli.failure import DONE, USAGE, invalid, usage
+from idi.cli.failure import DONE, USAGE, Failure, invalid, usage
 from idi.cli.invocation import Invocation
 
 TYPE_CHECKING = False
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser
 
     from idi.declaration.load import Loaded, Rejected
+    from idi.declaration.types import Platform
 
 
 def loaded(invocation: Invocation, text: str) -> Loaded | Rejected:
@@ -29,6 +30,25 @@ def checked(invocation: Invocation, text: str) -> Loaded:
     return found
 
 
+def doable(invocation: Invocation, text: str) -> Loaded:
+    """The same, and the end of the command also where `idi up` would refuse it: as control would say it."""
+    from idi.plan.unbuilt import LOCAL, elsewhere, unbuilt
+
+    found = checked(invocation, text)
+    if there := elsewhere(found.platform):
+        raise Failure(there, "", LOCAL)
+    if missing := unbuilt(found.platform):
+        raise invalid(missing)
+    return found
+
+
+def refused(platform: Platform) -> list[str]:
+    """What `idi up` of this version does not take though it is no mistake; goes with the last of it."""
+    from idi.plan.unbuilt import elsewhere, unbuilt
+
+    return [*filter(None, [elsewhere(platform)]), *unbuilt(platform)]
+
+
 def validate(invocation: Invocation) -> int:
     from idi.declaration.load import Rejected
 
@@ -36,13 +56,16 @@ def validate(invocation: Invocation) -> int:
     if isinstance(found, Rejected):
         mistakes = [str(mistake) for mistake in found.mistakes]
         if invocation.json:
-            invocation.screen.document({"valid": False, "mistakes": mistakes, "warnings": []})
+            document = {"valid": False, "mistakes": mistakes, "warnings": [], "refused": []}
+            invocation.screen.document(document)
             return USAGE
         raise invalid(mistakes)
     platform = found.platform
     warnings = [str(warning) for warning in found.warnings]
+    beyond = refused(platform)
     if invocation.json:
-        invocation.screen.document({"valid": True, "mistakes": [], "warnings": warnings})
+        document = {"valid": True, "mistakes": [], "warnings": warnings, "refused": beyond}
+        invocation.screen.document(document)
         return DONE
     for warning in warnings:
         invocation.screen.err([(warning, "yellow")])
@@ -54,6 +77,10 @@ def validate(invocation: Invocation) -> int:
             (f"with {number(count, 'instance')}, {number(len(platform.externals), 'external')}.", ""),
         ]
     )
+    if beyond:
+        invocation.screen.err([("idi up of this version refuses it all the same:", "yellow")])
+    for sentence in beyond:
+        invocation.screen.err(sentence)
     return DONE
 
 
@@ -90,7 +117,8 @@ COMMANDS = {
         validate,
         examples=("idi validate", "idi validate --env production", "idi validate --json"),
         about="Check the declaration: every mistake with its line, what was expected and how to mend it.\n"
-        "Exit code 2 when there is one. Nothing has to run.",
+        "Exit code 2 when there is one. Nothing has to run. What may be declared and cannot be done by this\n"
+        'version yet is no mistake: it is said ("refused" in the document), and idi up refuses it.',
     ),
     "schema": Command(
         schema,

@@ -40,13 +40,12 @@ from idi.control.figures import Figures
 from idi.control.issuer import keys_url_of, resolved, with_keys_url
 from idi.control.loop import Loop
 from idi.control.registrations import Registrations
-from idi.control.scaled import fitting, notes, origins
 from idi.control.settings import Settings
 from idi.control.tokens import Tokens, give_token
 from idi.control.wanted import Wanted
 from idi.control.wording import did_you_mean, what_failed
 from idi.declaration.load import Loaded, Rejected, load
-from idi.declaration.types import LocalTarget, ModuleName, Platform
+from idi.declaration.types import ModuleName, Platform
 from idi.parts.clients.machine import Peer
 from idi.parts.errors import Bug, IdiError, Refused
 from idi.parts.gateway.interface import DataPlane
@@ -54,8 +53,9 @@ from idi.parts.store.interface import JSON, Actor, Store
 from idi.plan.describe import describe_all
 from idi.plan.desired import desired
 from idi.plan.difference import difference
+from idi.plan.scaled import fitting, notes, origins
 from idi.plan.types import Context, Desired, Plan
-from idi.plan.unbuilt import unbuilt
+from idi.plan.unbuilt import LOCAL, elsewhere, unbuilt
 
 log = logging.getLogger(__name__)
 
@@ -219,11 +219,8 @@ class Desk:
         loaded = load(text, file=file, environment=self.settings.environment)
         if isinstance(loaded, Rejected):
             raise Invalid([str(mistake) for mistake in loaded.mistakes])
-        if not isinstance(loaded.platform.target, LocalTarget):
-            raise Refused(
-                f"Environment '{self.settings.environment}' runs on Kubernetes, which this version cannot do yet.",
-                "Use an environment with target: local.",
-            )
+        if there := elsewhere(loaded.platform):
+            raise Refused(there, LOCAL)
         if missing := unbuilt(loaded.platform):
             raise Invalid(missing)
         return loaded

@@ -8,10 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from idi.declaration.types import Module, Platform
+from idi.declaration.types import LocalTarget, Module, Platform
 
 EVENTS = "events are not delivered by this version; leave it out until they are"
 SECRETS = "secrets are not given to modules by this version; leave it out until they are"
+LOCAL = "Use an environment with target: local."
+
+
+def elsewhere(platform: Platform) -> str:
+    """A sentence where the environment is one that this version cannot reach; else empty."""
+    if isinstance(platform.target, LocalTarget):
+        return ""
+    return f"Environment '{platform.environment}' runs on Kubernetes, which this version cannot do yet."
 
 
 def unbuilt(platform: Platform) -> list[str]:

@@ -100,6 +100,18 @@ def list_entries(
         raise _unreadable(path, error) from error
 
 
+def read_document(directory: Path, name: str) -> bytes | None:
+    """As `Store.document`, from the files alone."""
+    path = directory / schema.FILE
+    if not path.exists():
+        return None
+    try:
+        with snapshot(path) as view:
+            return view.document(name)
+    except (Damaged, OtherVersion, sqlite3.Error) as error:
+        raise _unreadable(path, error) from error
+
+
 def prove(log: Log, index: int) -> InclusionProof:
     """That an entry is in the log, for somebody who has its bytes and the log's key."""
     if not 0 <= index < log.size:

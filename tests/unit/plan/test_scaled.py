@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from idi.control.scaled import fitting, notes, origins
 from idi.declaration.load import Loaded, load
 from idi.declaration.types import ModuleName, Platform
+from idi.plan.scaled import fitting, notes, origins
 from idi.plan.types import Overlays
 
 CAM, SFL, JEDE = ModuleName("cam"), ModuleName("sfl"), ModuleName("jede")
