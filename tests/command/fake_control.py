@@ -12,7 +12,7 @@ import socketserver
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,7 @@ def status(modules: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
         "target": "laptop",
         "control": {"pid": os.getpid(), "since": rfc3339(0), "version": "0.1.0"},
         "gateway": {"url": "http://127.0.0.1:8080"},
-        "console": {"url": "http://127.0.0.1:8800"},
+        "console": {"url": None},
         "changing": "",
         "parts": [part("openbao"), part("gateway")],
         "modules": modules,
@@ -191,7 +191,7 @@ class Starting(FakeControl):
                     "way_out": f"See idi logs {name}; mend it and run the command again.",
                 }
             up.append(end)
-        up.append({"type": "done", "ok": not broken, **({"reason": "1 of 11 failed."} if broken else {})})
+        up.append({"type": "done", "ok": not broken, **({"reason": f"{broken} failed."} if broken else {})})
         self.changes = {"up": up, "down": [self.stop_step(name) for name in NAMES]}
         self.show()
 
@@ -290,7 +290,28 @@ def serving(path: Path, control: FakeControl) -> Iterator[FakeControl]:
             path.unlink(missing_ok=True)
 
 
-SCENARIOS = {
+class Lost(FakeControl):
+    """One module whose command is not there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ends_after_down = True
+        reason = "ended with exit code 127; 5 times in a row"
+        ready = step("jede", "await-ready", ".", "wait until 1 of revision 1f3a5c7e ready (at most 60 s)")
+        failed = {
+            "type": "step",
+            "state": "failed",
+            "step": ready,
+            "reason": f"jede-1 failed: {reason}.",
+            "lines": ["/bin/sh: 1: exec: pyhton: not found"] * 5,
+            "way_out": "See idi logs jede; mend it and run the command again.",
+        }
+        self.changes = {"up": [failed, {"type": "done", "ok": False, "reason": "jede failed."}], "down": []}
+        self.push(status([module("jede", "failed", reason=reason)]))
+
+
+SCENARIOS: dict[str, Callable[[], FakeControl]] = {
+    "lost": Lost,
     "starting": lambda: Starting(pause=0.1),
     "slow": lambda: Starting(pause=0.4),
     "slow-down": lambda: Starting(pause=0.2, slow_down=True),

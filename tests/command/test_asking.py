@@ -331,17 +331,17 @@ def test_a_change_that_fails_is_1_with_the_last_lines(idi: Run, control: FakeCon
         "lines": ["again", "again", "again", "KeyError: \x1b[2J'X'"],
         "way_out": "See idi logs jede.",
     }
-    control.changes["scale"] = [failed, {"type": "done", "ok": False, "reason": "1 of 1 failed."}]
+    control.changes["scale"] = [failed, {"type": "done", "ok": False, "reason": "jede failed."}]
     found = idi("scale", "jede=3")
     assert found.code == 1
     assert "jede-3 failed: exit status 3." in found.out
     assert "  | again  (3 times)\n  | KeyError: 'X'\n" in found.out
     assert "\x1b" not in found.out
-    assert "Scaling failed.\n1 of 1 failed.\n" in found.err
+    assert "Scaling failed.\njede failed.\n" in found.err
     with_json = idi("scale", "jede=3", "--json")
     document = json.loads(with_json.err)
     assert document["lines"][-1] == "KeyError: \x1b[2J'X'"
-    assert document["detail"] == "Scaling failed. 1 of 1 failed. jede-3 failed: exit status 3."
+    assert document["detail"] == "Scaling failed. jede failed. jede-3 failed: exit status 3."
 
 
 @pytest.mark.parametrize("arguments", [["scale", "jedd=1"], ["restart", "jedd"], ["call", "jedd", "/"]])

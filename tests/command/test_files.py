@@ -216,7 +216,7 @@ def test_doctor_checks_everything_and_changes_nothing(idi: Run, folder: Path) ->
         "control",
     ):
         assert found[name]["detail"]
-    assert {"state", "runtime", "keys", "disk", "port 8080", "port 8800"} <= set(found)
+    assert {"state", "runtime", "keys", "disk", "port 8080"} <= set(found)
     assert "Apache-2.0" in found["envoy"]["detail"]
     assert "MPL-2.0" in found["openbao"]["detail"]
     assert list(folder.iterdir()) == [folder / "platform.yaml"]

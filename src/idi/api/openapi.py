@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from idi import __version__
@@ -95,6 +96,9 @@ def schema_of(hint: Any, schemas: dict[str, Any]) -> dict[str, Any]:
         return {"type": "array", "items": schema_of(arguments[0], schemas)}
     if origin is dict:
         return {"type": "object", "additionalProperties": schema_of(arguments[1], schemas)}
+    if origin is UnionType:  # only `... | None` so far
+        [inner] = [schema_of(each, schemas) for each in arguments if each is not NoneType]
+        return {"oneOf": [inner, {"type": "null"}]}
     if hint in SIMPLE:
         return SIMPLE[hint]
     return reference(hint, schemas)

@@ -70,6 +70,12 @@ class UrlView(TypedDict):
     url: str
 
 
+class ConsoleView(TypedDict):
+    """`url` is null as long as there is no console."""
+
+    url: str | None
+
+
 class StatusView(TypedDict):
     """`warnings` are sentences a person should read now (sealed, degraded, laptop isolation)."""
 
@@ -78,7 +84,7 @@ class StatusView(TypedDict):
     target: str
     control: ControlView
     gateway: UrlView
-    console: UrlView
+    console: ConsoleView
     changing: str
     parts: list[PartView]
     modules: list[ModuleView]

@@ -36,7 +36,7 @@ class Surroundings:
     since: float
     version: str
     gateway_url: str
-    console_url: str
+    console_url: str = ""
     changing: str = ""
     rejections: tuple[Rejection, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -60,7 +60,7 @@ def status_view(
         "target": around.target,
         "control": {"pid": around.pid, "since": rfc3339(around.since), "version": around.version},
         "gateway": {"url": around.gateway_url},
-        "console": {"url": around.console_url},
+        "console": {"url": around.console_url or None},
         "changing": around.changing,
         "parts": [part_view(part) for part in world.parts.values() if part.state != "absent"],
         "modules": [

@@ -18,7 +18,7 @@ from idi.cli.validate import refused
 
 DISK_WANTED, DISK_LEAST = 1024**3, 100 * 1024**2
 SOCKET_PATH_LIMIT = 104
-PORTS = (("gateway", 8080), ("console", 8800))
+PORTS = (("gateway", 8080),)
 
 
 def declaration(invocation: Invocation) -> Iterator[Finding]:
@@ -77,7 +77,7 @@ def ports(invocation: Invocation) -> Iterator[Finding]:
     ours: dict[str, str] = {}
     try:
         status = invocation.client().status()
-        ours = {"gateway": status["gateway"]["url"], "console": status["console"]["url"]}
+        ours = {"gateway": status["gateway"]["url"]}
     except IdiError:
         pass
     for name, usual in PORTS:
@@ -94,9 +94,7 @@ def ports(invocation: Invocation) -> Iterator[Finding]:
         other = next_free(number)
         end = f"kill {pid}, or " if pid else ""
         remedy = f"{end}{invocation.command_line(f'up --{name}-port {other or number + 1}')}"
-        yield Finding(
-            f"port {number}", "fail" if name == "gateway" else "warn", f"{who}; the {name} needs it", remedy
-        )
+        yield Finding(f"port {number}", "fail", f"{who}; the {name} needs it", remedy)
 
 
 def folders(invocation: Invocation) -> Iterator[Finding]:

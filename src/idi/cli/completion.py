@@ -148,8 +148,12 @@ def of_command(
             yield FILES, ""
         return
     if begun.startswith("-"):
+        from argparse import SUPPRESS
+
         yield from (
-            (option, action.help or "") for option, action in taking.items() if option.startswith("--")
+            (option, action.help or "")
+            for option, action in taking.items()
+            if option.startswith("--") and action.help != SUPPRESS
         )
         return
     if name == "completion":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+from idi.cli.exits import explained, remedy
 from idi.cli.failure import Failure
 from idi.cli.live import Live
 from idi.cli.screen import Line, Screen
@@ -67,7 +68,7 @@ class Follower:
 
     def _say_failed(self, item: Progress, step: StepView) -> None:
         """What happened, the instance's last lines, the way out."""
-        reason = plain(item.get("reason", "")) or "no reason was given"
+        reason = explained(plain(item.get("reason", ""))) or "no reason was given"
         named = reason.startswith((f"{step['module']} ", f"{step['module']}-"))
         self.say(
             [("" if named else f"{step['module']} failed: ", "alarm"), (reason, "alarm" if named else "")]
@@ -75,8 +76,9 @@ class Follower:
         for line, times in repeated(item.get("lines", [])):
             again = f"  ({times} times)" if times > 1 else ""
             self.say([("  | ", "dim"), (plain(line), ""), (again, "dim")])
-        if item.get("way_out"):
-            self.say([(f"  {plain(item['way_out'])}", "dim")])
+        way_out = way_out_of(item)
+        if way_out:
+            self.say([(f"  {plain(way_out)}", "dim")])
 
     def say(self, line: Line) -> None:
         """A line that stays: above the block in a terminal, else on stdout, with --json nowhere."""
@@ -107,12 +109,19 @@ class Follower:
         if self.end is None or self.end.get("ok"):
             return None
         reason = plain(self.end.get("reason", "")) or "No reason was given."
-        if self.screen.as_json:  # nobody has read them yet
-            reason = " ".join([reason, *(plain(item.get("reason", "")) for item in self.failed)])
-        lines = (
-            [line for item in self.failed for line in item.get("lines", [])] if self.screen.as_json else ()
-        )
-        return Failure(f"{what} failed.", reason, self.end.get("way_out", ""), lines=lines)
+        way_out = self.end.get("way_out", "")
+        if not self.screen.as_json:
+            return Failure(f"{what} failed.", reason, way_out)
+        # Nobody has read yet what the failed steps said.
+        reason = " ".join([reason, *(explained(plain(item.get("reason", ""))) for item in self.failed)])
+        lines = [line for item in self.failed for line in item.get("lines", [])]
+        ways = [plain(each) for item in self.failed if (each := way_out_of(item))]
+        return Failure(f"{what} failed.", reason, " ".join(dict.fromkeys(ways)) or way_out, lines=lines)
+
+
+def way_out_of(item: Progress) -> str:
+    """What helps: what the exit code means goes before what control, which cannot know it, says."""
+    return remedy(item.get("reason", ""), item.get("lines", [])) or item.get("way_out", "")
 
 
 def done_line(step: StepView, seconds: float, *, reason: bool = True) -> Line:

@@ -67,7 +67,8 @@ def table(parser: argparse.ArgumentParser) -> Iterator[str]:
     rows = []
     for action in parser._actions:
         own = not isinstance(action, argparse._SubParsersAction | argparse._HelpAction)
-        if own and not (action.option_strings and action.default is argparse.SUPPRESS):
+        shown = action.help is not argparse.SUPPRESS
+        if own and shown and not (action.option_strings and action.default is argparse.SUPPRESS):
             rows.append(f"| `{spelled(action)}` | {action.help or ''} |")
     if rows:
         yield "| | |\n|---|---|"

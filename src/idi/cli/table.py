@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from idi.cli.exits import explained
 from idi.cli.screen import Line
 from idi.cli.words import age, cut, figure, fitting, milliseconds, plain, ratio, seconds_of, wrap
 from idi.cli.words import columns as columns_of
@@ -185,9 +186,8 @@ def where_of(module: ModuleView) -> tuple[Where, bool]:
 
 
 def reason_of(module: ModuleView) -> str:
-    if module["reason"]:
-        return module["reason"]
-    return next((i["reason"] for i in module["instances"] if i["state"] != "ready" and i["reason"]), "")
+    others = (i["reason"] for i in module["instances"] if i["state"] != "ready" and i["reason"])
+    return explained(module["reason"] or next(others, ""))
 
 
 def short(addresses: list[str]) -> list[str]:

@@ -16,11 +16,11 @@ from idi.cli.invocation import Invocation
 from idi.cli.left import left_over
 from idi.cli.live import Live
 from idi.cli.narrate import Narrator
+from idi.cli.once import hint
 from idi.cli.parser import port
 from idi.cli.progress import Follower
 from idi.cli.pump import follow, pump
 from idi.cli.signals import Signals
-from idi.cli.status import hint
 from idi.cli.validate import doable
 from idi.cli.view import STOPPING, Board
 from idi.cli.words import took
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
 
 
 def arguments(parser: ArgumentParser) -> None:
+    from argparse import SUPPRESS
+
     parser.add_argument(
         "--detach", action="store_true", help="return when everything is ready, and leave it running"
     )
     parser.add_argument(
         "--gateway-port", type=port, metavar="PORT", help="port of the gateway (default: 8080)"
     )
-    parser.add_argument(
-        "--console-port", type=port, metavar="PORT", help="port of the console (default: 8800)"
-    )
+    parser.add_argument("--console-port", type=port, help=SUPPRESS)  # taken, but there is no console yet
 
 
 def run(invocation: Invocation) -> int:
@@ -197,10 +197,8 @@ class Start:
         if self.detach:
             self._end_board()
             if failure:
-                failure.way_out = (
-                    f"The rest goes on running: {self.invocation.command_line('status')}, "
-                    f"{self.invocation.command_line('logs')}; {self.invocation.command_line('down')} stops it."
-                )
+                unread = f"{failure.way_out} " if self.invocation.json else ""
+                failure.way_out = f"{unread}{self._left(status)}"
                 raise failure
             if not self.board:
                 self.invocation.screen.out(f"{self._done(status)} {status['gateway']['url']}")
@@ -210,6 +208,16 @@ class Start:
         elif failure:
             self.follower.say([(f"{failure.why.rstrip('.')}; ", "bold"), ("the rest goes on running.", "")])
         return self._stay()
+
+    def _left(self, status: StatusView) -> str:
+        """What runs after a start that failed, and what to do with it."""
+        modules = [m["name"] for m in status["modules"] if m["ready"]]
+        parts = ["control", *(part["name"] for part in status["parts"] if part["state"] == "ready")]
+        what = (
+            "The rest goes on running" if modules else f"No module is ready; {', '.join(parts)} go on running"
+        )
+        line = self.invocation.command_line
+        return f"{what}: {line('status')}, {line('logs')}; {line('down')} stops it."
 
     def _stay(self) -> int:
         """Show what happens until somebody stops it."""

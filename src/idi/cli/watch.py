@@ -6,9 +6,9 @@ from idi.cli.failure import INTERRUPTED, NOT_RUNNING, Failure
 from idi.cli.invocation import Invocation
 from idi.cli.live import Live
 from idi.cli.narrate import Narrator
+from idi.cli.once import show
 from idi.cli.pump import pump
 from idi.cli.signals import Signals
-from idi.cli.status import show
 from idi.cli.view import Board
 
 TYPE_CHECKING = False

@@ -115,7 +115,6 @@ class Desk:
             since=self.started,
             version=__version__,
             gateway_url=settings.gateway_url(self.loop.platform),
-            console_url=settings.console_url,
             changing=self._running.title if self._running else "",
             rejections=self.plane.rejections(),
             warnings=tuple(warnings),

@@ -23,7 +23,3 @@ class Settings:
         """Where the gateway answers; https where the declaration gives it a certificate."""
         scheme = "https" if platform and platform.gateway.tls else "http"
         return f"{scheme}://{self.gateway_address}:{self.gateway_port}"
-
-    @property
-    def console_url(self) -> str:
-        return f"http://127.0.0.1:{self.console_port}"

@@ -1,0 +1,26 @@
+"""The status as it is now, for people: the table, and what one may want next. On the fast path, so it is lean."""
+
+from __future__ import annotations
+
+import time
+
+from idi.cli.invocation import Invocation
+from idi.cli.table import table
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from idi.api.types import StatusView
+
+
+def show(invocation: Invocation, view: StatusView) -> None:
+    for line in table(view, time.time(), invocation.screen.width, hint(invocation, view)):
+        invocation.screen.out(line)
+
+
+def hint(invocation: Invocation, view: StatusView, end: str = "down") -> str:
+    """What a person may want next; without `end`, Ctrl-C is the way to stop."""
+    ready = next((m["name"] for m in view["modules"] if m["ready"]), "")  # the others would not answer
+    ill = next((m["name"] for m in view["modules"] if m["state"] in ("failed", "unready")), "")
+    words = (f"call {ready} /" if ready else "", f"logs {ill}" if ill else "logs", end)
+    rest = [invocation.command_line(each) for each in words if each]
+    return "   ".join([*rest, *([] if end else ["Ctrl-C stops all"])])
