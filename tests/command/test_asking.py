@@ -30,9 +30,24 @@ def test_status_of_what_does_not_run_is_3_with_the_way_out(idi: Run) -> None:
     assert found.err == "platform.yaml (dev) is not running.\nidi up starts it.\n"
 
 
-def test_the_way_out_names_the_same_platform(idi: Run) -> None:
+def test_the_way_out_names_the_same_platform(idi: Run, folder: Path) -> None:
+    (folder / "other.yaml").touch()
     found = idi("status", "--file", "other.yaml", "--env", "staging")
     assert "idi up --file other.yaml --env staging starts it." in found.err
+
+
+@pytest.mark.parametrize(
+    "command", ["status", "status --watch", "logs", "token", "call jede /", "scale jede=1", "audit list"]
+)
+def test_where_there_is_no_declaration_that_is_said(idi: Run, folder: Path, command: str) -> None:
+    (folder / "platform.yaml").unlink()
+    found = idi(*command.split())
+    assert (found.code, found.out) == (3, "")  # nothing runs: the same code as ever
+    assert (
+        found.err == f"There is no platform.yaml in {folder}.\nidi init writes one; --file names another.\n"
+    )
+    down = idi("down")
+    assert (down.code, down.out) == (0, f"There is no platform.yaml in {folder}: nothing to stop.\n")
 
 
 def test_status_with_json_of_what_does_not_run(idi: Run) -> None:

@@ -104,6 +104,27 @@ def test_logs_follow_what_comes_also_from_new_instances(logs: Path) -> None:
         assert process.wait(10) == 130
 
 
+def test_following_begins_with_the_last_lines_of_each_module(logs: Path) -> None:
+    (logs / "jede-1.log").write_text("".join(f"{n}\n" for n in range(1, 31)))
+    (logs / "jede-2.log").write_text("")
+
+    def first(*arguments: str, count: int) -> set[str]:
+        command = [*IDI, "logs", "--follow", *arguments]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout
+            found = {process.stdout.readline().partition("| ")[2].strip() for _ in range(count)}
+            process.send_signal(signal.SIGINT)
+            rest = process.stdout.read()
+            assert process.wait(10) == 130
+        assert rest == ""
+        return found
+
+    tail = {str(n) for n in range(21, 31)}
+    assert first(count=11) == {*tail, "three red gone"}
+    assert first("--lines", "2", "jede", count=2) == {"29", "30"}
+    assert first("--since", "1h", "jede", count=30) == {str(n) for n in range(1, 31)}
+
+
 def test_each_module_has_a_colour_on_a_terminal_and_its_own_colours_stay(logs: Path) -> None:
     with Terminal([*IDI, "logs"]) as screen:
         assert screen.ends() == 0
@@ -173,6 +194,21 @@ def test_the_audit_log_verifies_and_a_spoilt_one_does_not(idi: Run, journal: Pat
     assert document.code == 1
     assert document.document["findings"]
     assert document.err == ""
+
+
+def test_the_newest_of_the_audit_log_are_shown_and_how_to_see_the_rest(idi: Run, journal: Path) -> None:
+    found = idi("audit", "list", "--limit", "3")
+    head, *lines, more, last = found.out.splitlines()
+    assert head == "    N  TIME (UTC)           WHO        WHAT"
+    assert [line.split()[0] for line in lines] == ["5", "6", "7"]
+    assert more == "5 earlier entries are not shown: idi audit list --limit 8"
+    assert last == "The log has 8 entries, signed; idi audit verify checks them."
+    assert len(idi("audit", "list", "--limit", "8").out.splitlines()) == 8  # two steps have one line each
+    assert idi("audit", "list", "--limit", "7").out.count("not shown") == 0
+    assert idi("audit", "list", "--module", "jede", "--limit", "1").out.count("not shown") == 0
+    found = idi("audit", "list", "--json", "--module", "jede", "--limit", "1")
+    assert len(found.documents) == 1
+    assert found.err == "1 earlier entry is not shown: idi audit list --module jede --limit 2\n"
 
 
 def test_an_entry_is_proved_to_who_has_only_the_key(idi: Run, journal: Path) -> None:

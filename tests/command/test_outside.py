@@ -1,5 +1,6 @@
 """Commands that ask the gateway as an outside client would: `call` and `test smoke`."""
 
+import base64
 import io
 import json
 import sys
@@ -68,6 +69,56 @@ def test_an_error_of_the_module_is_1_with_its_words_and_the_request(idi: Run, ed
     assert document.document["headers"]["x-request-id"] == "r-1"
     edge.answers["/v1/jede/tea"] = (502, b"<html>\nbad", "text/html")
     assert "502\nRequest" in idi("call", "jede", "/tea").err.replace("  | <html>\n  | bad\n", "")
+
+
+def token(**claims: object) -> str:
+    middle = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
+    return f"authorization: Bearer e30.{middle}.x"
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        (token(exp=0), "The token that was given ended "),
+        (token(exp=9e12), "idi token makes one; without -H authorization, call takes one itself.\n"),
+        (token(), "What was given is no token with an end (a JWT with 'exp'). idi token makes one"),
+        ("authorization: Bearer mine", "What was given is no token with an end"),
+        ("authorization: Basic eDp5", "It is sent as 'Bearer TOKEN'. idi token makes one"),
+    ],
+)
+def test_a_token_that_is_refused_says_what_can_be_seen_of_it(
+    idi: Run, edge: Gateway, header: str, said: str
+) -> None:
+    found = idi("call", "jede", "/", "-H", header)
+    assert found.code == 1
+    what, why, way_out, request = found.err.splitlines()
+    assert (what, why, request) == ("401 Unauthorized", "A token is needed.", "Request r-1.")
+    assert way_out.startswith(said.strip())
+
+
+def test_where_others_issue_the_tokens_they_are_named(idi: Run, edge: Gateway, folder: Path) -> None:
+    with open(folder / "platform.yaml", "a") as file:
+        file.write("gateway: {issuer: {url: 'https://login.test', audience: shop}}\n")
+    assert "Tokens come from https://login.test." in idi("call", "jede", "/", "-H", token(exp=9e12)).err
+
+
+@pytest.mark.parametrize(
+    ("routes", "said"),
+    [
+        ("[]", "cam has no route in platform.yaml: only jede may call it, nobody from outside."),
+        ("[{path: /pictures/}]", "cam is reached at /pictures/, not below /v1/cam/."),
+        ("[{path: /v1/cam/x/}]", ""),
+    ],
+)
+def test_a_module_that_is_not_reached_there_says_so(
+    idi: Run, edge: Gateway, folder: Path, routes: str, said: str
+) -> None:
+    with open(folder / "platform.yaml", "a") as file:
+        file.write(f"    routes: {routes}\n")
+    edge.answers["/v1/cam/"] = (404, b'{"title": "Not Found"}', "application/problem+json")
+    found = idi("call", "cam", "/")
+    lines = ["404 Not Found", *([said] if said else []), "Request r-1."]
+    assert (found.code, found.err.splitlines()) == (1, lines)
 
 
 def test_a_gateway_that_is_gone_is_3(idi: Run, control: FakeControl) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from idi.cli.commands import Command
-from idi.cli.failure import DONE, FAILED, NOT_RUNNING, Failure, usage
+from idi.cli.failure import DONE, FAILED, Failure, usage
 from idi.cli.invocation import Invocation
+from idi.cli.left import never_ran
 from idi.cli.parser import count
 from idi.cli.screen import Line
+from idi.cli.table import trimmed
 from idi.cli.words import plain
 
 TYPE_CHECKING = False
@@ -19,14 +19,18 @@ if TYPE_CHECKING:
     from idi.api.offline import AuditLog
     from idi.ledger.entry import Entry
 
-LIMIT = 30
+LIMIT = 20
 
 
 def arguments(parser: ArgumentParser) -> None:
     what = parser.add_subparsers(dest="what", metavar="WHAT", required=True, title="What")
     listing = what.add_parser("list", help="the newest changes, their steps and how they ended")
     listing.add_argument(
-        "--limit", type=count, default=LIMIT, metavar="N", help=f"at most so many (default: {LIMIT})"
+        "--limit",
+        type=count,
+        default=LIMIT,
+        metavar="N",
+        help=f"only the newest N lines, documents with --json (default: {LIMIT})",
     )
     listing.add_argument("--module", metavar="M", help="only entries about this module (or part)")
     verify = what.add_parser(
@@ -54,10 +58,10 @@ def run(invocation: Invocation) -> int:
     from idi.api.offline import journal_folder
 
     if not journal_folder(invocation.file, invocation.env).is_dir():
-        raise Failure(
+        raise never_ran(
+            invocation,
             f"Nothing has been changed for {invocation.where} yet, so there is no audit log.",
-            way_out=f"{invocation.command_line('up')} begins one.",
-            code=NOT_RUNNING,
+            f"{invocation.command_line('up')} begins one.",
         )
     return {"list": show, "verify": verify, "prove": prove}[invocation.options.what](invocation)
 
@@ -67,34 +71,59 @@ def show(invocation: Invocation) -> int:
 
     screen, options = invocation.screen, invocation.options
     with audit_log(invocation.file, invocation.env) as log:
-        entries = list(newest(log, options.limit, options.module or ""))
+        entries, earlier = newest(log, options.limit, options.module or "", folded=not invocation.json)
         if invocation.json:
             for entry in reversed(entries):
                 screen.document(as_document(entry), flush=False)
+            if earlier:
+                screen.err([(more(invocation, earlier), "dim")])
             return DONE
         if not entries:
             screen.out("No entries." if not options.module else f"No entries about {options.module}.")
             return DONE
-        ended = {entry.step for entry in entries if entry.phase == "outcome"}
+        screen.out([(f"{'N':>5}  {'TIME (UTC)':<19}  {'WHO':<10} WHAT", "dim")])
         for entry in reversed(entries):
+            announced = ""
             if entry.phase == "outcome" and entry.step is not None:
-                screen.out(line(entry, told(log.entry(entry.step))))
-            elif entry.phase != "intent" or entry.index not in ended:  # an ended step is told by its end
-                screen.out(line(entry))
-        screen.out([(f"{log.size} entries, signed. idi audit verify checks them.", "dim")])
+                announced = told(log.entry(entry.step))
+            screen.out(trimmed(line(entry, announced)))
+        if earlier:
+            screen.out([(more(invocation, earlier), "")])
+        checks = f"{invocation.command_line('audit verify')} checks them"
+        screen.out([(f"The log has {log.size} entries, signed; {checks}.", "dim")])
     return DONE
 
 
-def newest(log: AuditLog, limit: int, subject: str) -> Iterator[Entry]:
-    found = 0
+def newest(log: AuditLog, limit: int, subject: str, *, folded: bool) -> tuple[list[Entry], int]:
+    """The newest first, and how many come before them. `folded`: a step that has ended is told by its end, and
+    its beginning neither shown nor counted."""
+    found: list[Entry] = []
+    ended: set[int | None] = set()
+    earlier = 0
     for at in range(log.size - 1, -1, -1):
+        if len(found) == limit and not subject:
+            return found, at + 1
         entry = log.entry(at)
         if subject and entry.subject != subject:
             continue
-        yield entry
-        found += 1
-        if found == limit:
-            return
+        if folded and entry.phase == "intent" and entry.index in ended:
+            continue
+        if len(found) == limit:
+            earlier += 1
+            continue
+        if entry.phase == "outcome":
+            ended.add(entry.step)
+        found.append(entry)
+    return found, earlier
+
+
+def more(invocation: Invocation, earlier: int) -> str:
+    """How many are not shown, and what shows them."""
+    options = invocation.options
+    about = f" --module {options.module}" if options.module else ""
+    number = "1 earlier entry is" if earlier == 1 else f"{earlier} earlier entries are"
+    limit = options.limit + earlier
+    return f"{number} not shown: {invocation.command_line(f'audit list{about} --limit {limit}')}"
 
 
 def line(entry: Entry, announced: str = "") -> Line:
@@ -107,6 +136,7 @@ def line(entry: Entry, announced: str = "") -> Line:
         (f"{plain(entry.actor.name):<10} ", "cyan"),
     ]
     detail = plain(told(entry))
+    announced = plain(announced).removesuffix(f" {entry.subject}")  # `start openbao`
     subject = f"{plain(entry.subject)}  " if entry.subject else ""
     if entry.phase == "begin":
         return [*head, (f"{entry.action} ", "bold"), (detail, "")]
@@ -120,7 +150,7 @@ def line(entry: Entry, announced: str = "") -> Line:
         return [*head, ("  … ", "dim"), (subject, "bold"), (detail or entry.action, "")]
     if entry.phase == "outcome":
         mark = ("  ✓ ", "green") if entry.ok else ("  ✗ ", "red")
-        return [*head, mark, (subject, "bold"), ("; ".join(filter(None, (plain(announced), detail))), "")]
+        return [*head, mark, (subject, "bold"), ("; ".join(filter(None, (announced, detail))), "")]
     return [*head, (f"{entry.action} ", ""), (subject, "bold"), (detail, "")]
 
 

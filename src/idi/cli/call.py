@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 
 from idi.cli.commands import Command
 from idi.cli.failure import DONE, FAILED, Failure, usage
@@ -12,7 +13,7 @@ from idi.cli.gateway import Answer, request
 from idi.cli.invocation import Invocation
 from idi.cli.names import check_modules
 from idi.cli.parser import seconds
-from idi.cli.words import plain
+from idi.cli.words import age, plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,15 +40,17 @@ def run(invocation: Invocation) -> int:
     status = check_modules(invocation, [options.module])
     if body is not None:
         headers.setdefault("content-type", "application/json" if looks_like_json(body) else "text/plain")
-    if "authorization" not in headers:
+    mine = headers.get("authorization", "")
+    if not mine:
         headers["authorization"] = f"Bearer {invocation.client().token({})['token']}"
     url = status["gateway"]["url"]
     answer = request(url, method, f"/v1/{options.module}{path}", headers, body, options.timeout)
-    show(invocation, answer)
+    show(invocation, answer, mine)
     return DONE if answer.status < 400 else FAILED
 
 
-def show(invocation: Invocation, answer: Answer) -> None:
+def show(invocation: Invocation, answer: Answer, mine: str) -> None:
+    """`mine` is the authorization that was given by hand, if one was."""
     screen = invocation.screen
     found = answer.document() if answer.is_json else None
     if invocation.json:
@@ -61,7 +64,7 @@ def show(invocation: Invocation, answer: Answer) -> None:
             screen.out(f"{name.lower()}: {value}")
         screen.out()
     if answer.status >= 400:
-        raise refused(answer, found)
+        raise refused(answer, found, way_out(invocation, answer, mine))
     if found is not None and screen.terminal:
         screen.out(json.dumps(found, indent=2, ensure_ascii=False))
     else:
@@ -72,15 +75,73 @@ def show(invocation: Invocation, answer: Answer) -> None:
         sys.stdout.buffer.flush()
 
 
-def refused(answer: Answer, problem: Any) -> Failure:
+def refused(answer: Answer, problem: Any, way_out: str = "") -> Failure:
     """An error of the gateway or the module, said as we say our own."""
     request_id = answer.header("x-request-id")
-    found = f"Request {request_id}." if request_id else ""
+    found = "\n".join(filter(None, [way_out, f"Request {request_id}." if request_id else ""]))
     if isinstance(problem, dict) and (problem.get("detail") or problem.get("title")):
         title, detail = str(problem.get("title", "")), str(problem.get("detail", ""))
         return Failure(f"{answer.status} {plain(title)}", plain(detail), found)
     lines = answer.body[:2000].decode("utf-8", "replace").splitlines()[:10]
     return Failure(f"{answer.status}", "", found, lines=[plain(line) for line in lines])
+
+
+def way_out(invocation: Invocation, answer: Answer, mine: str) -> str:
+    """What helps, where the gateway refused and it can be seen from here why."""
+    if answer.status == 404:
+        return unrouted(invocation)
+    if answer.status == 401 and mine:
+        return f"{flaw(mine)} {source(invocation)}".strip()
+    if answer.status == 403 and mine:
+        return f"Which scopes a route needs is in {invocation.file}, under routes."
+    return ""
+
+
+def source(invocation: Invocation) -> str:
+    """Where good tokens come from."""
+    from idi.cli.declared import declared
+
+    platform = declared(invocation)
+    url = getattr(platform.gateway.issuer, "url", "") if platform else ""
+    if url:
+        return f"Tokens come from {url}."
+    return f"{invocation.command_line('token')} makes one; without -H authorization, call takes one itself."
+
+
+def flaw(authorization: str) -> str:
+    """What can be seen of a token without its keys; the gateway, which has them, says less to strangers."""
+    import base64
+
+    scheme, _, token = authorization.partition(" ")
+    if scheme.lower() != "bearer":
+        return "It is sent as 'Bearer TOKEN'."
+    try:
+        payload = token.strip().split(".")[1]
+        end = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["exp"]
+        late = time.time() - float(end)
+    except (IndexError, ValueError, KeyError, TypeError):
+        return "What was given is no token with an end (a JWT with 'exp')."
+    return f"The token that was given ended {age(late)} ago." if late > 0 else ""
+
+
+def unrouted(invocation: Invocation) -> str:
+    """Why nothing is served below /v1/MODULE, as the declaration has it."""
+    from idi.cli.declared import declared
+    from idi.declaration.nearest import listed
+
+    name = invocation.options.module
+    platform = declared(invocation)
+    module = next((m for m in platform.modules.values() if m.name == name), None) if platform else None
+    if platform is None or module is None:
+        return ""
+    if not module.routes:
+        callers = [m.name for m in platform.modules.values() if name in m.calls]
+        who = f"only {listed(callers)} may call it, nobody from outside" if callers else "nobody may call it"
+        return f"{name} has no route in {invocation.file}: {who}."
+    paths = [route.path for route in module.routes]
+    if not any(path.startswith(f"/v1/{name}/") or f"/v1/{name}/".startswith(path) for path in paths):
+        return f"{name} is reached at {listed(paths)}, not below /v1/{name}/."
+    return ""
 
 
 def body_of(data: str | None) -> bytes | None:

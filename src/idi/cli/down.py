@@ -11,7 +11,7 @@ from idi.api.client import Client, NotRunning
 from idi.api.errors import IdiError
 from idi.cli.commands import Command
 from idi.cli.failure import DONE, FAILED, INTERRUPTED, Failure
-from idi.cli.invocation import Invocation
+from idi.cli.invocation import Invocation, no_declaration
 from idi.cli.left import left_over
 from idi.cli.live import Live
 from idi.cli.progress import Follower
@@ -36,7 +36,13 @@ def run(invocation: Invocation) -> int:
             if not left_over(invocation):
                 if invocation.json:
                     screen.document({"type": "done", "ok": True})
-                screen.out(f"{invocation.where} is not running: nothing to stop.")
+                there = os.path.exists(invocation.file)
+                what = (
+                    f"{invocation.where} is not running"
+                    if there
+                    else no_declaration(invocation.file, DONE).what[:-1]
+                )
+                screen.out(f"{what}: nothing to stop.")
                 return DONE
             from idi.cli.launch import Ports, launch
 

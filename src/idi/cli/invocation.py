@@ -6,7 +6,7 @@ import os
 
 from idi.api.client import Client
 from idi.api.place import socket_path
-from idi.cli.failure import usage
+from idi.cli.failure import USAGE, Failure, usage
 from idi.cli.screen import Screen
 
 TYPE_CHECKING = False
@@ -48,13 +48,19 @@ class Invocation:
         return f"idi {rest}{named}" + ("" if self.env == "dev" else f" --env {self.env}")
 
 
+def no_declaration(file: str, code: int) -> Failure:
+    here = "" if os.path.isabs(file) else f" in {os.getcwd()}"
+    return Failure(
+        f"There is no {file}{here}.", way_out="idi init writes one; --file names another.", code=code
+    )
+
+
 def read_declaration(file: str) -> str:
     try:
         with open(file, "rb") as opened:
             data = opened.read(MOST_FILE_BYTES + 1)
     except FileNotFoundError:
-        here = "" if os.path.isabs(file) else f" in {os.getcwd()}"
-        raise usage(f"There is no {file}{here}.", "idi init writes one; --file names another.") from None
+        raise no_declaration(file, USAGE) from None
     except IsADirectoryError:
         inside = os.path.join(file, "platform.yaml")
         raise usage(f"{file} is a folder.", f"Name the file: --file {inside}") from None

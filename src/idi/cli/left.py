@@ -7,7 +7,7 @@ import os
 from idi.api.errors import IdiError
 from idi.api.place import place
 from idi.cli.failure import NOT_RUNNING, Failure
-from idi.cli.invocation import Invocation
+from idi.cli.invocation import Invocation, no_declaration
 
 
 def left_over(invocation: Invocation) -> bool:
@@ -43,4 +43,13 @@ def not_running(invocation: Invocation, error: IdiError) -> Failure:
             f"{up} takes it over, {down} stops it.",
             code=NOT_RUNNING,
         )
+    if not os.path.exists(invocation.file):
+        return no_declaration(invocation.file, NOT_RUNNING)
     return Failure(f"{invocation.where} is not running.", why, f"{up} starts it.", code=NOT_RUNNING)
+
+
+def never_ran(invocation: Invocation, what: str, way_out: str) -> Failure:
+    """Where a file is asked for that only a platform that ran has written."""
+    if not os.path.exists(invocation.file):
+        return no_declaration(invocation.file, NOT_RUNNING)
+    return Failure(what, way_out=way_out, code=NOT_RUNNING)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from idi.cli.commands import Command
-from idi.cli.failure import DONE, NOT_RUNNING, Failure, usage
+from idi.cli.failure import DONE, usage
 from idi.cli.invocation import Invocation
+from idi.cli.left import never_ran
 from idi.cli.names import unknown
 from idi.cli.parser import count, seconds
 from idi.cli.screen import Line, Screen, painted
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from idi.api.offline import LogLine
 
+TAIL = 10
 PALETTE = ("cyan", "green", "yellow", "magenta", "blue", "red")
 COLOURS = re.compile(r"\x1b\[[\d;:]*m")
 CONTROLS = re.compile(r"\x1b\[[\d;:]*m|\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b.?|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -33,7 +35,12 @@ def arguments(parser: ArgumentParser) -> None:
         help="a module (jede), an instance (jede-1), a sidecar (jede-1.sidecar), control, gateway or openbao; "
         "default: every module",
     )
-    parser.add_argument("-f", "--follow", action="store_true", help="go on with what comes, until Ctrl-C")
+    parser.add_argument(
+        "-f",
+        "--follow",
+        action="store_true",
+        help=f"the last {TAIL} lines of each module (or from --since, or --lines), then what comes, until Ctrl-C",
+    )
     parser.add_argument("--since", type=seconds, metavar="TIME", help="not older than this, such as 5m")
     parser.add_argument("--grep", metavar="RE", help="only lines in which this regular expression is found")
     parser.add_argument("-n", "--lines", type=count, metavar="N", help="only the last N lines")
@@ -47,10 +54,10 @@ def run(invocation: Invocation) -> int:
     grep = pattern(options.grep)
     sources = log_sources(invocation.file, invocation.env)
     if not sources:
-        raise Failure(
+        raise never_ran(
+            invocation,
             f"Nothing has run for {invocation.where} yet, so there are no logs.",
-            way_out=f"{invocation.command_line('up')} starts it.",
-            code=NOT_RUNNING,
+            f"{invocation.command_line('up')} starts it.",
         )
     known = sorted({*sources, *(module for module in sources.values() if module)})
     for name in options.modules:
@@ -59,8 +66,12 @@ def run(invocation: Invocation) -> int:
     reader = log_reader(invocation.file, invocation.env, options.modules, grep)
     printer = Printer(invocation.screen, sources, show_time=options.time)
     since = time.time() - options.since if options.since is not None else 0.0
-    lines = reader.read(since)
-    for line in deque(lines, options.lines) if options.lines else lines:
+    lines: Iterable[LogLine] = reader.read(since)
+    if options.lines:
+        lines = deque(lines, options.lines)
+    elif options.follow and options.since is None:
+        lines = last_of_each(lines, TAIL)
+    for line in lines:
         printer.show(line)
     printer.flush()
     if options.follow:
@@ -73,6 +84,15 @@ def run(invocation: Invocation) -> int:
 
         asyncio.run(follow())
     return DONE
+
+
+def last_of_each(lines: Iterable[LogLine], count: int) -> list[LogLine]:
+    """The last ones of each module (or part), in the order that they came in."""
+    kept: dict[str, deque[tuple[int, LogLine]]] = {}
+    for at, line in enumerate(lines):
+        kept.setdefault(line.module or line.source, deque(maxlen=count)).append((at, line))
+    every = [numbered for tail in kept.values() for numbered in tail]
+    return [line for _, line in sorted(every, key=lambda numbered: numbered[0])]
 
 
 def pattern(text: str | None) -> re.Pattern[str] | None:
@@ -141,6 +161,6 @@ COMMANDS = {
             "idi logs control openbao gateway",
         ),
         about="What the modules write, merged by time, each line with its instance. Works when control does\n"
-        "not live. About 16 MiB are kept for each process.",
+        "not live. About 16 MiB are kept for each process: all of it is shown where nothing says less.",
     )
 }

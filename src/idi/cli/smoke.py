@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 from idi.cli.commands import Command
+from idi.cli.declared import declared
 from idi.cli.failure import DONE, FAILED
 from idi.cli.gateway import Answer, request
 from idi.cli.invocation import Invocation
@@ -110,18 +111,6 @@ def discovery(status: StatusView) -> Iterator[Check]:
     if status["rejections"]:
         first = status["rejections"][0]
         yield Check("gateway  takes its updates", f"{first['resource']}: {first['message']}")
-
-
-def declared(invocation: Invocation) -> Platform | None:
-    """The declaration for its routes; where the file is gone or wrong, the default routes are asked."""
-    from idi.declaration.load import Loaded, load
-
-    try:
-        with open(invocation.file, "rb") as file:
-            found = load(file.read(1 << 20), file=invocation.file, environment=invocation.env)
-    except OSError:
-        return None
-    return found.platform if isinstance(found, Loaded) else None
 
 
 def route_of(platform: Platform | None, name: str) -> tuple[Route | None, str]:
