@@ -212,7 +212,7 @@ def test_plan_where_nothing_runs_is_what_a_first_up_would_do(idi: Run, folder: P
     found = idi("plan")
     assert found.code == 0
     assert "+ jede     2 instances" in found.out
-    assert "4 to start (nothing runs yet)." in found.out
+    assert "4 to start (nothing runs now)." in found.out
     assert "wait until" not in found.out  # nothing comes after it
     document = idi("plan", "--json").document
     assert {step["module"] for step in document["steps"]} == {"openbao", "gateway", "jede", "cam"}

@@ -199,7 +199,7 @@ def test_the_audit_log_verifies_and_a_spoilt_one_does_not(idi: Run, journal: Pat
 def test_the_newest_of_the_audit_log_are_shown_and_how_to_see_the_rest(idi: Run, journal: Path) -> None:
     found = idi("audit", "list", "--limit", "3")
     head, *lines, more, last = found.out.splitlines()
-    assert head == "    N  TIME (UTC)           WHO        WHAT"
+    assert head == "    N  TIME (UTC)           WHO   WHAT"
     assert [line.split()[0] for line in lines] == ["5", "6", "7"]
     assert more == "5 earlier entries are not shown: idi audit list --limit 8"
     assert last == "The log has 8 entries, signed; idi audit verify checks them."

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from idi.ledger.entry import Entry
 
 LIMIT = 20
+MARGIN = 35  # where further lines of an entry begin, beside the name
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -81,12 +82,13 @@ def show(invocation: Invocation) -> int:
         if not entries:
             screen.out("No entries." if not options.module else f"No entries about {options.module}.")
             return DONE
-        screen.out([(f"{'N':>5}  {'TIME (UTC)':<19}  {'WHO':<10} WHAT", "dim")])
+        widest = max(3, *(len(plain(entry.actor.name)) for entry in entries))
+        screen.out([(f"{'N':>5}  {'TIME (UTC)':<19}  {'WHO':<{widest}}  WHAT", "dim")])
         for entry in reversed(entries):
             announced = ""
             if entry.phase == "outcome" and entry.step is not None:
                 announced = told(log.entry(entry.step))
-            screen.out(trimmed(line(entry, announced)))
+            screen.tell(trimmed(line(entry, announced, widest)), indent=MARGIN + widest)
         if earlier:
             screen.out([(more(invocation, earlier), "")])
         checks = f"{invocation.command_line('audit verify')} checks them"
@@ -126,14 +128,14 @@ def more(invocation: Invocation, earlier: int) -> str:
     return f"{number} not shown: {invocation.command_line(f'audit list{about} --limit {limit}')}"
 
 
-def line(entry: Entry, announced: str = "") -> Line:
+def line(entry: Entry, announced: str, widest: int) -> Line:
     """`12  2026-01-01 10:00:00  anna  up` for a change, its steps indented below. `announced` is what the
-    intent of an outcome said."""
+    intent of an outcome said, `widest` the longest name of who did something."""
     when = entry.time[:19].replace("T", " ")
     head: Line = [
         (f"{entry.index:>5}  ", "dim"),
         (f"{when}  ", "dim"),
-        (f"{plain(entry.actor.name):<10} ", "cyan"),
+        (f"{plain(entry.actor.name):<{widest}}  ", "cyan"),
     ]
     detail = plain(told(entry))
     announced = plain(announced).removesuffix(f" {entry.subject}")  # `start openbao`

@@ -165,9 +165,9 @@ def report(failure: Failure, *, as_json: bool) -> int:
             return failure.code
         for mistake in failure.mistakes:
             screen.err(mistake)
-        screen.err([(failure.what, "alarm" if not failure.mistakes else "bold")])
+        screen.warn([(failure.what, "alarm" if not failure.mistakes else "bold")])
         if failure.why:
-            screen.err(failure.why)
+            screen.warn(failure.why)
         for line in failure.lines:
             screen.err([("  | ", "dim"), (line, "")])
         if failure.way_out:

@@ -34,7 +34,7 @@ def run(invocation: Invocation) -> int:
         instead = ""
     except NotRunning:
         view = offline(invocation, text)
-        instead = "nothing runs yet"
+        instead = "nothing runs now"
         if left_over(invocation):
             instead = "control does not run: what it left running is not counted"
     if invocation.json:
@@ -77,7 +77,7 @@ def offline(invocation: Invocation, text: str) -> PlanView:
 def show(invocation: Invocation, view: PlanView, instead: str) -> None:
     screen = invocation.screen
     for warning in view["warnings"]:
-        screen.err([(warning, "yellow")])
+        screen.warn([(warning, "yellow")])
     changes = [step for step in view["steps"] if step["symbol"] != "."]
     if not changes and not view["steps"]:
         screen.out([("No changes: ", "green"), ("what runs is what is declared.", "")])

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from idi.cli.exits import explained, remedy
 from idi.cli.failure import Failure
 from idi.cli.live import Live
-from idi.cli.screen import Line, Screen
+from idi.cli.screen import Line, Screen, folded
 from idi.cli.words import plain, took
 
 TYPE_CHECKING = False
@@ -81,11 +81,13 @@ class Follower:
             self.say([(f"  {plain(way_out)}", "dim")])
 
     def say(self, line: Line) -> None:
-        """A line that stays: above the block in a terminal, else on stdout, with --json nowhere."""
-        if self.live:
-            self.live.above(line)
-        else:
-            self.screen.out(line)
+        """A line that stays: above the block in a terminal, else on stdout, with --json nowhere. On a terminal
+        it is broken between words, further lines a little to the right."""
+        if not self.live:
+            self.screen.tell(line, indent=indent_of(line))
+            return
+        for part in folded(line, self.live.width, indent_of(line)):
+            self.live.above(part)
 
     def draw(self) -> None:
         """What runs right now, with the seconds counting."""
@@ -117,6 +119,12 @@ class Follower:
         lines = [line for item in self.failed for line in item.get("lines", [])]
         ways = [plain(each) for item in self.failed if (each := way_out_of(item))]
         return Failure(f"{what} failed.", reason, " ".join(dict.fromkeys(ways)) or way_out, lines=lines)
+
+
+def indent_of(line: Line) -> int:
+    text = "".join(piece for piece, _ in line)
+    blank = len(text) - len(text.lstrip())
+    return blank + 2 if blank else 0
 
 
 def way_out_of(item: Progress) -> str:

@@ -46,6 +46,16 @@ class Screen:
         if not self.as_json:
             print(text if isinstance(text, str) else painted(text, colour=self.colour), flush=True)
 
+    def tell(self, line: str | Line, *, indent: int = 0) -> None:
+        """As `out`, broken between words where the terminal would break it anywhere."""
+        for part in folded(line, self.width if self.terminal else 0, indent):
+            self.out(part)
+
+    def warn(self, line: str | Line, *, indent: int = 0) -> None:
+        """As `err`, broken like `tell`."""
+        for part in folded(line, self.width if is_terminal(sys.stderr) else 0, indent):
+            self.err(part)
+
     def document(self, value: object, *, flush: bool = True) -> None:
         """A JSON document on a line of its own."""
         print(json.dumps(value, ensure_ascii=False, separators=(",", ":")), flush=flush)
@@ -65,6 +75,37 @@ def painted(line: Line, *, colour: bool) -> str:
     if not colour:
         return "".join(text for text, _ in line)
     return "".join(f"\x1b[{STYLES[style]}m{text}\x1b[0m" if style and text else text for text, style in line)
+
+
+def folded(line: str | Line, width: int, indent: int = 0) -> list[Line]:
+    """Broken between words into lines of at most `width` (0: not at all), the further ones indented. A word that
+    has no room stays whole."""
+    from idi.cli.words import fitting
+
+    left: Line = [(line, "")] if isinstance(line, str) else list(line)
+    found: list[Line] = []
+    while width:
+        text = "".join(piece for piece, _ in left)
+        fits = fitting(text, width)
+        first = len(text) - len(text.lstrip())
+        at = text.rfind(" ", first, fits + 1)
+        if fits == len(text) or (at < 0 and (at := text.find(" ", max(fits, first))) < 0):
+            break
+        found.append(piece_of(left, 0, len(text[:at].rstrip())))
+        rest = piece_of(left, at + len(text[at:]) - len(text[at:].lstrip()), len(text))
+        left = [(" " * indent, ""), *rest] if indent else rest
+    return [*found, left] if left or not found else found
+
+
+def piece_of(line: Line, start: int, end: int) -> Line:
+    """Its characters from `start` to `end`, each in its style."""
+    found: Line = []
+    for text, style in line:
+        part = text[max(start, 0) : max(end, 0)]
+        if part:
+            found.append((part, style))
+        start, end = start - len(text), end - len(text)
+    return found
 
 
 def is_terminal(stream: TextIO) -> bool:
