@@ -73,6 +73,9 @@ async def test_one_client_floods_and_another_is_served() -> None:
         # The same client with another token is the same client.
         again = await client.get("/cam/x", headers=m.tokens.header("greedy", jti="2"))
         assert again.status_code == 429
+        # And so it is under a name that it gives itself.
+        renamed = await client.get("/cam/x", headers=m.tokens.header("greedy") | {"x-idi-subject": "other"})
+        assert renamed.status_code == 429
 
 
 async def test_a_changed_limit_holds_on_open_connections() -> None:

@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from idi.declaration.types import Cors, HeaderMatch
 from idi.parts.gateway.envoy import admin
+from idi.parts.gateway.envoy.render.access_log import FIELDS
 from idi.traffic.types import GATEWAY, GatewayRoute
 from tests.support.envoy import Mesh, mesh, until
 from tests.support.envoy_upstream import Upstream, upstream
@@ -25,6 +26,7 @@ ROUTES = (
     GatewayRoute("cam", "/v1/quick/", "/", public=True, timeout_s=0.2),
     GatewayRoute("cam", "/kept/", "/kept/", public=True),
     GatewayRoute("rame", "/v1/rame/", "/", public=True),
+    GatewayRoute("cam", "/v1/guarded/", "/"),
 )
 
 
@@ -206,6 +208,22 @@ async def test_access_log(edge: Edge) -> None:
     assert line["trace"] == "00-abc"
     assert line["tries"] == 1
     assert isinstance(line["duration_ms"], int)
+    assert line["client"] is None
+
+
+async def test_the_access_log_stays_json_and_names_the_client(edge: Edge) -> None:
+    """Whatever a client sends stands in its own field."""
+    nasty = 'x", "status": 999, "a": "\\u0000\\'
+    token = edge.m.tokens.header('pi"lot\\')
+    answer = await edge.client.get("/v1/guarded/x", headers=token | {"traceparent": nasty})
+    wanted = answer.headers["x-request-id"]
+    log = edge.m.runtime / "access.log"
+    await until(lambda: log.exists() and wanted in log.read_text(), 15)
+    line = next(
+        entry for entry in map(json.loads, log.read_text().splitlines()) if entry["request_id"] == wanted
+    )
+    assert (line["client"], line["status"], line["trace"]) == ('pi"lot\\', 200, nasty)
+    assert set(line) == set(FIELDS)
 
 
 async def test_the_access_log_is_bounded_and_loses_nothing(edge: Edge) -> None:

@@ -1,4 +1,8 @@
-"""The gateway's access log: one JSON object a line. No query, no header that could hold a secret."""
+"""The gateway's access log: one JSON object a line. No query, no header that could hold a secret.
+
+What a request has not (a client, an instance) is null. To leave it out (`omit_empty_values`) would make Envoy
+build each line as a message first, which costs half as much again as all the rest of the log.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +30,14 @@ FIELDS = {
     "instance": "%UPSTREAM_HOST%",
     "tries": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
     "address": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
-    "client": f"%DYNAMIC_METADATA({tokens.FILTER}:{tokens.PAYLOAD}:sub)%",
+    "client": f"%REQ({tokens.SUBJECT_HEADER})%",
     "request_id": "%REQ(X-REQUEST-ID)%",
     "trace": "%REQ(TRACEPARENT)%",
 }
 
 
 def json_log(path: str) -> accesslog_pb2.AccessLog:
-    line = substitution_format_string_pb2.SubstitutionFormatString(omit_empty_values=True)
+    line = substitution_format_string_pb2.SubstitutionFormatString()
     line.json_format.update(FIELDS)
     return accesslog_pb2.AccessLog(
         name="envoy.access_loggers.file",

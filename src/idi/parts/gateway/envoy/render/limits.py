@@ -20,7 +20,6 @@ from envoy.config.route.v3 import route_components_pb2 as route
 from envoy.extensions.common.ratelimit.v3 import ratelimit_pb2
 from envoy.extensions.filters.http.local_ratelimit.v3 import local_rate_limit_pb2 as local
 from envoy.type.matcher.v3 import string_pb2
-from envoy.type.metadata.v3 import metadata_pb2
 from envoy.type.v3 import percent_pb2, token_bucket_pb2
 
 from idi.declaration.types import RateLimit
@@ -63,16 +62,11 @@ def by_address(limit: AddressLimit) -> local.LocalRateLimit:
 
 def by_client(limit: RateLimit) -> local.LocalRateLimit:
     config = _filter("client", CLIENTS)
-    subject = _Action.MetaData(
-        descriptor_key="subject",
-        metadata_key=metadata_pb2.MetadataKey(
-            key=tokens.FILTER,
-            path=[metadata_pb2.MetadataKey.PathSegment(key=key) for key in (tokens.PAYLOAD, "sub")],
-        ),
-        source=_Action.MetaData.DYNAMIC,
-        skip_if_absent=True,
+    # Set by the token's check alone; without a token there is none, and no bucket.
+    subject = _Action.RequestHeaders(
+        header_name=tokens.SUBJECT_HEADER, descriptor_key="subject", skip_if_absent=True
     )
-    config.rate_limits.append(route.RateLimit(actions=[_Action(metadata=subject)]))
+    config.rate_limits.append(route.RateLimit(actions=[_Action(request_headers=subject)]))
     config.descriptors.append(_descriptor([("subject", "")], limit.requests, limit.every_s, limit.burst))
     config.response_headers_to_add.append(_retry_after(limit.every_s / max(limit.requests, 1)))
     config.enable_x_ratelimit_headers = 1  # DRAFT_VERSION_03

@@ -54,7 +54,7 @@ def _virtual_host(name: str, domains: list[str], gateway: Gateway) -> route.Virt
     mine = [each for each in gateway.routes if each.host in ("", name)]
     routes = [
         *_own(gateway),
-        *(variant for each in mine for variant in _variants(each, gateway.limits.body_bytes)),
+        *(variant for each in mine for variant in _variants(each, gateway)),
         _direct("not-found", route.RouteMatch(prefix="/"), 404),
     ]
     host = route.VirtualHost(name=name, domains=domains, routes=routes)
@@ -74,15 +74,19 @@ def _own(gateway: Gateway) -> Iterator[route.Route]:
             yield each
 
 
-def _variants(each: GatewayRoute, most_bytes: int) -> Iterator[route.Route]:
+def _variants(each: GatewayRoute, gateway: Gateway) -> Iterator[route.Route]:
+    for variant in _by_kind(each, gateway.limits.body_bytes):
+        _guard(variant, each, gateway)
+        yield variant
+
+
+def _by_kind(each: GatewayRoute, most_bytes: int) -> Iterator[route.Route]:
     limit = min(each.body_bytes or most_bytes, most_bytes)
-    refused = route.Route(
+    yield route.Route(
         name=each.service,
         match=_match(each, [bodies.announced_beyond(limit)]),
         direct_response=route.DirectResponseAction(status=413),
     )
-    _guard(refused, each)
-    yield refused
 
     upgrade = _forward(each, [route.HeaderMatcher(name="upgrade", present_match=True)])
     upgrade.route.timeout.CopyFrom(seconds(0))
@@ -106,13 +110,11 @@ def _forward(
     each: GatewayRoute, headers: list[route.HeaderMatcher], *, idempotent: bool = False
 ) -> route.Route:
     methods = [retries.idempotent_methods()] if idempotent else []
-    made = route.Route(
+    return route.Route(
         name=each.service,
         match=_match(each, [*headers, *methods]),
         route=_to(each, idempotent=idempotent),
     )
-    _guard(made, each)
-    return made
 
 
 def _match(each: GatewayRoute, further: Iterable[route.HeaderMatcher]) -> route.RouteMatch:
@@ -138,12 +140,12 @@ def _to(each: GatewayRoute, *, idempotent: bool) -> route.RouteAction:
     return action
 
 
-def _guard(made: route.Route, each: GatewayRoute) -> None:
+def _guard(made: route.Route, each: GatewayRoute, gateway: Gateway) -> None:
     made.request_body_buffer_limit.value = retries.BUFFER_BYTES
     if each.public:
         _without_token(made)
     else:
-        _configure(made, policies.FILTER, tokens.scopes_needed(each.scopes))
+        _configure(made, policies.FILTER, tokens.scopes_needed(each.scopes, gateway.issuer))
 
 
 def _without_token(made: route.Route) -> None:
