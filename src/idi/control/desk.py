@@ -40,28 +40,27 @@ from idi.control.figures import Figures
 from idi.control.issuer import keys_url_of, resolved, with_keys_url
 from idi.control.loop import Loop
 from idi.control.registrations import Registrations
+from idi.control.requests import Asked, load_declaration, module_named, title_of, what_is_asked
 from idi.control.settings import Settings
 from idi.control.tokens import Tokens, give_token
 from idi.control.wanted import Wanted
-from idi.control.wording import did_you_mean, what_failed
-from idi.declaration.load import Loaded, Rejected, load
-from idi.declaration.types import ModuleName, Platform
+from idi.control.wording import what_failed
+from idi.declaration.load import Loaded, load
+from idi.declaration.types import Platform
 from idi.parts.clients.machine import Peer
 from idi.parts.errors import Bug, IdiError, Refused
 from idi.parts.gateway.interface import DataPlane
-from idi.parts.store.interface import JSON, Actor, Store
+from idi.parts.store.interface import Actor, Store
 from idi.plan.describe import describe_all
 from idi.plan.desired import desired
 from idi.plan.difference import difference
 from idi.plan.scaled import fitting, notes, origins
 from idi.plan.types import Context, Desired, Plan
-from idi.plan.unbuilt import LOCAL, elsewhere, unbuilt
 
 log = logging.getLogger(__name__)
 
 QUEUE = 16
 RESUME_AFTER_S = 3.0
-MAX_INSTANCES = 100
 ACKNOWLEDGED_S = 10.0
 
 CONTROL = Actor("idi", "control")
@@ -142,7 +141,7 @@ class Desk:
         return desired(platform, fitting(platform, wanted.overlays), context)
 
     async def plan(self, request: UpRequest) -> PlanView:
-        loaded = self.load(request["text"], request["file"])
+        loaded = load_declaration(request["text"], request["file"], self.settings.environment)
         plan = difference(self.desired_of(loaded.platform, self.wanted), self.loop.world)
         platform, overlays = loaded.platform, self.wanted.overlays
         warnings = [*map(str, loaded.warnings), *notes(platform, overlays)]
@@ -155,7 +154,7 @@ class Desk:
         platform = self.loop.platform
         if platform is None or not self.wanted.up or self.closing:
             raise Refused("The platform is not up.", "Run idi up first.")
-        spec = self.desired().modules[self.module(platform, request["module"])].spec
+        spec = self.desired().modules[module_named(platform, request["module"])].spec
         return await self.registrations.register(request, spec, actor_of(peer))
 
     async def heartbeat(self, instance: str, credential: str) -> None:
@@ -184,65 +183,14 @@ class Desk:
         if self.closing or (self._downs and request["action"] != "down"):
             raise Refused("The platform is going down.", "Run idi up when it has ended.")
 
-    def want(self, request: ChangeRequest) -> tuple[Wanted, dict[str, JSON], Platform | None]:
-        """The desired state that the request leads to; raises `Invalid` or `Refused` and changes nothing."""
-        platform = self.loop.platform
+    def want(self, request: ChangeRequest) -> Asked:
+        """Raises `Invalid` or `Refused` and changes nothing."""
+        asked = what_is_asked(
+            request, self.wanted, self.loop.platform, self.loop.world, self.settings.environment
+        )
         if request["action"] == "up":
-            loaded = self.load(request["text"], request["file"])
             self.check()
-            self.keep_the_name(loaded.platform)
-            overlays = fitting(loaded.platform, self.wanted.overlays)
-            wanted = replace(
-                self.wanted, up=True, text=request["text"], file=request["file"], overlays=overlays
-            )
-            return wanted, {"file": request["file"]}, loaded.platform
-        if request["action"] == "down":
-            return replace(self.wanted, up=False), {}, platform
-        if platform is None or not self.wanted.up:
-            raise Refused("The platform is not up.", "Run idi up first.")
-        if request["action"] == "scale":
-            counts = {self.module(platform, name): n for name, n in request["modules"].items()}
-            for name, count in counts.items():
-                check_count(platform, name, count)
-            instances = {**self.wanted.overlays.instances, **counts}
-            overlays = fitting(platform, replace(self.wanted.overlays, instances=instances))
-            return replace(self.wanted, overlays=overlays), {"modules": dict(request["modules"])}, platform
-        names = [self.module(platform, name) for name in request["modules"]]
-        generations = dict(self.wanted.overlays.generations)
-        for name in names:
-            generations[name] = generations.get(name, 0) + 1
-        overlays = replace(self.wanted.overlays, generations=generations)
-        return replace(self.wanted, overlays=overlays), {"modules": [*names]}, platform
-
-    def load(self, text: str, file: str) -> Loaded:
-        loaded = load(text, file=file, environment=self.settings.environment)
-        if isinstance(loaded, Rejected):
-            raise Invalid([str(mistake) for mistake in loaded.mistakes])
-        if there := elsewhere(loaded.platform):
-            raise Refused(there, LOCAL)
-        if missing := unbuilt(loaded.platform):
-            raise Invalid(missing)
-        return loaded
-
-    def keep_the_name(self, platform: Platform) -> None:
-        """Every certificate and policy carries it: with another one nobody could call anybody until the last
-        certificate was replaced."""
-        before, world = self.loop.platform, self.loop.world
-        there = world.modules or any(part.state != "absent" for part in world.parts.values())
-        if before is not None and before.name != platform.name and there:
-            raise Refused(
-                f"The platform that runs is called {before.name}, the file says {platform.name}: the name is in "
-                "every identity and cannot change while it runs.",
-                "Run idi down, then idi up.",
-            )
-
-    def module(self, platform: Platform, name: str) -> ModuleName:
-        if name not in platform.modules:
-            hint = did_you_mean(name, platform.modules)
-            raise Refused(
-                f"No module is called '{name}'.", hint or f"There are {', '.join(platform.modules)}."
-            )
-        return ModuleName(name)
+        return asked
 
     async def _run(self, change: Change, request: ChangeRequest, actor: Actor) -> None:
         down = request["action"] == "down"
@@ -253,8 +201,7 @@ class Desk:
                 self._running = change
                 self._refuse_while_leaving(request)
                 # On what is now: another change may have run since it was asked for.
-                wanted, detail, platform = self.want(request)
-                await self._apply(change, request["action"], actor, wanted, detail, platform)
+                await self._apply(change, request["action"], actor, self.want(request))
         except IdiError as error:
             change.done(False, error.message, error.way_out)
         except Invalid as error:
@@ -277,20 +224,18 @@ class Desk:
         change: Change,
         action: str,
         actor: Actor,
-        wanted: Wanted,
-        detail: dict[str, JSON],
-        platform: Platform | None,
+        asked: Asked,
     ) -> None:
+        wanted, detail, platform = asked.wanted, asked.detail, asked.platform
         if platform and action == "up":
             platform = await resolved(self.resolve, platform, self.loop.platform, change.message)
             wanted = replace(wanted, keys_url=keys_url_of(platform))
         goal = self.desired_of(platform, wanted) if platform and wanted.up else Desired()
         plan = difference(goal, self.loop.world)
         interrupted = await self._close_interrupted()
-        asked = detail.get("modules")
-        if isinstance(asked, dict | list) and not interrupted:
+        if asked.only is not None and not interrupted:
             # What fails elsewhere is no failure of this change.
-            plan = plan.only([str(name) for name in asked])
+            plan = plan.only(asked.only)
         changed = wanted != self.wanted or bool(plan.changes())
         if changed:
             change_id = await self.store.begin(
@@ -396,23 +341,6 @@ class Desk:
         await self._run(change, request, CONTROL)
         if not change.items[-1].get("ok"):  # nobody listens
             log.warning("what was wanted before could not be taken up: %s", change.items[-1].get("reason"))
-
-
-def title_of(request: ChangeRequest) -> str:
-    if request["action"] == "scale":
-        return "scale " + " ".join(f"{name}={count}" for name, count in request["modules"].items())
-    if request["action"] == "restart":
-        return "restart " + " ".join(request["modules"])
-    return request["action"]
-
-
-def check_count(platform: Platform, name: ModuleName, count: int) -> None:
-    if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= MAX_INSTANCES:
-        raise Refused(f"{name}={count} is out of range.", f"Write a number from 0 to {MAX_INSTANCES}.")
-    if platform.modules[name].storage and count > 1:
-        raise Refused(
-            f"{name} has storage, so two instances would be two writers.", f"Write {name}=1 or {name}=0."
-        )
 
 
 def actor_of(peer: Peer) -> Actor:

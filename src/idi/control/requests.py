@@ -1,0 +1,120 @@
+"""What a request asks for: the desired state that it leads to, or why that cannot be.
+
+Nothing is changed here. The answer is computed once when somebody asks, so that what cannot be is refused before
+anything is begun, and once more when it is its turn, on what is then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+from idi.api.server import Invalid
+from idi.api.types import ChangeRequest
+from idi.control.wanted import Wanted
+from idi.control.wording import did_you_mean
+from idi.declaration.load import Loaded, Rejected, load
+from idi.declaration.types import ModuleName, Platform
+from idi.parts.errors import Refused
+from idi.parts.store.interface import JSON
+from idi.plan.scaled import fitting
+from idi.plan.unbuilt import LOCAL, elsewhere, unbuilt
+from idi.world.types import World
+
+MAX_INSTANCES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """`detail` is what the journal says of the request; `only` names the modules that it is about, None: all."""
+
+    wanted: Wanted
+    detail: dict[str, JSON]
+    platform: Platform | None
+    only: Collection[str] | None = None
+
+
+def what_is_asked(
+    request: ChangeRequest, wanted: Wanted, platform: Platform | None, world: World, environment: str
+) -> Asked:
+    """`wanted` and `platform` are what holds now. Raises `Invalid` for a declaration that cannot be, else `Refused`."""
+    match request["action"]:
+        case "up":
+            loaded = load_declaration(request["text"], request["file"], environment)
+            keep_the_name(loaded.platform, platform, world)
+            overlays = fitting(loaded.platform, wanted.overlays)
+            after = replace(wanted, up=True, text=request["text"], file=request["file"], overlays=overlays)
+            return Asked(after, {"file": request["file"]}, loaded.platform)
+        case "down":
+            return Asked(replace(wanted, up=False), {}, platform)
+        case "scale":
+            platform = running(wanted, platform)
+            counts = {module_named(platform, name): n for name, n in request["modules"].items()}
+            for name, count in counts.items():
+                check_count(platform, name, count)
+            instances = {**wanted.overlays.instances, **counts}
+            overlays = fitting(platform, replace(wanted.overlays, instances=instances))
+            detail: dict[str, JSON] = {"modules": dict(request["modules"])}
+            return Asked(replace(wanted, overlays=overlays), detail, platform, counts)
+        case "restart":
+            platform = running(wanted, platform)
+            names = [module_named(platform, name) for name in request["modules"]]
+            generations = dict(wanted.overlays.generations)
+            for name in names:
+                generations[name] = generations.get(name, 0) + 1
+            overlays = replace(wanted.overlays, generations=generations)
+            return Asked(replace(wanted, overlays=overlays), {"modules": [*names]}, platform, names)
+
+
+def running(wanted: Wanted, platform: Platform | None) -> Platform:
+    if platform is None or not wanted.up:
+        raise Refused("The platform is not up.", "Run idi up first.")
+    return platform
+
+
+def load_declaration(text: str, file: str, environment: str) -> Loaded:
+    """The declaration, if this version can do all of it on this machine."""
+    loaded = load(text, file=file, environment=environment)
+    if isinstance(loaded, Rejected):
+        raise Invalid([str(mistake) for mistake in loaded.mistakes])
+    if there := elsewhere(loaded.platform):
+        raise Refused(there, LOCAL)
+    if missing := unbuilt(loaded.platform):
+        raise Invalid(missing)
+    return loaded
+
+
+def keep_the_name(platform: Platform, before: Platform | None, world: World) -> None:
+    """Every certificate and policy carries it: with another one nobody could call anybody until the last
+    certificate was replaced."""
+    there = world.modules or any(part.state != "absent" for part in world.parts.values())
+    if before is not None and before.name != platform.name and there:
+        raise Refused(
+            f"The platform that runs is called {before.name}, the file says {platform.name}: the name is in "
+            "every identity and cannot change while it runs.",
+            "Run idi down, then idi up.",
+        )
+
+
+def module_named(platform: Platform, name: str) -> ModuleName:
+    if name not in platform.modules:
+        hint = did_you_mean(name, platform.modules)
+        raise Refused(f"No module is called '{name}'.", hint or f"There are {', '.join(platform.modules)}.")
+    return ModuleName(name)
+
+
+def title_of(request: ChangeRequest) -> str:
+    if request["action"] == "scale":
+        return "scale " + " ".join(f"{name}={count}" for name, count in request["modules"].items())
+    if request["action"] == "restart":
+        return "restart " + " ".join(request["modules"])
+    return request["action"]
+
+
+def check_count(platform: Platform, name: ModuleName, count: int) -> None:
+    if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= MAX_INSTANCES:
+        raise Refused(f"{name}={count} is out of range.", f"Write a number from 0 to {MAX_INSTANCES}.")
+    if platform.modules[name].storage and count > 1:
+        raise Refused(
+            f"{name} has storage, so two instances would be two writers.", f"Write {name}=1 or {name}=0."
+        )
