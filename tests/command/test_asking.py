@@ -75,6 +75,18 @@ def test_an_ill_module_is_named_in_the_last_line(idi: Run, control: FakeControl)
     assert "1 of 2 ready.   idi call jede /   idi logs cam   idi down" in idi("status").out
 
 
+def test_what_is_offered_to_call_has_a_route(idi: Run, control: FakeControl) -> None:
+    control.status = status(
+        [
+            {**module("prices"), "routes": []},
+            {**module("eat", "failed"), "routes": ["/v1/eat/"]},
+            {**module("shop"), "routes": ["/shop/"]},
+            {**module("cam"), "routes": ["/v1/cam/live/"]},
+        ]
+    )
+    assert "ready.   idi call cam /live/   idi logs eat   idi down" in idi("status").out
+
+
 def test_processes_without_control_are_named(idi: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / ".idi/dev/seats").mkdir(parents=True)
     (folder / ".idi/dev/seats/jede-1.json").write_text("{}")

@@ -168,6 +168,7 @@ def test_the_audit_log_names_who_and_what(idi: Run, journal: Path) -> None:
     assert "✓ jede  2 instances" in found.out
     assert "✗ cam  remove; it would not go" in found.out
     assert "… " not in found.out  # every step has ended
+    assert "scale jede=3\n" in found.out
     documents = idi("audit", "list", "--json").documents
     assert [document["phase"] for document in documents][-2:] == ["finish", "begin"]
     assert documents[0]["index"] == 0

@@ -33,6 +33,8 @@ class FiguresView(TypedDict):
 
 
 class ModuleView(TypedDict):
+    """`routes` are the paths under which the gateway serves it, as long as it is declared."""
+
     name: str
     version: str
     desired: int
@@ -41,6 +43,7 @@ class ModuleView(TypedDict):
     since: str
     reason: str
     instances: list[InstanceView]
+    routes: NotRequired[list[str]]
     figures: NotRequired[FiguresView]
 
 

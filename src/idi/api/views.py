@@ -64,7 +64,8 @@ def status_view(
         "changing": around.changing,
         "parts": [part_view(part) for part in world.parts.values() if part.state != "absent"],
         "modules": [
-            module_view(name, desired, world.modules.get(name, ModuleWorld()), around) for name in names
+            routed(module_view(name, desired, world.modules.get(name, ModuleWorld()), around), platform)
+            for name in names
         ],
         "rejections": [rejection_view(r.node, r.resource, r.message, r.at) for r in around.rejections],
         "warnings": list(around.warnings),
@@ -113,6 +114,13 @@ def module_view(name: ModuleName, desired: Desired, module: ModuleWorld, around:
     if figures is not None:
         document["figures"] = figures
     return document
+
+
+def routed(view: ModuleView, platform: Platform | None) -> ModuleView:
+    declared = platform.modules.get(ModuleName(view["name"])) if platform else None
+    if declared is not None:
+        view["routes"] = [route.path for route in declared.routes]
+    return view
 
 
 def trouble(worst: Instance, module: ModuleWorld, current: str, around: Surroundings) -> str:

@@ -160,9 +160,20 @@ def told(entry: Entry) -> str:
     detail = entry.detail
     words = [str(detail[name]) for name in ("what", "why", "reason", "file") if detail.get(name)]
     rest = [
-        f"{name}={value}" for name, value in detail.items() if name not in ("what", "why", "reason", "file")
+        spelled(name, value)
+        for name, value in detail.items()
+        if name not in ("what", "why", "reason", "file")
     ]
     return "; ".join([*words, *rest])
+
+
+def spelled(name: str, value: object) -> str:
+    """`jede=3, cam=2` for what scale was asked, `jede, cam` for a list."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={each}" for key, each in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{name}={value}"
 
 
 def as_document(entry: Entry) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def show(invocation: Invocation, answer: Answer, mine: str) -> None:
             screen.out(f"{name.lower()}: {value}")
         screen.out()
     if answer.status >= 400:
-        raise refused(answer, found, way_out(invocation, answer, mine))
+        raise refused(answer, found, *hint(invocation, answer, mine))
     if found is not None and screen.terminal:
         screen.out(json.dumps(found, indent=2, ensure_ascii=False))
     else:
@@ -75,26 +75,27 @@ def show(invocation: Invocation, answer: Answer, mine: str) -> None:
         sys.stdout.buffer.flush()
 
 
-def refused(answer: Answer, problem: Any, way_out: str = "") -> Failure:
-    """An error of the gateway or the module, said as we say our own."""
+def refused(answer: Answer, problem: Any, more: str = "", way_out: str = "") -> Failure:
+    """An error of the gateway or the module, said as we say our own; `more` is what can be seen of it from here."""
     request_id = answer.header("x-request-id")
     found = "\n".join(filter(None, [way_out, f"Request {request_id}." if request_id else ""]))
     if isinstance(problem, dict) and (problem.get("detail") or problem.get("title")):
         title, detail = str(problem.get("title", "")), str(problem.get("detail", ""))
-        return Failure(f"{answer.status} {plain(title)}", plain(detail), found)
+        why = f"{plain(detail).rstrip('.')}: {more}" if detail and more else plain(detail) or more
+        return Failure(f"{answer.status} {plain(title)}", why, found)
     lines = answer.body[:2000].decode("utf-8", "replace").splitlines()[:10]
     return Failure(f"{answer.status}", "", found, lines=[plain(line) for line in lines])
 
 
-def way_out(invocation: Invocation, answer: Answer, mine: str) -> str:
-    """What helps, where the gateway refused and it can be seen from here why."""
+def hint(invocation: Invocation, answer: Answer, mine: str) -> tuple[str, str]:
+    """Why the gateway refused, where that can be seen from here, and what helps."""
     if answer.status == 404:
-        return unrouted(invocation)
+        return unrouted(invocation), ""
     if answer.status == 401 and mine:
-        return f"{flaw(mine)} {source(invocation)}".strip()
+        return flaw(mine), source(invocation)
     if answer.status == 403 and mine:
-        return f"Which scopes a route needs is in {invocation.file}, under routes."
-    return ""
+        return "", f"Which scopes a route needs stands in {invocation.file}, under its routes."
+    return "", ""
 
 
 def source(invocation: Invocation) -> str:
@@ -114,14 +115,14 @@ def flaw(authorization: str) -> str:
 
     scheme, _, token = authorization.partition(" ")
     if scheme.lower() != "bearer":
-        return "It is sent as 'Bearer TOKEN'."
+        return "it is sent as 'Bearer TOKEN'."
     try:
         payload = token.strip().split(".")[1]
         end = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["exp"]
         late = time.time() - float(end)
     except (IndexError, ValueError, KeyError, TypeError):
-        return "What was given is no token with an end (a JWT with 'exp')."
-    return f"The token that was given ended {age(late)} ago." if late > 0 else ""
+        return "what was given is no token with an end (a JWT with 'exp')."
+    return f"the token that was given ended {age(late)} ago." if late > 0 else ""
 
 
 def unrouted(invocation: Invocation) -> str:
@@ -137,7 +138,7 @@ def unrouted(invocation: Invocation) -> str:
     if not module.routes:
         callers = [m.name for m in platform.modules.values() if name in m.calls]
         who = f"only {listed(callers)} may call it, nobody from outside" if callers else "nobody may call it"
-        return f"{name} has no route in {invocation.file}: {who}."
+        return f"{name} has no route in {invocation.file}; {who}."
     paths = [route.path for route in module.routes]
     if not any(path.startswith(f"/v1/{name}/") or f"/v1/{name}/".startswith(path) for path in paths):
         return f"{name} is reached at {listed(paths)}, not below /v1/{name}/."

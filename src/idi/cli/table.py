@@ -158,8 +158,8 @@ def columns(cells: Sequence[Sequence[str]], width: int) -> list[int]:
 class Where:
     """What stands under WHERE, once it is known how much room there is."""
 
-    def __init__(self, reason: str, addresses: list[str], most: int = 1) -> None:
-        self.reason, self.addresses, self.most = reason, addresses, most
+    def __init__(self, reason: str, addresses: list[str], most: int = 1, again: str = "") -> None:
+        self.reason, self.addresses, self.most, self.again = reason, addresses, most, again
 
     def fits(self, room: int) -> bool:
         """Beside its row on one line: whole, or cut where that is enough for it."""
@@ -168,7 +168,7 @@ class Where:
     def __call__(self, room: int) -> list[str]:
         if self.reason:
             return wrap(self.reason, room, self.most)
-        return [listed(self.addresses, room)] if self.addresses else []
+        return [listed(self.addresses, room, self.again)] if self.addresses else []
 
 
 def where_of(module: ModuleView) -> tuple[Where, bool]:
@@ -180,9 +180,8 @@ def where_of(module: ModuleView) -> tuple[Where, bool]:
         return Where(plain(reason), [], 1 if passing else REASON_LINES), True
     addresses = short([i["address"] for i in module["instances"] if i["state"] == "ready"])
     restarts = sum(instance["restarts"] for instance in module["instances"])
-    if restarts and addresses:
-        addresses = [*addresses, f"{restarts} restart{'s' if restarts > 1 else ''}"]
-    return Where("", addresses), False
+    again = f"{restarts} restart{'s' if restarts > 1 else ''}" if restarts and addresses else ""
+    return Where("", addresses, again=again), False
 
 
 def reason_of(module: ModuleView) -> str:
@@ -201,16 +200,17 @@ def short(addresses: list[str]) -> list[str]:
     return found
 
 
-def listed(texts: list[str], room: int) -> str:
-    """As many as fit, and how many more."""
-    whole = ", ".join(texts)
+def listed(texts: list[str], room: int, end: str = "") -> str:
+    """As many as fit, and how many more; `end` stays, whatever gives way."""
+    tail = f", {end}" if end else ""
+    whole = ", ".join(texts) + tail
     if not room or len(whole) <= room:
         return whole
     for kept in range(len(texts) - 1, 0, -1):
-        found = f"{', '.join(texts[:kept])} + {len(texts) - kept} more"
+        found = f"{', '.join(texts[:kept])} + {len(texts) - kept} more{tail}"
         if len(found) <= room:
             return found
-    return cut(texts[0], room)
+    return cut(end or texts[0], room)
 
 
 def style_of(head: str, module: ModuleView) -> str:

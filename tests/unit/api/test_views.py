@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from idi.api.types import ModuleView
-from idi.api.views import Surroundings, module_view
+from idi.api.views import Surroundings, module_view, status_view
+from idi.declaration.load import Loaded, load
 from idi.declaration.types import ModuleName
 from idi.plan.types import Desired, DesiredModule
-from idi.world.types import Instance, ModuleWorld, Revision
+from idi.world.types import Instance, ModuleWorld, Revision, World
 from tests.support.worlds import instance, spec
 
 CAM = ModuleName("cam")
-AROUND = Surroundings("dev", "laptop", 1, 0.0, "0.1.0", "http://127.0.0.1:8080", "http://127.0.0.1:8800")
+AROUND = Surroundings("dev", "laptop", 1, 0.0, "0.1.0", "http://127.0.0.1:8080")
 WANTED = Desired({CAM: DesiredModule(spec("cam", "bbbb"), 2, "rolling")})
 
 
@@ -47,3 +48,13 @@ def test_what_an_earlier_version_suffered_from_is_not_said_of_the_new_one() -> N
 
 def test_a_module_that_is_well_has_no_reason() -> None:
     assert seen(a(1, "bbbb", "ready"), a(2, "bbbb", "ready"))["reason"] == ""
+
+
+def test_there_is_no_console_to_point_to_and_routes_are_those_of_the_declaration() -> None:
+    text = "platform: shop\nmodules:\n  cam: {run: x, routes: [{path: /pictures/}]}\n"
+    loaded = load(text, file="platform.yaml", environment="dev")
+    assert isinstance(loaded, Loaded)
+    view = status_view(loaded.platform, WANTED, World(), AROUND)
+    assert view["console"] == {"url": None}
+    assert view["modules"][0]["routes"] == ["/pictures/"]
+    assert "routes" not in status_view(None, WANTED, World(), AROUND)["modules"][0]

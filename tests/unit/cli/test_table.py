@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from idi.api.types import StatusView
 from idi.cli.live import cropped
 from idi.cli.screen import Line, painted
-from idi.cli.table import short, table
+from idi.cli.table import listed, short, table
 from idi.cli.words import columns
 from tests.command.fake_control import module, part, status
 
@@ -145,6 +145,14 @@ def test_a_host_is_written_once_in_a_row() -> None:
         "10.0.0.9:2",
         "127.0.0.1:3",
     ]
+
+
+def test_restarts_are_no_addresses_and_stay_where_there_is_little_room() -> None:
+    assert listed(["127.0.0.1:1", ":2", ":3"], 0, "1 restart") == "127.0.0.1:1, :2, :3, 1 restart"
+    many = ["127.0.0.1:20001", ":20002", ":20003"]
+    assert listed(many, 36, "1 restart") == "127.0.0.1:20001 + 2 more, 1 restart"
+    assert listed(many, 26, "1 restart") == "1 restart"
+    assert listed(many, 26) == "127.0.0.1:20001 + 2 more"
 
 
 def test_all_ready_says_so() -> None:
