@@ -290,6 +290,16 @@ def serving(path: Path, control: FakeControl) -> Iterator[FakeControl]:
             path.unlink(missing_ok=True)
 
 
+class Refusing(FakeControl):
+    """A start of which not even a part came to be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ends_after_down = True
+        self.changes = {"up": [{"type": "done", "ok": False, "reason": "The issuer does not answer."}]}
+        self.push(status([], parts=[]))
+
+
 class Lost(FakeControl):
     """One module whose command is not there."""
 
@@ -312,6 +322,7 @@ class Lost(FakeControl):
 
 SCENARIOS: dict[str, Callable[[], FakeControl]] = {
     "lost": Lost,
+    "refusing": Refusing,
     "starting": lambda: Starting(pause=0.1),
     "slow": lambda: Starting(pause=0.4),
     "slow-down": lambda: Starting(pause=0.2, slow_down=True),

@@ -97,10 +97,19 @@ def test_a_token_that_is_refused_says_what_can_be_seen_of_it(
     assert way_out == "idi token makes one; without -H authorization, call takes one itself."
 
 
-def test_where_others_issue_the_tokens_they_are_named(idi: Run, edge: Gateway, folder: Path) -> None:
+def test_where_others_issue_the_tokens_they_are_named(
+    idi: Run, edge: Gateway, control: FakeControl, folder: Path
+) -> None:
     with open(folder / "platform.yaml", "a") as file:
         file.write("gateway: {issuer: {url: 'https://login.test', audience: shop}}\n")
     assert "Tokens come from https://login.test." in idi("call", "jede", "/", "-H", token(exp=9e12)).err
+    refusal = {"title": "Refused", "status": 409, "detail": "They come from there.", "way_out": "Ask there."}
+    control.answers["POST", "/v1/tokens"] = (409, {"type": "about:blank", **refusal})
+    found = idi("call", "jede", "/")
+    assert (found.code, found.err) == (
+        1,
+        "They come from there.\nAsk there. Then: -H 'authorization: Bearer TOKEN'\n",
+    )
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,14 @@ def test_a_start_that_leaves_no_module_says_what_goes_on(idi: Run) -> None:
     assert gone()
 
 
+@pytest.mark.parametrize("arguments", [["up"], ["up", "--detach"]])
+def test_a_start_that_made_nothing_leaves_nothing(folder: Path, arguments: list[str]) -> None:
+    code, _, err = finish(driver(*arguments, scenario="refusing"))
+    said = "Nothing could be started, so everything was stopped again.\nThe issuer does not answer.\n"
+    assert (code, err) == (1, said)
+    assert gone()
+
+
 def test_the_way_out_of_a_command_that_is_not_there_is_in_the_document(idi: Run) -> None:
     code, _, err = finish(driver("up", "--detach", "--json", scenario="lost"))
     document = json.loads(err)

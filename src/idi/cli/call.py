@@ -7,8 +7,9 @@ import os
 import sys
 import time
 
+from idi.api.client import Answered
 from idi.cli.commands import Command
-from idi.cli.failure import DONE, FAILED, Failure, usage
+from idi.cli.failure import DONE, FAILED, Failure, from_error, usage
 from idi.cli.gateway import Answer, request
 from idi.cli.invocation import Invocation
 from idi.cli.names import check_modules
@@ -42,7 +43,7 @@ def run(invocation: Invocation) -> int:
         headers.setdefault("content-type", "application/json" if looks_like_json(body) else "text/plain")
     mine = headers.get("authorization", "")
     if not mine:
-        headers["authorization"] = f"Bearer {invocation.client().token({})['token']}"
+        headers["authorization"] = f"Bearer {own_token(invocation)}"
     url = status["gateway"]["url"]
     answer = request(url, method, f"/v1/{options.module}{path}", headers, body, options.timeout)
     show(invocation, answer, mine)
@@ -98,13 +99,27 @@ def hint(invocation: Invocation, answer: Answer, mine: str) -> tuple[str, str]:
     return "", ""
 
 
-def source(invocation: Invocation) -> str:
-    """Where good tokens come from."""
+def own_token(invocation: Invocation) -> str:
+    try:
+        return invocation.client().token({})["token"]
+    except Answered as error:
+        failure = from_error(error)
+        if issuer_of(invocation):
+            failure.way_out += " Then: -H 'authorization: Bearer TOKEN'"
+        raise failure from error
+
+
+def issuer_of(invocation: Invocation) -> str:
+    """The address of the issuer that somebody else runs; empty where it is ours."""
     from idi.cli.declared import declared
 
     platform = declared(invocation)
-    url = getattr(platform.gateway.issuer, "url", "") if platform else ""
-    if url:
+    return getattr(platform.gateway.issuer, "url", "") if platform else ""
+
+
+def source(invocation: Invocation) -> str:
+    """Where good tokens come from."""
+    if url := issuer_of(invocation):
         return f"Tokens come from {url}."
     return f"{invocation.command_line('token')} makes one; without -H authorization, call takes one itself."
 

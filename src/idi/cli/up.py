@@ -186,7 +186,8 @@ class Start:
         nothing = not any(
             instance["state"] == "ready" for m in status["modules"] for instance in m["instances"]
         )
-        if failure and not self.detach and nothing:
+        empty = nothing and not any(part["state"] == "ready" for part in status["parts"])
+        if failure and (empty or (nothing and not self.detach)):
             self._end_board()
             self._down()
             raise Failure("Nothing could be started, so everything was stopped again.", failure.why)

@@ -26,7 +26,7 @@ async def resolved(
         known = known_keys_url(platform, before)
         if not known or not error.retryable:
             raise
-        say(f"{error.message} It is the issuer of before, so its keys are taken from {known} as before.")
+        say(f"{error.message} The gateway goes on with {known}, where its keys were found before.")
         return with_keys_url(platform, known)
 
 

@@ -35,7 +35,7 @@ async def test_an_unchanged_issuer_that_is_down_keeps_its_keys_and_that_is_said(
     assert keys_url_of(found) == KEYS
     assert said == [
         "https://login.test does not answer: connection refused. "
-        f"It is the issuer of before, so its keys are taken from {KEYS} as before."
+        f"The gateway goes on with {KEYS}, where its keys were found before."
     ]
     other = shop(
         "{url: 'https://login.test', audience: till}"
