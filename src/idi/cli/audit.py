@@ -90,7 +90,7 @@ def show(invocation: Invocation) -> int:
                 announced = told(log.entry(entry.step))
             screen.tell(trimmed(line(entry, announced, widest)), indent=MARGIN + widest)
         if earlier:
-            screen.out([(more(invocation, earlier), "")])
+            screen.tell(more(invocation, earlier))
         checks = f"{invocation.command_line('audit verify')} checks them"
         screen.out([(f"The log has {log.size} entries, signed; {checks}.", "dim")])
     return DONE

@@ -14,7 +14,7 @@ from idi.cli.failure import Failure
 from idi.cli.finding import Finding
 from idi.cli.invocation import Invocation
 from idi.cli.ports import holder, is_free, next_free
-from idi.cli.validate import refused
+from idi.cli.validate import number, refused
 
 DISK_WANTED, DISK_LEAST = 1024**3, 100 * 1024**2
 SOCKET_PATH_LIMIT = 104
@@ -37,7 +37,7 @@ def declaration(invocation: Invocation) -> Iterator[Finding]:
         yield Finding("declaration", "fail", f"{found.mistakes[0]}{more}", remedy)
     else:
         platform = found.platform
-        what = f"{invocation.file}: {platform.name}, {len(platform.modules)} modules"
+        what = f"{invocation.file}: {platform.name}, {number(len(platform.modules), 'module')}"
         if beyond := refused(platform):
             remedy = f"{invocation.command_line('validate')} lists all of it."
             yield Finding("declaration", "warn", f"{what}; idi up refuses it: {beyond[0]}", remedy)

@@ -28,8 +28,8 @@ def remedy(reason: str, lines: Sequence[str]) -> str:
     name = named[-1] if named else ""
     if code[1] == "127":
         return (
-            f"{name or 'Its command'} was not found: is it spelled as it is called, and on the PATH that the first "
-            f"idi up had? A program beside the declaration is written ./{name.rpartition('/')[2] or 'NAME'}."
+            f"{name or 'Its command'} was not found: is the name right, and is it on the PATH that the first idi up "
+            f"had? A program beside the declaration is written ./{name.rpartition('/')[2] or 'NAME'}."
         )
     return (
         f"{name or 'Its command'} cannot be run: it must be a program and executable (chmod +x), or be named after "

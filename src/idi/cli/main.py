@@ -171,7 +171,8 @@ def report(failure: Failure, *, as_json: bool) -> int:
         for line in failure.lines:
             screen.err([("  | ", "dim"), (line, "")])
         if failure.way_out:
-            screen.err([(failure.way_out, "")])
+            for line in failure.way_out.split("\n"):
+                screen.warn(line)
     except OSError:
         pass  # nobody reads stderr either
     return failure.code

@@ -8,6 +8,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import re
     from typing import TextIO
 
 STYLES = {
@@ -21,6 +22,9 @@ STYLES = {
     "cyan": "36",
     "alarm": "1;31",
 }
+
+COMMAND = r"\bidi (?:audit |test )?[a-z]+(?: [a-z-]+=\d+)?(?: --[a-z-]+(?: [^\s;,:]+)?)*"
+"""A command line of ours within a sentence."""
 
 Line = list[tuple[str, str]]
 """Text in pieces with a style each ('' for none)."""
@@ -79,13 +83,15 @@ def painted(line: Line, *, colour: bool) -> str:
 
 def folded(line: str | Line, width: int, indent: int = 0) -> list[Line]:
     """Broken between words into lines of at most `width` (0: not at all), the further ones indented. A word that
-    has no room stays whole."""
+    has no room stays whole, and so does a command that somebody may want to copy."""
+    import re
+
     from idi.cli.words import fitting
 
     left: Line = [(line, "")] if isinstance(line, str) else list(line)
     found: list[Line] = []
     while width:
-        text = "".join(piece for piece, _ in left)
+        text = re.sub(COMMAND, unbroken, "".join(piece for piece, _ in left))
         fits = fitting(text, width)
         first = len(text) - len(text.lstrip())
         at = text.rfind(" ", first, fits + 1)
@@ -95,6 +101,10 @@ def folded(line: str | Line, width: int, indent: int = 0) -> list[Line]:
         rest = piece_of(left, at + len(text[at:]) - len(text[at:].lstrip()), len(text))
         left = [(" " * indent, ""), *rest] if indent else rest
     return [*found, left] if left or not found else found
+
+
+def unbroken(found: re.Match[str]) -> str:
+    return found[0].replace(" ", "\u00a0")
 
 
 def piece_of(line: Line, start: int, end: int) -> Line:

@@ -27,6 +27,16 @@ def test_a_word_without_room_stays_whole() -> None:
     ]
 
 
+def test_a_command_is_not_broken_since_it_may_be_copied() -> None:
+    said = "End that, or take another port: idi up --gateway-port 9182"
+    assert texts(folded(said, 40)) == ["End that, or take another port:", "idi up --gateway-port 9182"]
+    said = "jede has 4 instances by idi scale; idi scale jede=2 goes back to that."
+    assert texts(folded(said, 45)) == [
+        "jede has 4 instances by idi scale;",
+        "idi scale jede=2 goes back to that.",
+    ]
+
+
 WORDS = st.lists(st.text("abcä漢", min_size=1, max_size=12), max_size=12)
 
 
