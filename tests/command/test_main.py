@@ -59,6 +59,7 @@ def test_every_command_has_help_with_an_example(idi: Run, name: str) -> None:
         (["up", "--gateway-port", "70000"], "no port"),
         (["token", "--new-secret"], "needs --client"),
         (["call", "jede", "-H", "nonsense"], "no header"),
+        (["call", "jede", "-H", "x: né→"], "beyond ASCII"),
         (["call", "jede", "-d", "@nowhere"], "cannot be read"),
         (["completion", "tcsh"], "bash"),
     ],

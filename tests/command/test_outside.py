@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -129,6 +130,30 @@ def test_a_module_that_is_not_reached_there_says_so(
     found = idi("call", "cam", "/")
     lines = ["404 Not Found", *([said] if said else []), "Request r-1."]
     assert (found.code, found.err.splitlines()) == (1, lines)
+
+
+@pytest.mark.parametrize(
+    ("one", "said"),
+    [
+        (
+            module("cam", "failed", reason="ended with exit code 127; 5 times in a row"),
+            [
+                "none is there: cam is failed: ended with exit code 127 (command not found); 5 times in a row.",
+                "idi logs cam says more.",
+            ],
+        ),
+        (module("cam", count=0), ["none is there: cam has 0 instances.", "idi scale cam=1 starts one."]),
+        (module("cam"), ["none is there"]),
+    ],
+)
+def test_a_module_that_cannot_answer_says_how_it_fares(
+    idi: Run, edge: Gateway, control: FakeControl, one: dict[str, Any], said: list[str]
+) -> None:
+    control.status = status([one], gateway={"url": edge.url})
+    body = b'{"title": "Service Unavailable", "detail": "none is there"}'
+    edge.answers["/v1/cam/"] = (503, body, "application/problem+json")
+    found = idi("call", "cam", "/")
+    assert found.err.splitlines() == ["503 Service Unavailable", *said, "Request r-1."]
 
 
 def test_a_gateway_that_is_gone_is_3(idi: Run, control: FakeControl) -> None:

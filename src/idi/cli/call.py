@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 
 from idi.api.client import Answered
 from idi.cli.commands import Command
-from idi.cli.failure import DONE, FAILED, Failure, from_error, usage
+from idi.cli.failure import DONE, FAILED, from_error, usage
 from idi.cli.gateway import Answer, request
 from idi.cli.invocation import Invocation
 from idi.cli.names import check_modules
 from idi.cli.parser import seconds
-from idi.cli.words import age, plain
+from idi.cli.refusal import hint, issuer_of, refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import ArgumentParser
     from typing import Any
+
+    from idi.api.types import StatusView
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -46,11 +47,11 @@ def run(invocation: Invocation) -> int:
         headers["authorization"] = f"Bearer {own_token(invocation)}"
     url = status["gateway"]["url"]
     answer = request(url, method, f"/v1/{options.module}{path}", headers, body, options.timeout)
-    show(invocation, answer, mine)
+    show(invocation, answer, mine, status)
     return DONE if answer.status < 400 else FAILED
 
 
-def show(invocation: Invocation, answer: Answer, mine: str) -> None:
+def show(invocation: Invocation, answer: Answer, mine: str, status: StatusView) -> None:
     """`mine` is the authorization that was given by hand, if one was."""
     screen = invocation.screen
     found = answer.document() if answer.is_json else None
@@ -65,7 +66,7 @@ def show(invocation: Invocation, answer: Answer, mine: str) -> None:
             screen.out(f"{name.lower()}: {value}")
         screen.out()
     if answer.status >= 400:
-        raise refused(answer, found, *hint(invocation, answer, mine))
+        raise refused(answer, found, *hint(invocation, answer, mine, status))
     if found is not None and screen.terminal:
         screen.out(json.dumps(found, indent=2, ensure_ascii=False))
     else:
@@ -76,29 +77,6 @@ def show(invocation: Invocation, answer: Answer, mine: str) -> None:
         sys.stdout.buffer.flush()
 
 
-def refused(answer: Answer, problem: Any, more: str = "", way_out: str = "") -> Failure:
-    """An error of the gateway or the module, said as we say our own; `more` is what can be seen of it from here."""
-    request_id = answer.header("x-request-id")
-    found = "\n".join(filter(None, [way_out, f"Request {request_id}." if request_id else ""]))
-    if isinstance(problem, dict) and (problem.get("detail") or problem.get("title")):
-        title, detail = str(problem.get("title", "")), str(problem.get("detail", ""))
-        why = f"{plain(detail).rstrip('.')}: {more}" if detail and more else plain(detail) or more
-        return Failure(f"{answer.status} {plain(title)}", why, found)
-    lines = answer.body[:2000].decode("utf-8", "replace").splitlines()[:10]
-    return Failure(f"{answer.status}", "", found, lines=[plain(line) for line in lines])
-
-
-def hint(invocation: Invocation, answer: Answer, mine: str) -> tuple[str, str]:
-    """Why the gateway refused, where that can be seen from here, and what helps."""
-    if answer.status == 404:
-        return unrouted(invocation), ""
-    if answer.status == 401 and mine:
-        return flaw(mine), source(invocation)
-    if answer.status == 403 and mine:
-        return "", f"Which scopes a route needs stands in {invocation.file}, under its routes."
-    return "", ""
-
-
 def own_token(invocation: Invocation) -> str:
     try:
         return invocation.client().token({})["token"]
@@ -107,57 +85,6 @@ def own_token(invocation: Invocation) -> str:
         if issuer_of(invocation):
             failure.way_out += " Then: -H 'authorization: Bearer TOKEN'"
         raise failure from error
-
-
-def issuer_of(invocation: Invocation) -> str:
-    """The address of the issuer that somebody else runs; empty where it is ours."""
-    from idi.cli.declared import declared
-
-    platform = declared(invocation)
-    return getattr(platform.gateway.issuer, "url", "") if platform else ""
-
-
-def source(invocation: Invocation) -> str:
-    """Where good tokens come from."""
-    if url := issuer_of(invocation):
-        return f"Tokens come from {url}."
-    return f"{invocation.command_line('token')} makes one; without -H authorization, call takes one itself."
-
-
-def flaw(authorization: str) -> str:
-    """What can be seen of a token without its keys; the gateway, which has them, says less to strangers."""
-    import base64
-
-    scheme, _, token = authorization.partition(" ")
-    if scheme.lower() != "bearer":
-        return "it is sent as 'Bearer TOKEN'."
-    try:
-        payload = token.strip().split(".")[1]
-        end = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["exp"]
-        late = time.time() - float(end)
-    except (IndexError, ValueError, KeyError, TypeError):
-        return "what was given is no token with an end (a JWT with 'exp')."
-    return f"the token that was given ended {age(late)} ago." if late > 0 else ""
-
-
-def unrouted(invocation: Invocation) -> str:
-    """Why nothing is served below /v1/MODULE, as the declaration has it."""
-    from idi.cli.declared import declared
-    from idi.declaration.nearest import listed
-
-    name = invocation.options.module
-    platform = declared(invocation)
-    module = next((m for m in platform.modules.values() if m.name == name), None) if platform else None
-    if platform is None or module is None:
-        return ""
-    if not module.routes:
-        callers = [m.name for m in platform.modules.values() if name in m.calls]
-        who = f"only {listed(callers)} may call it, nobody from outside" if callers else "nobody may call it"
-        return f"{name} has no route in {invocation.file}; {who}."
-    paths = [route.path for route in module.routes]
-    if not any(path.startswith(f"/v1/{name}/") or f"/v1/{name}/".startswith(path) for path in paths):
-        return f"{name} is reached at {listed(paths)}, not below /v1/{name}/."
-    return ""
 
 
 def body_of(data: str | None) -> bytes | None:
@@ -180,6 +107,8 @@ def headers_of(given: list[str]) -> dict[str, str]:
         name, colon, value = text.partition(":")
         if not colon or not name.strip() or "\n" in text or "\r" in text:
             raise usage(f"'{text}' is no header.", "Write -H 'name: value'.")
+        if not text.isascii():
+            raise usage(f"'{text}' is no header: it has letters beyond ASCII.", "Encode its value.")
         found[name.strip().lower()] = value.strip()
     return found
 
