@@ -24,6 +24,15 @@ def test_the_overview_names_every_command(idi: Run) -> None:
         assert f"\n  {name} " in found.out
     assert idi("help").out == idi("-h").out == found.out
     assert idi().code == 2
+    assert max(map(len, found.out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_help_is_as_wide_as_the_terminal(idi: Run, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    help_, _, examples = idi(name, "--help").out.partition("\nExample")
+    assert max(map(len, help_.splitlines()[1:])) <= 80  # the first is the usage, in one
+    assert examples  # which may be longer: they are to be copied
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -7,7 +7,7 @@ from idi.cli.commands import GROUPS
 GLOBALS = (
     ("--env NAME", "environment (default: dev)"),
     ("--file FILE", "the declaration (default: platform.yaml)"),
-    ("--json", "JSON on stdout, nothing else there; an error is one problem document on stderr"),
+    ("--json", "JSON on stdout, nothing else there; an error is JSON on stderr"),
     ("--debug", "show a fault's traceback"),
     ("--help", "what a command takes, with an example"),
 )
@@ -23,7 +23,8 @@ def overview() -> str:
     lines.extend(f"  {name:<12}{summary}" for name, summary in GLOBALS)
     lines += [
         "",
-        "Exit codes: 0 done, 1 failed, 2 wrong usage or invalid declaration, 3 not running, 130 interrupted",
+        "Exit codes: 0 done, 1 failed, 2 wrong usage or invalid declaration,",
+        "            3 not running, 130 interrupted",
         "",
         "Start: idi init && idi up",
     ]

@@ -8,7 +8,7 @@ import re
 from idi.cli.commands import SUMMARIES, Command
 from idi.cli.failure import usage
 from idi.cli.screen import size
-from idi.cli.words import did_you_mean, is_environment
+from idi.cli.words import did_you_mean, is_environment, wrap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 def formatter(prog: str) -> argparse.HelpFormatter:
     """At the terminal's width; argparse's own way to find it imports every archive format."""
-    return argparse.RawDescriptionHelpFormatter(prog, width=min(size()[0] or 100, 100) - 2)
+    return argparse.RawDescriptionHelpFormatter(prog, width=help_width())
+
+
+def help_width() -> int:
+    return min(size()[0] or 100, 100) - 2
 
 
 class Parser(argparse.ArgumentParser):
@@ -97,9 +101,10 @@ def add_globals(parser: argparse.ArgumentParser) -> None:
 def parser_for(name: str, command: Command) -> Parser:
     examples = "\n".join(f"  {line}" for line in command.examples)
     title = "Example" if len(command.examples) == 1 else "Examples"
+    about = command.about or f"{SUMMARIES[name][:1].upper()}{SUMMARIES[name][1:]}."
     parser = Parser(
         prog=f"idi {name}",
-        description=command.about or f"{SUMMARIES[name][:1].upper()}{SUMMARIES[name][1:]}.",
+        description="\n".join(wrap(" ".join(about.split()), help_width(), 30)),
         epilog=f"{title}:\n{examples}",
     )
     if command.arguments:
