@@ -53,7 +53,10 @@ def changing_filter(name: str, config: Message) -> tuple[hcm.HttpFilter, Resourc
 
 
 def router(*, suppress_envoy_headers: bool = True) -> hcm.HttpFilter:
-    return http_filter(ROUTER, router_pb2.Router(suppress_envoy_headers=suppress_envoy_headers))
+    """Without counters of answers by status for each cluster: `bootstrap.STATS` leaves them out, but Envoy would
+    make their names and look for them anew at every answer. The counters of the listener have them anyway."""
+    config = router_pb2.Router(suppress_envoy_headers=suppress_envoy_headers, dynamic_stats=flag(False))
+    return http_filter(ROUTER, config)
 
 
 def upgrades() -> list[hcm.HttpConnectionManager.UpgradeConfig]:
