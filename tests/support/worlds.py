@@ -78,7 +78,8 @@ def consequences(world: World, step: Step, now: float) -> list[Event]:
                     slot += 1
                 new = instance(wanted.module, slot, wanted.revision, "starting")
                 events.append(InstanceSeen(replace(new, since=now)))
-            for gone in mine[count:]:
+            # As every target does it: what is not ready goes first.
+            for gone in sorted(mine, key=lambda i: i.state != "ready")[count:]:
                 events.append(InstanceGone(wanted.module, gone.id, now))
             return events
         case Retry(name, revision):
