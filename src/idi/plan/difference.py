@@ -32,6 +32,7 @@ from idi.plan.types import (
 from idi.world.types import ModuleWorld, Revision, RevisionId, RevisionSpec, World
 
 UNDECLARED = "no longer declared"
+GOES_DOWN = "the platform goes down"
 
 
 def difference(desired: Desired, world: World) -> Plan:
@@ -50,15 +51,16 @@ def difference(desired: Desired, world: World) -> Plan:
             # The gateway closes first: nothing new comes in while the modules go.
             (first if name == "gateway" else last).append(StopPart(name))
     for module in (*desired.modules, *(name for name in world.modules if name not in desired.modules)):
-        steps = module_steps(desired.modules.get(module), world.modules.get(module, ModuleWorld()))
+        there = world.modules.get(module, ModuleWorld())
+        steps = module_steps(desired.modules.get(module), there, UNDECLARED if desired.modules else GOES_DOWN)
         if steps:
             lanes[module] = tuple(steps)
     return Plan(tuple(first), lanes, tuple(last))
 
 
-def module_steps(wanted: DesiredModule | None, module: ModuleWorld) -> list[Step]:
-    """The steps of one module, each with its reason in two lengths."""
-    steps = bare_steps(wanted, module)
+def module_steps(wanted: DesiredModule | None, module: ModuleWorld, leaving: str) -> list[Step]:
+    """The steps of one module, each with its reason in two lengths; `leaving` is why it is wanted no longer."""
+    steps = bare_steps(wanted, module, leaving)
     if wanted is None:
         return [with_brief(step, "") for step in steps]
     others = [r.spec for id, r in module.revisions.items() if id != wanted.spec.revision]
@@ -73,13 +75,13 @@ def with_brief(step: Step, changed: str) -> Step:
     return step
 
 
-def bare_steps(wanted: DesiredModule | None, module: ModuleWorld) -> list[Step]:
+def bare_steps(wanted: DesiredModule | None, module: ModuleWorld, leaving: str) -> list[Step]:
     """The steps of one module, with reasons for whoever looks now."""
     if wanted is None:
         registered = [i for i in module.instances.values() if not i.supervised and i.state != "stopping"]
         return [
-            *(remove(revision, UNDECLARED) for revision in module.revisions.values()),
-            *(Detach(i.module, i.id, UNDECLARED) for i in registered),
+            *(remove(revision, leaving) for revision in module.revisions.values()),
+            *(Detach(i.module, i.id, leaving) for i in registered),
         ]
     spec = wanted.spec
     present = module.revisions.get(spec.revision)
