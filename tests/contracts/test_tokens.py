@@ -7,6 +7,7 @@ published keys, and by Envoy.
 import asyncio
 import json
 import socket
+import ssl
 import stat
 import time
 from collections.abc import AsyncIterator
@@ -28,7 +29,7 @@ from idi.parts.tokens.embedded.http import BODY_LIMIT
 from idi.parts.tokens.embedded.service import EmbeddedTokens
 from idi.parts.tokens.external import discover
 from idi.traffic.types import GATEWAY, EmbeddedKeys, GatewayRoute
-from tests.support.envoy import free_port, mesh
+from tests.support.envoy import Authority, free_port, mesh
 from tests.support.envoy_upstream import upstream
 
 pytestmark = pytest.mark.requirement("S3")
@@ -410,6 +411,36 @@ async def elsewhere() -> AsyncIterator[tuple[str, dict[str, Any]]]:
     documents["/keys"] = {"keys": [{"kty": "EC"}]}
     yield url, documents
     await runner.cleanup()
+
+
+async def test_an_issuer_is_asked_over_https_by_the_machines_own_authorities(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read when it is asked: control imports its client without them."""
+    authority = Authority()
+    identity = authority.issue("spiffe://elsewhere", dns="localhost")
+    (tmp_path / "roots.pem").write_bytes(authority.roots)
+    (tmp_path / "leaf.pem").write_bytes(identity.chain + identity.key)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tmp_path / "leaf.pem")
+    app = web.Application()
+    app.router.add_get("/keys", _keys)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+        url = f"https://localhost:{runner.addresses[0][1]}"
+        issuer = ExternalIssuer(url, "shop", jwks_url=f"{url}/keys")
+        with pytest.raises(PartError, match="does not answer"):
+            await discover(issuer)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "roots.pem"))
+        assert await discover(issuer) == issuer
+    finally:
+        await runner.cleanup()
+
+
+async def _keys(_: web.Request) -> web.Response:
+    return web.json_response({"keys": [{"kty": "EC"}]})
 
 
 async def test_an_external_issuer_is_discovered(elsewhere: tuple[str, dict[str, Any]]) -> None:

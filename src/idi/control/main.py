@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 AGAIN = -1
 LOOK_S = 2.0
+AUTHORITIES = "SSL_CERT_FILE"  # as OpenSSL calls it
 LOCKED = 75
 """EX_TEMPFAIL: another control runs this platform."""
 
@@ -76,6 +77,8 @@ def innermost(error: BaseException) -> BaseException:
 
 async def run(settings: Settings) -> int:
     """Compose the parts and serve until `down` or a signal."""
+    with without_authorities():
+        import aiohttp  # noqa: F401
     from idi.api.server import serve
     from idi.control.compose import compose
 
@@ -132,6 +135,21 @@ def quiet_collector() -> None:
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
     gc.enable()
+
+
+@contextmanager
+def without_authorities() -> Iterator[None]:
+    """aiohttp reads all of the machine's certificate authorities, twice, whenever it is imported: a tenth of
+    control's start. Only an external issuer is ever asked over https, and that brings them itself."""
+    before = os.environ.get(AUTHORITIES)
+    os.environ[AUTHORITIES] = os.devnull
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[AUTHORITIES]
+        else:
+            os.environ[AUTHORITIES] = before
 
 
 @contextmanager

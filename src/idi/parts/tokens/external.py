@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import ssl
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +24,10 @@ async def discover(issuer: ExternalIssuer) -> ExternalIssuer:
     The document must name the very issuer that was declared: that is what its tokens will say, and what
     keeps one tenant's document from standing in for another's.
     """
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_S)) as http:
+    # Its own: aiohttp's was made when control started, without the machine's authorities.
+    connector = aiohttp.TCPConnector(ssl=await asyncio.to_thread(ssl.create_default_context))
+    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as http:
         jwks_url = issuer.jwks_url
         if not jwks_url:
             document = await _json(http, f"{issuer.url.rstrip('/')}/.well-known/openid-configuration")
