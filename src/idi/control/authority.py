@@ -18,7 +18,7 @@ from idi.declaration.types import Platform
 from idi.parts.certificates.openbao import OpenBaoAuthority
 from idi.parts.certificates.renewal import Renewal
 from idi.parts.clients import private_file
-from idi.parts.clients.openbao import AppRole, OpenBao, Session, State
+from idi.parts.clients.openbao import OpenBao, Session, State
 from idi.parts.clients.openbao_layout import Scope
 from idi.parts.errors import PartError
 from idi.parts.secrets.openbao.binary import find_program
@@ -154,24 +154,24 @@ class Authority:
         async with OpenBao(self.places.address) as client:
             scope = self._scope()
             try:
-                credential = await self._set_up(client, scope, part)
+                session = await self._set_up(client, scope, part)
             except PartError as error:
                 self._failure = error
                 self._up.set()
                 return
-            authority = OpenBaoAuthority(Session(client, credential), scope)
+            authority = OpenBaoAuthority(session, scope)
             async with Renewal(authority, self.identities.deliver, self._life_s) as renewal:
                 self.renewal = renewal
                 self.identities.begin(renewal)
                 await self._watch(client, part)
 
-    async def _set_up(self, client: OpenBao, scope: Scope, part: Part) -> AppRole:
+    async def _set_up(self, client: OpenBao, scope: Scope, part: Part) -> Session:
         bootstrap = Bootstrap(client, KeyFolder(self.places.keys), scope)
         try:
-            return (await bootstrap.run(SET_UP_S)).credential
+            return (await bootstrap.run(SET_UP_S)).session
         except AnswerLost as error:
             await part.restart(str(error))  # it is made anew before it starts
-            return (await bootstrap.run(SET_UP_S)).credential
+            return (await bootstrap.run(SET_UP_S)).session
 
     async def _watch(self, client: OpenBao, part: Part) -> None:
         was = ""

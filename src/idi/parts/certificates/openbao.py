@@ -65,8 +65,22 @@ class OpenBaoAuthority:
     async def _once(self, spiffe_id: str, life_s: float) -> Certificate:
         key = new_key()
         body = {"csr": request_pem(key), "uri_sans": spiffe_id, "ttl": f"{int(life_s)}s"}
+        # Beside each other: while a platform starts, each answer waits for its turn for a long time.
+        data, roots = await asyncio.gather(self._sign(body), self._trusted())
+        leaf = x509.load_pem_x509_certificate(str(data["certificate"]).encode())
+        _check_answer(leaf, key, spiffe_id)
+        return Certificate(
+            spiffe_id=spiffe_id,
+            chain=_chain(leaf, data.get("ca_chain") or [data["issuing_ca"]]),
+            key=key_pem(key),
+            roots=roots,
+            not_before=leaf.not_valid_before_utc.timestamp(),
+            not_after=leaf.not_valid_after_utc.timestamp(),
+        )
+
+    async def _sign(self, body: dict[str, str]) -> dict[str, Any]:
         try:
-            data = (await self._session.call("POST", SIGN_PATH, body))["data"]
+            data: dict[str, Any] = (await self._session.call("POST", SIGN_PATH, body))["data"]
         except OpenBaoRefused as error:
             if error.status == 403:
                 raise PartError(
@@ -75,16 +89,7 @@ class OpenBaoAuthority:
                     retryable=False,
                 ) from error
             raise
-        leaf = x509.load_pem_x509_certificate(str(data["certificate"]).encode())
-        _check_answer(leaf, key, spiffe_id)
-        return Certificate(
-            spiffe_id=spiffe_id,
-            chain=_chain(leaf, data.get("ca_chain") or [data["issuing_ca"]]),
-            key=key_pem(key),
-            roots=await self._trusted(),
-            not_before=leaf.not_valid_before_utc.timestamp(),
-            not_after=leaf.not_valid_after_utc.timestamp(),
-        )
+        return data
 
     async def _trusted(self) -> bytes:
         async with self._reading_roots:

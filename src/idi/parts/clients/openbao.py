@@ -191,7 +191,7 @@ class Session:
         self, client: OpenBao, credential: AppRole, *, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self.client = client
-        self._credential = credential
+        self.credential = credential
         self._monotonic = monotonic
         self._token = ""
         self._fresh_until = 0.0
@@ -220,7 +220,7 @@ class Session:
             asked = self._monotonic()
             answer = await self.client.write(
                 "auth/approle/login",
-                {"role_id": self._credential.role_id, "secret_id": self._credential.secret_id},
+                {"role_id": self.credential.role_id, "secret_id": self.credential.secret_id},
             )
             auth = answer.get("auth") or {}
             self._token = str(auth.get("client_token", ""))

@@ -10,6 +10,7 @@ steps run again.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import time
@@ -52,10 +53,14 @@ class AnswerLost(PartError):
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """`changed`: a set-up ran (else everything was there)."""
+    """`session` is logged in; `changed`: a set-up ran (else everything was there)."""
 
-    credential: AppRole
+    session: Session
     changed: bool
+
+    @property
+    def credential(self) -> AppRole:
+        return self.session.credential
 
 
 class Bootstrap:
@@ -87,8 +92,8 @@ class Bootstrap:
                 "OpenBao's first start was interrupted before its recovery key was kept.",
                 "It holds nothing yet: stop it and start again, it is made anew.",
             )
-        elif (credential := await self._complete(health)) is not None:
-            return Ready(credential, changed=False)
+        elif (session := await self._complete(health)) is not None:
+            return Ready(session, changed=False)
         return Ready(await self._set_up(health, root), changed=True)
 
     async def _initialise(self) -> str:
@@ -100,20 +105,18 @@ class Bootstrap:
         self._reached("recovery kept")
         return str(made["root_token"])
 
-    async def _complete(self, health: Health) -> AppRole | None:
-        """The credential, where this store's set-up is the wanted one and whole."""
+    async def _complete(self, health: Health) -> Session | None:
+        """A session, where this store's set-up is the wanted one and whole."""
         credential = self._keys.control()
         if credential is None or self._keys.set_up() != SetUp(health.cluster_id, self._digest()):
             return None
-        if pki.intermediate_is_due(await pki.authority_end(self._client, LEAF_MOUNT), self._clock()):
+        session = Session(self._client, credential)
+        end, accepted = await asyncio.gather(pki.authority_end(self._client, LEAF_MOUNT), accepts(session))
+        if not accepted or pki.intermediate_is_due(end, self._clock()):
             return None
-        try:
-            await Session(self._client, credential).login()
-        except OpenBaoRefused:
-            return None
-        return credential
+        return session
 
-    async def _set_up(self, health: Health, root: str) -> AppRole:
+    async def _set_up(self, health: Health, root: str) -> Session:
         client, scope, reached = self._client, self._scope, self._reached
         if not root:
             root = await make_root_token(client, self._recovery())
@@ -132,14 +135,15 @@ class Bootstrap:
         credential = await access.make_credential(client, root)
         self._keys.keep_control(credential)
         reached("credential kept")
-        await Session(client, credential).login()
+        session = Session(client, credential)
+        await session.login()
         await access.forget_others(client, root, credential)
         reached("credential proven")
         await revoke_root_tokens(client, root)
         reached("root revoked")
         self._keys.keep_set_up(SetUp(health.cluster_id, self._digest()))
         reached("recorded")
-        return credential
+        return session
 
     def _recovery(self) -> Recovery:
         recovery = self._keys.recovery()
@@ -155,3 +159,12 @@ class Bootstrap:
     def _digest(self) -> str:
         wanted = [LAYOUT, pki.role(self._scope), access.POLICY, access.APPROLE, pki.ROOT_LIFE_H]
         return hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
+
+
+async def accepts(session: Session) -> bool:
+    """Whether OpenBao takes the credential."""
+    try:
+        await session.login()
+    except OpenBaoRefused:
+        return False
+    return True
