@@ -134,6 +134,39 @@ def test_ctrl_c_stops_everything(other: Platform) -> None:
         other.audit()
 
 
+@pytest.mark.requirement("S5", "T3")
+def test_openbao_started_ahead_is_adopted_or_ended_whoever_dies(other: Platform) -> None:
+    """It is the first process of a second start, before control answers anybody."""
+    other.up()
+    other.down()
+
+    def started() -> tuple[subprocess.Popen[str], int, int]:
+        process = other.start("up", "--detach", *other.ports)
+        [bao] = until(other.processes, every_s=0.002)
+        lock = other.paths.lock.read_text()
+        return process, bao, int(lock)
+
+    process, bao, control = started()
+    os.kill(control, signal.SIGTERM)
+    assert process.wait(20) != 0
+    assert not alive(bao)
+    process, bao, control = started()
+    os.kill(control, signal.SIGKILL)
+    assert process.wait(20) != 0
+    assert alive(bao)
+    assert other.run("down").returncode == 0
+    assert not alive(bao)
+    process, bao, control = started()
+    os.kill(control, signal.SIGKILL)
+    assert process.wait(20) != 0
+    other.up()
+    assert other.pids()["openbao"] == bao
+    for stream in ("stdout", "stderr"):
+        getattr(process, stream).close()
+    other.down()
+    other.audit()
+
+
 @pytest.mark.requirement("S1")
 def test_without_home_the_keys_are_in_the_users_home_all_the_same(other: Platform) -> None:
     """Found by the user database; a service manager or a bare container sets no HOME."""

@@ -128,6 +128,7 @@ def spawn(paths: Paths, invocation: Invocation, ports: Ports) -> subprocess.Pope
         *("--gateway-port", str(ports.gateway)),
         *("--console-port", str(ports.console)),
         *("--directory", str(paths.file.parent)),
+        *(("--ahead",) if invocation.name == "up" else ()),
     ]
     paths.start_error.unlink(missing_ok=True)
     with open(paths.log, "ab", opener=private) as log:

@@ -23,6 +23,7 @@ def main() -> int:
     parser.add_argument("--directory", required=True)
     parser.add_argument("--gateway-port", type=int, default=8080)
     parser.add_argument("--console-port", type=int, default=8800)
+    parser.add_argument("--ahead", action="store_true")
     arguments = parser.parse_args()
     settings = Settings(
         paths=paths_for(arguments.file, arguments.env),
@@ -30,6 +31,7 @@ def main() -> int:
         directory=os.path.realpath(arguments.directory),
         gateway_port=arguments.gateway_port,
         console_port=arguments.console_port,
+        ahead=arguments.ahead,
     )
     from idi.control.main import start
 

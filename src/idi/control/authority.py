@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from idi.control.ahead import NAME, Ahead, process_of
 from idi.control.identities import Identities
 from idi.control.loop import Loop
 from idi.declaration.types import Platform
@@ -24,16 +25,14 @@ from idi.parts.errors import PartError
 from idi.parts.secrets.openbao.binary import find_program
 from idi.parts.secrets.openbao.bootstrap import AnswerLost, Bootstrap
 from idi.parts.secrets.openbao.keys import KeyFolder
-from idi.parts.secrets.openbao.server import Places, prepare, server_spec
+from idi.parts.secrets.openbao.server import Places, prepare
 from idi.parts.targets.local.part import Part
-from idi.parts.targets.local.process import ProcessSpec
 from idi.parts.targets.local.target import LocalTarget
 from idi.world.events import PartChanged
 from idi.world.types import PartState
 
 log = logging.getLogger(__name__)
 
-NAME = "openbao"
 LOOK_S = 5.0
 LOOK_SOON_S = 0.2
 SET_UP_S = 40.0
@@ -51,6 +50,7 @@ class Authority:
     loop: Loop
     identities: Identities
     tasks: asyncio.TaskGroup
+    ahead: Ahead
     renewal: Renewal | None = None
     notice: str = ""
     _part: Part | None = None
@@ -127,7 +127,6 @@ class Authority:
 
     async def _run(self) -> Part:
         program = find_program()
-        spec = server_spec(self.places, program)
 
         async def before_start() -> None:
             prepared = prepare(self.places, program)
@@ -135,15 +134,8 @@ class Authority:
             for path, content in prepared.files.items():
                 private_file.write(Path(path), content)
 
-        process = ProcessSpec(
-            name=NAME,
-            role="part",
-            argv=spec.argv,
-            env=spec.environment,
-            cwd=self.places.state,
-            log=self.log_file,
-        )
-        adopted = NAME in self.target.recorded_parts()
+        process = process_of(self.places, program, self.log_file)
+        adopted = not self.ahead.take() and NAME in self.target.recorded_parts()
         part = await self.target.run_part(process, before_start)
         if adopted and part.alive and not self.places.socket.exists():
             await part.restart("was restarted: its socket vanished")

@@ -14,8 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+from idi.control.ahead import NAME as OPENBAO
+from idi.control.ahead import Ahead
 from idi.control.apply import Executor
-from idi.control.authority import NAME as OPENBAO
 from idi.control.authority import Authority
 from idi.control.clocks import notice_jumps
 from idi.control.credentials import Credentials
@@ -36,7 +37,7 @@ from idi.parts.gateway.envoy import admin
 from idi.parts.gateway.envoy.plane import EnvoyPlane
 from idi.parts.gateway.envoy.start import ProxyStart, admin_socket, gateway_start, sidecar_start
 from idi.parts.secrets.openbao.server import Places
-from idi.parts.store.sqlite.store import open_store
+from idi.parts.store.interface import Store
 from idi.parts.targets.interface import SidecarSpec
 from idi.parts.targets.local.target import LocalTarget
 from idi.parts.tokens.embedded.service import EmbeddedTokens
@@ -59,13 +60,11 @@ class Keeper(Protocol):
 
 
 @asynccontextmanager
-async def compose(settings: Settings) -> AsyncIterator[Desk]:
-    """A desk with everything behind it: living processes adopted, traffic published."""
+async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterator[Desk]:
+    """A desk with everything behind it: living processes adopted, traffic published. What was started `ahead`
+    stays out of the world until a change wants it."""
     paths = settings.paths
     async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(
-            open_store(paths.state / "journal", paths.keys, origin=f"idi/{paths.hash8}", clock=time.time)
-        )
         tasks = await stack.enter_async_context(owned_tasks())
         credentials = Credentials.load(paths.keys)
         xds_socket = paths.runtime / "xds"
@@ -122,7 +121,7 @@ async def compose(settings: Settings) -> AsyncIterator[Desk]:
         )
         door = Door(settings, target, loop, identities, make_gateway, paths.logs / "gateway.log")
         places = Places(paths.state, paths.runtime, paths.keys)
-        authority = Authority(places, paths.logs / "openbao.log", target, loop, identities, tasks)
+        authority = Authority(places, paths.logs / "openbao.log", target, loop, identities, tasks, ahead)
         await stack.enter_async_context(tokens)
         await stack.enter_async_context(plane)
         await stack.enter_async_context(target)
@@ -182,7 +181,11 @@ async def compose(settings: Settings) -> AsyncIterator[Desk]:
         )
         await desk.recall()
         await target.adopt()
-        left_over += [name for name in target.recorded_parts() if name in keepers]
+        left_over += [
+            name
+            for name in target.recorded_parts()
+            if name in keepers and not (name == OPENBAO and ahead.waiting)
+        ]
         if loop.platform is not None:
             take_up()
         for name in left_over:  # the journal was set aside: somebody has to say what is wanted

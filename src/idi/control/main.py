@@ -16,13 +16,18 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from idi.api.paths import Paths, UnsafeFolder, make_private
 from idi.control import moved
 from idi.control.settings import Settings
 from idi.parts.errors import IdiError
+
+if TYPE_CHECKING:
+    from idi.control.desk import Desk
 
 log = logging.getLogger(__name__)
 
@@ -77,34 +82,49 @@ def innermost(error: BaseException) -> BaseException:
 
 async def run(settings: Settings) -> int:
     """Compose the parts and serve until `down` or a signal."""
-    with without_authorities():
-        import aiohttp  # noqa: F401
-    from idi.api.server import serve
-    from idi.control.compose import compose
+    from idi.control.ahead import Ahead
+    from idi.parts.store.sqlite.store import open_store
 
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
-    async with compose(settings) as desk, serve(desk, settings.paths.socket):
-        quiet_collector()
-        async with asyncio.TaskGroup() as tasks:
-            lost = tasks.create_task(vanished(settings.paths))
-            waits: list[asyncio.Task[object]] = [
-                tasks.create_task(ended.wait()),
-                tasks.create_task(desk.stopped.wait()),
-                lost,
-            ]
-            resume = tasks.create_task(desk.resume())
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            if desk.stopped.is_set():
-                await asyncio.sleep(0.05)  # the last line of progress is on its way
-            again = lost.done()
-            for task in (*waits, resume):
-                task.cancel()
+    paths = settings.paths
+    journal = open_store(paths.state / "journal", paths.keys, origin=f"idi/{paths.hash8}", clock=time.time)
+    async with journal as store, Ahead(settings, store) as ahead:
+        with without_authorities():  # the better half of what control imports
+            import aiohttp  # noqa: F401
+        from idi.api.server import serve
+        from idi.control.compose import compose
+
+        async with compose(settings, store, ahead) as desk:
+            if ended.is_set():  # while it was read; nobody may ask it for anything any more
+                return 0
+            async with serve(desk, paths.socket):
+                quiet_collector()
+                again = await attend(desk, paths, ended)
     if desk.stopped.is_set():
-        clear(settings.paths)
+        clear(paths)
     return AGAIN if again else 0
+
+
+async def attend(desk: Desk, paths: Paths, ended: asyncio.Event) -> bool:
+    """Until `down`, a signal, or the loss of the runtime folder (True)."""
+    async with asyncio.TaskGroup() as tasks:
+        lost = tasks.create_task(vanished(paths))
+        waits: list[asyncio.Task[object]] = [
+            tasks.create_task(ended.wait()),
+            tasks.create_task(desk.stopped.wait()),
+            lost,
+        ]
+        resume = tasks.create_task(desk.resume())
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        if desk.stopped.is_set():
+            await asyncio.sleep(0.05)  # the last line of progress is on its way
+        again = lost.done()
+        for task in (*waits, resume):
+            task.cancel()
+    return again
 
 
 async def vanished(paths: Paths) -> None:

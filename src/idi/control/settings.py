@@ -10,7 +10,7 @@ from idi.declaration.types import Platform
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`directory` is the declaration's folder: the working directory of every module."""
+    """`directory` is the declaration's folder: the working directory of every module. `ahead`: an `up` comes next."""
 
     paths: Paths
     environment: str
@@ -18,6 +18,7 @@ class Settings:
     gateway_address: str = "127.0.0.1"
     gateway_port: int = 8080
     console_port: int = 8800
+    ahead: bool = False
 
     def gateway_url(self, platform: Platform | None) -> str:
         """Where the gateway answers; https where the declaration gives it a certificate."""

@@ -88,6 +88,6 @@ async def test_an_openbao_that_does_not_end_is_looked_at_again(
     unused: Any = None
     loop = Loop(RememberingPlane(), Edge("127.0.0.1", 8080, lambda platform: unused))
     async with asyncio.timeout(10), owned_tasks() as tasks:
-        authority = Authority(places, tmp_path / "log", unused, loop, unused, tasks)
+        authority = Authority(places, tmp_path / "log", unused, loop, unused, tasks, unused)
         tasks.create_task(authority._watch(client, part))
         await again.wait()

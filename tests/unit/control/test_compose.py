@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from idi.api.paths import make_private, paths_for
+from idi.control.ahead import Ahead
 from idi.control.compose import compose
 from idi.control.settings import Settings
+from idi.parts.store.memory import MemoryStore
 from idi.parts.targets.local.target import LocalTarget
 
 
@@ -38,7 +40,8 @@ async def test_changes_end_before_the_target(tmp_path: Path, monkeypatch: pytest
             finally:
                 order.append("change")
 
-        async with compose(Settings(paths, "dev", str(tmp_path))) as desk:
+        settings, store = Settings(paths, "dev", str(tmp_path)), MemoryStore()
+        async with Ahead(settings, store) as ahead, compose(settings, store, ahead) as desk:
             desk.tasks.create_task(change())
             await asyncio.sleep(0)
     assert order == ["change", "target"]

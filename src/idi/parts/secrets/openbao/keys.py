@@ -15,10 +15,13 @@ from __future__ import annotations
 import secrets
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from idi.parts.clients import private_file
-from idi.parts.clients.openbao import AppRole
 from idi.parts.errors import PartError
+
+if TYPE_CHECKING:  # what starts it needs no client
+    from idi.parts.clients.openbao import AppRole
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,8 @@ class KeyFolder:
         )
 
     def control(self) -> AppRole | None:
+        from idi.parts.clients.openbao import AppRole
+
         found = private_file.read_json(self._control)
         if found is None or not found.get("role_id") or not found.get("secret_id"):
             return None

@@ -22,10 +22,13 @@ import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from idi.parts.clients.openbao import Health, OpenBao, State
 from idi.parts.errors import PartError
 from idi.parts.secrets.openbao.keys import KeyFolder
+
+if TYPE_CHECKING:  # what starts it needs no client
+    from idi.parts.clients.openbao import Health, OpenBao, State
 
 _NOBODY = "192.0.2.1"
 _SOCKET = "bao.sock"
@@ -118,6 +121,17 @@ def server_spec(places: Places, program: Path) -> ServerSpec:
     )
 
 
+def opens_by_itself(places: Places) -> bool:
+    """Whether it was set up before and everything that opens it is there: a start asks for nothing."""
+    keys = KeyFolder(places.keys)
+    return (
+        _has_store(places)
+        and keys.seal_key.exists()
+        and not keys.answer_was_lost()
+        and keys.set_up() is not None
+    )
+
+
 def _has_store(places: Places) -> bool:
     return (places.storage / "vault.db").exists()
 
@@ -177,4 +191,4 @@ async def wait_for(client: OpenBao, states: Collection[State], timeout_s: float 
                 "Its log says why (`idi logs openbao`).",
             )
         await asyncio.sleep(pause)
-        pause = min(pause * 1.5, 0.1)
+        pause = min(pause * 1.5, 0.03)
