@@ -283,6 +283,26 @@ async def test_without_its_seal_key_openbao_stops_new_instances_and_nothing_else
     assert "no seal key" not in shop.run("status").stdout
 
 
+@pytest.mark.requirement("S4", "T3")
+def test_an_openbao_that_hangs_is_told_and_fails_the_next_up(shop: Platform) -> None:
+    def openbao() -> dict[str, str]:
+        return {part["name"]: part for part in shop.status()["parts"]}["openbao"]
+
+    pid = shop.pids()["openbao"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        until(lambda: openbao()["state"] == "unready", 15)
+        assert "no answer of its health" in openbao()["reason"]
+        again = shop.up(check=False)
+        assert again.returncode == 1
+        assert "OpenBao does not issue: it gives no answer of its health" in said(again)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    until(lambda: openbao()["state"] == "ready", 15)
+    assert shop.pids()["openbao"] == pid
+    shop.up()
+
+
 @pytest.mark.requirement("T3")
 async def test_a_vanished_runtime_folder_is_made_again(shop: Platform) -> None:
     token = shop.token("--ttl", "1h")

@@ -29,13 +29,15 @@ from idi.parts.secrets.openbao.server import Places, prepare
 from idi.parts.targets.local.part import Part
 from idi.parts.targets.local.target import LocalTarget
 from idi.world.events import PartChanged
-from idi.world.types import PartState
+from idi.world.types import Part as PartSeen
+from idi.world.types import PartState, World
 
 log = logging.getLogger(__name__)
 
 LOOK_S = 5.0
 LOOK_SOON_S = 0.2
 SET_UP_S = 40.0
+READY_S = 10.0
 TRY_AGAIN_S = 2.0
 LONGEST_LEAF_S = 86400.0
 
@@ -73,6 +75,12 @@ class Authority:
         await self._up.wait()
         if self._failure is not None:
             raise self._failure
+        if not await self.loop.wait(issues, READY_S):  # also of one that was set up long ago
+            part = self.loop.world.parts.get(NAME)
+            raise PartError(
+                f"OpenBao does not issue: {(part.reason if part else '').rstrip('.') or 'no reason known'}.",
+                "See idi logs openbao.",
+            )
 
     async def take_up(self) -> None:
         """Adopt or start it after a restart of control. What is wrong with it shows in its state, and it is
@@ -171,9 +179,9 @@ class Authority:
             health = await client.health()
             ready = health.state is State.ACTIVE
             known = self.loop.world.parts.get(NAME)
-            if known is None or (part.alive and (known.state == "ready") != ready):
-                state: PartState = "ready" if ready else "unready"
-                reason = "" if ready else f"{health.reason}."
+            state: PartState = "ready" if ready else "unready"
+            reason = "" if ready else f"{health.reason}."
+            if known is None or (part.alive and differs(known, state, reason, time.time())):
                 self.loop.emit(PartChanged(NAME, state, time.time(), part.pid, reason))
             if not ready and part.alive and not self.places.socket.exists() and was:
                 try:
@@ -195,3 +203,18 @@ class Authority:
         self._life_s = platform.certificates.life_s
         life_s = max(LONGEST_LEAF_S, self._life_s)
         return Scope(platform.trust_domain, platform.environment, life_s)
+
+
+def issues(world: World) -> bool:
+    part = world.parts.get(NAME)
+    return part is not None and part.state == "ready"
+
+
+def differs(known: PartSeen, state: PartState, reason: str, now: float) -> bool:
+    """Whether a look at its health says something new. One that has just been started may be silent for a while,
+    and that it fails to start says more than its silence."""
+    if state == "ready" or known.state == "ready":
+        return known.state != state
+    if known.state == "starting":
+        return now - known.since > LOOK_S
+    return known.state == "unready" and known.reason != reason

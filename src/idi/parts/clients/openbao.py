@@ -28,6 +28,7 @@ from idi.parts.errors import PartError
 
 BODY_LIMIT = 4 * 1024 * 1024
 CONNECTIONS = 8
+HEALTH_S = 3.0
 
 Json = dict[str, Any]
 
@@ -100,9 +101,12 @@ class OpenBao:
 
     async def health(self) -> Health:
         try:
-            status, answer = await self._exchange("GET", "sys/health", None, "")
+            async with asyncio.timeout(HEALTH_S):
+                status, answer = await self._exchange("GET", "sys/health", None, "")
+        except TimeoutError:
+            return Health(State.UNREACHABLE, f"it gives no answer of its health within {HEALTH_S:g} s")
         except PartError as error:
-            return Health(State.UNREACHABLE, error.message)
+            return Health(State.UNREACHABLE, error.message.rstrip("."))
         known = {
             200: (State.ACTIVE, "active"),
             429: (State.STANDBY, "waiting to become the active server"),

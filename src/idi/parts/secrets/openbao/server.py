@@ -187,7 +187,7 @@ async def wait_for(client: OpenBao, states: Collection[State], timeout_s: float 
             return health
         if time.monotonic() >= deadline:
             raise PartError(
-                f"OpenBao was not ready within {timeout_s:g} s: {health.reason}",
+                f"OpenBao was not ready within {timeout_s:g} s: {health.reason}.",
                 "Its log says why (`idi logs openbao`).",
             )
         await asyncio.sleep(pause)
