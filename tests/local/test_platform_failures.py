@@ -284,6 +284,21 @@ async def test_without_its_seal_key_openbao_stops_new_instances_and_nothing_else
 
 
 @pytest.mark.requirement("S4", "T3")
+def test_an_openbao_that_crashes_at_its_first_start_fails_everything_at_once(other: Platform) -> None:
+    program = other.folder / "bao"
+    program.write_text("#!/bin/sh\nexit 3\n" + "#" * 1_100_000)
+    program.chmod(0o700)
+    other.exported["IDI_BAO"] = str(program)
+    began = time.monotonic()
+    done = other.up(check=False)
+    assert time.monotonic() - began < 15.0, said(done)
+    assert done.returncode != 0
+    assert "OpenBao does not start: ended with exit code 3" in said(done)
+    assert "The gateway gets no certificate: OpenBao does not start" in said(done)
+    assert "jede-1 gets no certificate: OpenBao does not start" in said(done)
+
+
+@pytest.mark.requirement("S4", "T3")
 def test_an_openbao_that_hangs_is_told_and_fails_the_next_up(shop: Platform) -> None:
     def openbao() -> dict[str, str]:
         return {part["name"]: part for part in shop.status()["parts"]}["openbao"]

@@ -15,6 +15,7 @@ from pathlib import Path
 from idi.control.ahead import NAME, Ahead, process_of
 from idi.control.identities import Identities
 from idi.control.loop import Loop
+from idi.control.tasks import unless
 from idi.declaration.types import Platform
 from idi.parts.certificates.openbao import OpenBaoAuthority
 from idi.parts.certificates.renewal import Renewal
@@ -55,6 +56,7 @@ class Authority:
     ahead: Ahead
     renewal: Renewal | None = None
     notice: str = ""
+    given_up: str = ""
     _part: Part | None = None
     _keeper: asyncio.Task[None] | None = None
     _up: asyncio.Event = field(default_factory=asyncio.Event)
@@ -64,7 +66,19 @@ class Authority:
     _life_s: float = 0.0
 
     async def start(self) -> None:
-        """Start or adopt OpenBao, and return when it issues. Idempotent."""
+        """Start or adopt OpenBao, and return when it issues. Idempotent. While it fails `given_up` says why: what
+        waits for a certificate need not wait any longer."""
+        self.given_up = ""
+        try:
+            await self._start()
+        except PartError as error:
+            self.given_up = error.message
+            if self._part is None and not self._stopped:
+                self.loop.emit(PartChanged(NAME, "failed", time.time(), 0, str(error)))
+            self.loop.wake()
+            raise
+
+    async def _start(self) -> None:
         async with self._starting:
             if self._keeper is None or self._keeper.done():
                 self._up.clear()
@@ -95,8 +109,6 @@ class Authority:
                 if str(error) != told:
                     told = str(error)
                     log.warning("%s", error)
-            if not self._stopped and self._part is None:
-                self.loop.emit(PartChanged(NAME, "failed", time.time(), 0, told))
             await asyncio.sleep(TRY_AGAIN_S)
 
     async def stop(self) -> None:
@@ -166,6 +178,21 @@ class Authority:
                 await self._watch(client, part)
 
     async def _set_up(self, client: OpenBao, scope: Scope, part: Part) -> Session:
+        """Its session; fails at once where it crashes in a loop."""
+        begun = time.time()
+
+        def crashes(world: World) -> bool:
+            seen = world.parts.get(NAME)
+            return seen is not None and seen.state == "failed" and seen.since >= begun
+
+        crashing = self.loop.wait(crashes, 3 * SET_UP_S)
+        session = await unless(self._bootstrap(client, scope, part), crashing)
+        if session is None:
+            why = self.loop.world.parts[NAME].reason.rstrip(".")
+            raise PartError(f"OpenBao does not start: {why}.", "See idi logs openbao.")
+        return session
+
+    async def _bootstrap(self, client: OpenBao, scope: Scope, part: Part) -> Session:
         bootstrap = Bootstrap(client, KeyFolder(self.places.keys), scope)
         try:
             return (await bootstrap.run(SET_UP_S)).session

@@ -16,7 +16,6 @@ from typing import Protocol
 
 from idi.control.ahead import NAME as OPENBAO
 from idi.control.ahead import Ahead
-from idi.control.apply import Executor
 from idi.control.authority import Authority
 from idi.control.clocks import notice_jumps
 from idi.control.credentials import Credentials
@@ -25,6 +24,7 @@ from idi.control.door import Door
 from idi.control.figures import Figures
 from idi.control.identities import Identities
 from idi.control.loop import Edge, Loop
+from idi.control.patience import Patience
 from idi.control.registrations import Registrations
 from idi.control.retiring import Retiring
 from idi.control.settings import Settings
@@ -119,7 +119,15 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             retire=retiring.retire,
             emit=loop.emit,
         )
-        door = Door(settings, target, loop, identities, make_gateway, paths.logs / "gateway.log")
+        door = Door(
+            settings,
+            target,
+            loop,
+            identities,
+            make_gateway,
+            paths.logs / "gateway.log",
+            lambda: authority.given_up,
+        )
         places = Places(paths.state, paths.runtime, paths.keys)
         authority = Authority(places, paths.logs / "openbao.log", target, loop, identities, tasks, ahead)
         await stack.enter_async_context(tokens)
@@ -167,7 +175,11 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             store=store,
             loop=loop,
             plane=plane,
-            executor=Executor(loop, target, start_part, stop_part, registrations.dismiss, wants),
+            executor=Patience(
+                *(loop, target, start_part, stop_part, registrations.dismiss, wants),
+                lost=lambda: authority.given_up,
+                lacks=identities.lacks,
+            ),
             tasks=changes,
             warnings=lambda: [
                 w for w in (authority.warning(), authority.notice, tokens.warning, LAPTOP_WALL) if w

@@ -31,7 +31,8 @@ ACCEPT_S = 1.0
 
 @dataclass(slots=True)
 class Door:
-    """`make` says how its proxy is started (again at each start of control: it names the program)."""
+    """`make` says how its proxy is started (again at each start of control: it names the program), `lost` why no
+    certificate will come; empty while one may."""
 
     settings: Settings
     target: LocalTarget
@@ -39,6 +40,7 @@ class Door:
     identities: Identities
     make: Callable[[], ProxyStart]
     log_file: Path
+    lost: Callable[[], str] = lambda: ""
     part: Part | None = None
     _has_listeners: bool = False
     _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -57,13 +59,22 @@ class Door:
             part = world.parts.get(GATEWAY)
             return part is not None and part.state == "ready"
 
-        if not await self.loop.wait(serves, READY_S):
+        def settled(world: World) -> bool:
+            return serves(world) or self._in_vain()
+
+        if not await self.loop.wait(settled, READY_S):
             part = self.loop.world.parts.get(GATEWAY)
             rejected = [r.message for r in self.loop.plane.rejections() if r.node == GATEWAY]
             why = rejected[0] if rejected else part.reason if part and part.reason else "no reason known"
             raise PartError(
                 f"The gateway does not serve after {READY_S:g} s: {why}.", "See idi logs gateway."
             )
+
+        if not serves(self.loop.world):
+            raise PartError(f"The gateway gets no certificate: {self.lost()}", "See idi logs openbao.")
+
+    def _in_vain(self) -> bool:
+        return bool(self.lost()) and self.identities.lacks(GATEWAY)
 
     async def take_up(self) -> None:
         """Adopt it after a restart of control; what is wrong with it shows in its state."""

@@ -1,0 +1,35 @@
+"""Waiting for instances only while they can become ready: without a certificate none can."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from idi.control.apply import Executor, StepFailed, enough
+from idi.control.tasks import unless
+from idi.plan.types import AwaitReady
+from idi.world.types import InstanceId, World
+
+
+@dataclass(slots=True)
+class Patience(Executor):
+    """`lost` says why no certificate will come (empty while one may), `lacks` who waits for one."""
+
+    lost: Callable[[], str] = lambda: ""
+    lacks: Callable[[InstanceId], bool] = lambda _: False
+
+    async def await_ready(self, step: AwaitReady) -> None:
+        def in_vain(world: World) -> bool:
+            return bool(self.lost()) and not enough(world, step) and any(map(self.lacks, mine(world, step)))
+
+        async def ready() -> bool:
+            await Executor.await_ready(self, step)  # not `super()`: a dataclass with slots is another class
+            return True
+
+        if not await unless(ready(), self.loop.wait(in_vain, step.deadline_s + 1.0)):
+            first = next(filter(self.lacks, mine(self.loop.world, step)), step.module)
+            raise StepFailed(f"{first} gets no certificate: {self.lost()}", "See idi logs openbao.")
+
+
+def mine(world: World, step: AwaitReady) -> list[InstanceId]:
+    return [i.id for i in world.instances() if (i.module, i.revision) == (step.module, step.revision)]
