@@ -125,6 +125,33 @@ def test_following_begins_with_the_last_lines_of_each_module(logs: Path) -> None
     assert first("--since", "1h", "jede", count=30) == {str(n) for n in range(1, 31)}
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--lines", "2"], ["199998", "199999"]),
+        (["--lines", "2", "--grep", "7$"], ["199987", "199997"]),
+        (["--lines", "2", "--since", "1h", "jede"], ["199998", "199999"]),
+    ],
+)
+def test_the_last_lines_of_a_large_log_cost_what_they_are(
+    idi: Run, logs: Path, arguments: list[str], said: list[str]
+) -> None:
+    counts = Path("/proc/self/io")
+    if not counts.exists():
+        pytest.skip("this kernel does not count what a process reads")
+
+    def read_so_far() -> int:
+        return int(counts.read_text().split()[1])
+
+    (logs / "jede-1.log").write_text("".join(f"{'x' * 40} {n:06d}\n" for n in range(200_000)))
+    os.utime(logs / "jede-1.log", (time.time() + 1, time.time() + 1))
+    idi("logs", "jede-2")  # what is imported is read as well
+    before = read_so_far()
+    found = idi("logs", *arguments)
+    assert read_so_far() - before < 500_000
+    assert [line[-6:] for line in found.out.splitlines()] == said
+
+
 def test_each_module_has_a_colour_on_a_terminal_and_its_own_colours_stay(logs: Path) -> None:
     with Terminal([*IDI, "logs"]) as screen:
         assert screen.ends() == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import re
 import time
 from collections.abc import AsyncIterator
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from idi.parts.targets.local.log_file import LONGEST_LINE, MOST_MARKS, LogFile
+from idi.parts.targets.local.log_file import LONGEST_LINE, LogFile
+from idi.parts.targets.local.marks import MOST_MARKS, Marks
 from idi.parts.targets.local.output import LogLine, Logs
 from idi.world.types import InstanceId
 from tests.support.targets import LocalStage, hash8_of, local_stage, ready
@@ -140,14 +142,120 @@ def test_last_lines_reach_back_over_a_cut(tmp_path: Path) -> None:
 
 def test_marks_are_bounded(tmp_path: Path) -> None:
     file = LogFile(tmp_path / "jede-1.log")
-    for second in range(3 * MOST_MARKS):
+    for second in range(2 * MOST_MARKS):
         write(file.path, "x\n", at=1000.0 + second)
         file.look()
     file.save()
-    marks = (tmp_path / "jede-1.log.marks").read_text()
-    assert marks.count("[") < MOST_MARKS + 3
-    assert file.time(2 * 3 * MOST_MARKS) == 1000.0 + 3 * MOST_MARKS - 1  # the newest stay exact
-    assert file.time(2) <= 1000.0 + 3 * MOST_MARKS
+    assert (tmp_path / "jede-1.log.marks").stat().st_size <= 16 * (MOST_MARKS + 1)
+    assert file.time(2 * 2 * MOST_MARKS) == 1000.0 + 2 * MOST_MARKS - 1  # the newest stay exact
+    assert file.time(2) <= 1000.0 + 2 * MOST_MARKS
+
+
+def test_what_is_a_day_old_is_thinned_evenly_and_the_last_hour_not_at_all(tmp_path: Path) -> None:
+    marks = Marks(tmp_path / "jede-1.log.marks")
+    day = 24 * 3600
+    for second in range(day):
+        marks.note(100 * (second + 1), (1000 + second) * 10**9)
+    marks.save()
+    again = Marks(tmp_path / "jede-1.log.marks")
+    assert again.load()
+    late = [(again.time(100 * (second + 1)) or 0.0) - (1000 + second) for second in range(0, day, 7)]
+    assert min(late) >= 0
+    assert max(late) <= 60
+    assert max(late[-3600 // 7 :]) == 0
+    assert (tmp_path / "jede-1.log.marks").stat().st_size <= 16 * (MOST_MARKS + 1)
+
+
+def test_half_a_record_is_left_out_and_written_over(tmp_path: Path) -> None:
+    file = LogFile(tmp_path / "jede-1.log")
+    marks = tmp_path / "jede-1.log.marks"
+    for second in range(3):
+        write(file.path, "x\n", at=1000.0 + second)
+        file.look()
+        file.save()
+    os.truncate(marks, marks.stat().st_size - 5)
+    again = LogFile(file.path)
+    assert [again.time(2 * n) for n in (1, 2)] == [1000.0, 1001.0]
+    write(file.path, "x\n", at=1003.0)
+    again.look()
+    again.save()
+    assert marks.stat().st_size == 16 * 4
+    assert [LogFile(file.path).time(2 * n) for n in (1, 2, 4)] == [1000.0, 1001.0, 1003.0]
+
+
+async def test_others_see_times_as_control_does_and_what_is_quiet_is_not_written(tmp_path: Path) -> None:
+    """Whoever reads files must not have to ask control: marks are there after each look."""
+    logs = Logs(tmp_path, every_s=0.02)
+    other = Logs(tmp_path)
+    write(logs.path("quiet-1"), "once\n", at=900.0)
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(logs.keep_bounded())
+        for second in range(5):
+            write(logs.path("jede-1"), f"jede {second}\n", at=1000.0 + second)
+            write(logs.path("cam-1"), f"cam {second}\n", at=1000.5 + second)
+            await asyncio.sleep(0.1)
+        before = (tmp_path / "quiet-1.log.marks").stat()
+        read = [(line.time, line.line) for line in lines_of(other)]
+        assert read == [
+            (900.0, "once"),
+            *((1000.0 + n / 2, f"{'cam' if n % 2 else 'jede'} {n // 2}") for n in range(10)),
+        ]
+        assert [line.line for line in lines_of(other, since=1003.2)] == ["cam 3", "jede 4", "cam 4"]
+        await asyncio.sleep(0.1)
+        after = (tmp_path / "quiet-1.log.marks").stat()
+        assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+        task.cancel()
+
+
+def test_a_line_that_was_begun_before_is_whole(tmp_path: Path) -> None:
+    file = LogFile(tmp_path / "jede-1.log")
+    for text, at in (("old\nbeg", 1000.0), ("un\nnew\n", 1001.0)):
+        write(file.path, text, at)
+        file.look()
+    file.save()
+    assert [line.line for line in lines_of(Logs(tmp_path), since=1000.5)] == ["begun", "new"]
+    last = Logs(tmp_path).reader().last(5, 1000.5)
+    assert [line.line for line in last] == ["begun", "new"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_last_lines_are_the_end_of_all(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    logs = Logs(tmp_path)
+    for look in range(60):
+        for name in ("cam-1", "jede-1", "jede-1.sidecar", "jede-2"):
+            line = rng.choice(["", "a", "é" * 9, "error\r", "x" * 3000, "y" * rng.choice([65536, 140000])])
+            write(logs.path(name), line + rng.choice(["\n", "\n", ""]), at=1000.0 + look // 2)
+            logs.file(name).look()
+            if rng.random() < 0.02:
+                logs.file(name).cut(100_000)
+    for file in (logs.file(name) for name in logs.sources()):
+        file.save()
+    for grep in (None, re.compile("^(error|a)$"), re.compile("nowhere")):
+        for since in (0.0, 1010.0, 1029.0, 2000.0):
+            every = list(Logs(tmp_path).reader(None, grep).read(since))
+            for count in (1, 7, 10_000):
+                assert Logs(tmp_path).reader(None, grep).last(count, since) == every[-count:]
+            each = Logs(tmp_path).reader(None, grep).last(3, since, each=True)
+            kept = {id(line) for m in ("jede", "cam") for line in [e for e in every if e.module == m][-3:]}
+            assert each == [line for line in every if id(line) in kept]
+
+
+async def test_following_from_another_process_goes_on_over_a_cut(tmp_path: Path) -> None:
+    logs = Logs(tmp_path)
+    write(logs.path("jede-1"), "before\n" * 1000)
+    logs.file("jede-1").look()
+    logs.file("jede-1").save()
+    reader = Logs(tmp_path).reader()
+    assert [line.line for line in reader.last(1)] == ["before"]
+    follow = reader.follow()
+    async with asyncio.timeout(5):
+        write(logs.path("jede-1"), "one\n")
+        assert (await anext(follow)).line == "one"
+        write(logs.path("jede-1"), "two\n")
+        logs.file("jede-1").cut(10_000)
+        write(logs.path("jede-1"), "three\n")
+        assert [(await anext(follow)).line for _ in range(2)] == ["two", "three"]
 
 
 async def test_following(tmp_path: Path) -> None:

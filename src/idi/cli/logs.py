@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections import deque
 from collections.abc import Iterable, Mapping
 
 from idi.cli.commands import Command
@@ -66,11 +65,13 @@ def run(invocation: Invocation) -> int:
     reader = log_reader(invocation.file, invocation.env, options.modules, grep)
     printer = Printer(invocation.screen, sources, show_time=options.time)
     since = time.time() - options.since if options.since is not None else 0.0
-    lines: Iterable[LogLine] = reader.read(since)
+    lines: Iterable[LogLine]
     if options.lines:
-        lines = deque(lines, options.lines)
+        lines = reader.last(options.lines, since)
     elif options.follow and options.since is None:
-        lines = last_of_each(lines, TAIL)
+        lines = reader.last(TAIL, each=True)
+    else:
+        lines = reader.read(since)
     for line in lines:
         printer.show(line)
     printer.flush()
@@ -84,15 +85,6 @@ def run(invocation: Invocation) -> int:
 
         asyncio.run(follow())
     return DONE
-
-
-def last_of_each(lines: Iterable[LogLine], count: int) -> list[LogLine]:
-    """The last ones of each module (or part), in the order that they came in."""
-    kept: dict[str, deque[tuple[int, LogLine]]] = {}
-    for at, line in enumerate(lines):
-        kept.setdefault(line.module or line.source, deque(maxlen=count)).append((at, line))
-    every = [numbered for tail in kept.values() for numbered in tail]
-    return [line for _, line in sorted(every, key=lambda numbered: numbered[0])]
 
 
 def pattern(text: str | None) -> re.Pattern[str] | None:

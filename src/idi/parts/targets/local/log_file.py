@@ -5,24 +5,30 @@ file is copied aside and cut to nothing under the writer's hands: its next line 
 it writes between the last copied byte and the cut, mostly microseconds, is lost; that is the price of not
 sitting in a pipe.
 
-Lines carry no time of their own. Control looks at the file now and then and notes its length with the
-time of its last change (`marks`), so a line's time is the first noted one at or after its end: within a
-second while control looks, coarser where it did not. Positions are counted from the first byte ever
-written, so that a reader who follows is not confused by a cut.
+Lines carry no time of their own. Control looks at the file every second and notes its length with the time
+of its last change (`marks`), so a line's time is the first noted one at or after its end: within a second
+while control looks, coarser where it did not. Positions are counted from the first byte ever written, so
+that a reader who follows is not confused by a cut. A reader in another process takes what control noted
+from the file of marks (`refresh`); what came after that has the time of the file's last change.
+
+Reading backwards begins with a small piece and goes on with larger ones, so that the last lines of a large
+file cost what those lines cost.
 """
 
 from __future__ import annotations
 
-import bisect
-import json
 import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from idi.parts.targets.local.marks import Marks
+
 LONGEST_LINE = 64 * 1024
-MOST_MARKS = 2000
 _CHUNK = 256 * 1024
+_FIRST_CHUNK = 16 * 1024
+_MOST_HELD = 64 * LONGEST_LINE
+"""Backwards, what is longer and has no end of a line in it is taken for lines of their own."""
 
 
 class LogFile:
@@ -32,32 +38,18 @@ class LogFile:
         self.path = path
         self.older = path.with_name(f"{path.name}.1")
         self._lock = threading.Lock()
-        self._base = 0
-        self._ends: list[int] = []
-        self._times: list[float] = []
-        self._changed = False
+        self._marks = Marks(path.with_name(f"{path.name}.marks"))
+        self._keeps = False
+        """This is the process that looks and cuts: what it knows is newer than the file of marks."""
         self._load()
 
     # --- the side of control
 
     def look(self) -> int:
-        """Note how long it is; answers its size."""
-        try:
-            status = self.path.stat()
-        except OSError:
-            return 0
+        """Note how long it is; answers its size. `save` writes it down."""
         with self._lock:
-            end = self._base + status.st_size
-            if not self._ends or end > self._ends[-1]:
-                last = self._times[-1] if self._times else 0.0
-                self._ends.append(end)
-                self._times.append(max(last, status.st_mtime))
-                self._changed = True
-                if len(self._ends) > MOST_MARKS:
-                    # The older half gets coarser, what is recent stays as it is.
-                    half = MOST_MARKS // 2
-                    self._ends[:half], self._times[:half] = self._ends[1:half:2], self._times[1:half:2]
-        return status.st_size
+            self._keeps = True
+            return self._note()
 
     def cut(self, largest_bytes: int) -> None:
         """Copy the last `largest_bytes`, and what comes meanwhile up to as much again, aside and empty
@@ -68,6 +60,7 @@ class LogFile:
             open(self.path, "r+b", buffering=0) as source,
             open(beside, "wb", buffering=0, opener=_private) as copy,
         ):
+            self._keeps = True
             source.seek(max(0, source.seek(0, os.SEEK_END) - largest_bytes))
             copied = 0
             # A writer that is faster than the copy must not keep it busy for ever.
@@ -76,45 +69,52 @@ class LogFile:
             end = source.tell()
             source.truncate(0)
             beside.rename(self.older)
-            self._base += end
-            first = bisect.bisect_left(self._ends, self._base - largest_bytes)
-            del self._ends[:first], self._times[:first]
-            self._changed = True
+            base = self._marks.base + end
+            self._marks.rebase(base, base - largest_bytes)
         self.save()
 
     def save(self) -> None:
-        """Keep the marks for the next control."""
+        """Write down what was noted, for readers elsewhere and for the next control."""
         with self._lock:
-            if not self._changed:
-                return
-            text = json.dumps({"base": self._base, "marks": list(zip(self._ends, self._times, strict=True))})
-            self._changed = False
-        path = self._marks_path()
-        beside = path.with_name(f"{path.name}.new")
-        with open(beside, "w", encoding="ascii", opener=_private) as file:
-            file.write(text)
-        beside.rename(path)
+            self._marks.save()
 
     # --- the side of readers
+
+    def refresh(self) -> int:
+        """Take what another process noted meanwhile; the position after the last byte."""
+        with self._lock:
+            if not self._keeps:
+                if self._marks.changed():
+                    self._load()
+                self._note()
+            return self._marks.base + _size(self.path)
 
     def end(self) -> int:
         """The position after the last byte."""
         with self._lock:
-            return self._base + _size(self.path)
+            return self._marks.base + _size(self.path)
 
     def position(self, since: float) -> int:
-        """Where lines begin that may have been written at or after a time."""
+        """A line that ends after it may have been written at or after a time; one that ends before was not."""
         with self._lock:
-            place = bisect.bisect_left(self._times, since)
-            return self._ends[place - 1] if place else 0
+            return self._marks.position(since)
+
+    def line_start(self, position: int) -> int:
+        """Where the line begins that goes on at a position."""
+        begin = position
+        while position - begin <= _MOST_HELD and (before := self.chunk_before(begin, LONGEST_LINE)):
+            begin -= len(before)
+            if (found := before.rfind(b"\n")) >= 0:
+                return begin + found + 1
+        return begin
 
     def chunk(self, position: int) -> tuple[int, bytes]:
         """Bytes from a position on, and where they begin: later than asked where something is gone."""
         with self._lock:
             older_size = _size(self.older)
-            position = max(position, self._base - older_size)
-            inside_older = position < self._base
-            path, start = (self.older, self._base - older_size) if inside_older else (self.path, self._base)
+            base = self._marks.base
+            position = max(position, base - older_size)
+            path, start = (self.older, base - older_size) if position < base else (self.path, base)
             try:
                 with open(path, "rb", buffering=0) as file:
                     file.seek(position - start)
@@ -122,17 +122,33 @@ class LogFile:
             except OSError:
                 return position, b""
 
+    def chunk_before(self, position: int, size: int) -> bytes:
+        """At most so many bytes right before a position; none where nothing is kept of them."""
+        with self._lock:
+            older_size = _size(self.older)
+            base = self._marks.base
+            path, start = (self.path, base) if position > base else (self.older, base - older_size)
+            first = max(start, position - size)
+            if first >= position:
+                return b""
+            try:
+                with open(path, "rb", buffering=0) as file:
+                    file.seek(first - start)
+                    read = file.read(position - first)
+            except OSError:
+                return b""
+        return read if len(read) == position - first else b""  # shorter: it is being cut
+
     def time(self, position: int) -> float:
         """By when what ends at a position was written."""
         with self._lock:
-            place = bisect.bisect_left(self._ends, position)
-            if place < len(self._times):
-                return self._times[place]
-            last = self._times[-1] if self._times else 0.0
+            noted = self._marks.time(position)
+        if noted is not None:
+            return noted
         try:
-            return max(last, self.path.stat().st_mtime)
+            return self.path.stat().st_mtime
         except OSError:
-            return last
+            return 0.0
 
     def lines(self, position: int, *, partial: bool) -> Iterator[tuple[int, bytes]]:
         """Lines from a position on, each with the position after it. `partial`: also a last one that
@@ -159,6 +175,24 @@ class LogFile:
         if held and partial:
             yield position + len(held), held
 
+    def lines_back(self, end: int) -> Iterator[tuple[int, bytes]]:
+        """The same lines as `lines` has (also a last one that has no end yet), from a position back."""
+        held, begin, size, whole = b"", end, _FIRST_CHUNK, 0
+        # `held` is the last part of a line whose beginning was not read yet, and `whole` 1 once such a line
+        # has its newline behind it: then `end` is the position after that.
+        while len(held) <= _MOST_HELD and (chunk := self.chunk_before(begin, size)):
+            begin -= len(chunk)
+            size = min(2 * size, _CHUNK)
+            held, *lines = (chunk + held).split(b"\n")
+            for line in reversed(lines):
+                if 0 < len(line) <= LONGEST_LINE:
+                    yield end, line
+                else:
+                    yield from _pieces_back(line, end, whole)
+                end -= len(line) + whole
+                whole = 1
+        yield from _pieces_back(held, end, whole)
+
     def tail(self, count: int, size: int = LONGEST_LINE, since: int = 0) -> list[str]:
         """The last lines from a position on, as far as they lie within the last `size` bytes."""
         start = max(since, self.end() - size)
@@ -168,20 +202,30 @@ class LogFile:
 
     # --- within
 
-    def _marks_path(self) -> Path:
-        return self.path.with_name(f"{self.path.name}.marks")
+    def _note(self) -> int:
+        try:
+            status = self.path.stat()
+        except OSError:
+            return 0
+        self._marks.note(self._marks.base + status.st_size, status.st_mtime_ns)
+        return status.st_size
 
     def _load(self) -> None:
-        try:
-            document = json.loads(self._marks_path().read_text(encoding="ascii"))
-            self._base = int(document["base"])
-            self._ends = [int(end) for end, _ in document["marks"]]
-            self._times = [float(time) for _, time in document["marks"]]
-        except (OSError, ValueError, KeyError, TypeError):
-            self._base = _size(self.older)  # without marks a line has the time of the file's last change
-            return
-        if self._ends and self._base + _size(self.path) < self._ends[-1]:
-            self._base = self._ends[-1]  # it was cut, and control killed before it could note that
+        if not self._marks.load():
+            self._marks.base = _size(self.older)  # a line then has the time of the file's last change
+        elif self._marks.base + _size(self.path) < self._marks.last:
+            self._marks.base = self._marks.last  # it was cut, and control killed before it could note that
+
+
+def _pieces_back(line: bytes, end: int, whole: int) -> Iterator[tuple[int, bytes]]:
+    """A line as `lines` gives it, from the back: in pieces where it is too long."""
+    if not line and not whole:
+        return
+    first = (max(len(line), 1) - 1) // LONGEST_LINE * LONGEST_LINE
+    yield end, line[first:]
+    begin = end - whole - len(line)
+    for at in range(first, 0, -LONGEST_LINE):
+        yield begin + at, line[at - LONGEST_LINE : at]
 
 
 def _private(path: str, flags: int) -> int:

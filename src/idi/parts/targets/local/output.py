@@ -4,6 +4,13 @@ Bound: a file grows to `largest_bytes` plus what is written between two looks, a
 `largest_bytes` is kept (of a writer as fast as the copy twice that): about 16 MiB for each process. While
 control does not run nobody cuts; the next one does at its first look. Files of instances that are gone
 stay (they say why) until the same slot is used again and pushes them out.
+
+Times: each look at which a file has grown appends one mark beside it, so that `idi logs`, which reads files
+and never asks control, merges several processes as rightly as control itself would. A file that is quiet
+costs a look and no write.
+
+The last lines of many files are found from their ends: a merge backwards in time reads of each file only
+what is later than the oldest line that is shown.
 """
 
 from __future__ import annotations
@@ -13,8 +20,10 @@ import heapq
 import logging
 import os
 import re
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 
 from idi.parts.errors import PartError
@@ -22,9 +31,9 @@ from idi.parts.targets.local.log_file import LogFile
 
 LARGEST_BYTES = 8 * 1024 * 1024
 EVERY_S = 1.0
-SAVE_EVERY = 30
-"""Marks are written down at every so many looks."""
 FOLLOW_S = 0.2
+_A_STRETCH = 1000
+"""Backwards, after so many lines that are not looked for, it is said how far back that was."""
 
 _INSTANCE = re.compile(r"(.+)-\d+\Z")
 _log = logging.getLogger(__name__)
@@ -82,19 +91,21 @@ class Logs:
 
     async def keep_bounded(self) -> None:
         """Note lengths and cut what is too long, until cancelled."""
-        looks = 0
+        troubled: set[str] = set()
         try:
             while True:
                 await asyncio.sleep(self._every_s)
-                looks += 1
                 for name in self.sources():
                     try:
                         if self.file(name).look() > self._largest_bytes:
                             await asyncio.to_thread(self.file(name).cut, self._largest_bytes)
-                        elif looks % SAVE_EVERY == 0:
+                        else:
                             self.file(name).save()
+                        troubled.discard(name)
                     except OSError as error:
-                        _log.warning("%s cannot be kept bounded: %s", self.path(name), error)
+                        if name not in troubled:  # a full disk stays full for many looks
+                            _log.warning("%s cannot be kept bounded: %s", self.path(name), error)
+                        troubled.add(name)
         finally:
             for file in self._files.values():
                 try:
@@ -117,14 +128,25 @@ class Reader:
         """Every line written at or after `since`, all sources in order of time. Blocks on files."""
         yield from heapq.merge(*(self._of(name, since) for name in self._names()), key=lambda line: line.time)
 
+    def last(self, count: int, since: float = 0.0, *, each: bool = False) -> list[LogLine]:
+        """The last lines that `read` would have, in its order; `each`: so many of each module (or part)."""
+        names = self._names()
+        order = {name: at for at, name in enumerate(names)}
+        groups: dict[str, list[str]] = {}
+        for name in names:
+            self._positions[name] = self._logs.file(name).refresh()
+            groups.setdefault((module_of(name) or name) if each else "", []).append(name)
+        found = [line for group in groups.values() for line in self._last_of(group, count, since)]
+        return sorted(found, key=lambda line: (line.time, order[line.source]))
+
     async def follow(self) -> AsyncIterator[LogLine]:
-        """Lines as they come, from where `read` ended, or from now. Looks five times a second."""
+        """Lines as they come, from where `read` or `last` ended, or from now. Looks five times a second."""
         for name in self._names():
             self._positions.setdefault(name, self._logs.file(name).end())
         while True:
             for name in self._names():
-                file = self._logs.file(name)
-                if self._positions.setdefault(name, 0) == file.end():
+                end = self._logs.file(name).refresh()
+                if self._positions.setdefault(name, 0) == end:
                     continue
                 for line in self._lines(name, self._positions[name], partial=False):
                     yield line
@@ -137,13 +159,41 @@ class Reader:
         return [name for name in known if name in self._sources]
 
     def _of(self, name: str, since: float) -> Iterator[LogLine]:
-        start = self._logs.file(name).position(since)
+        file = self._logs.file(name)
+        file.refresh()
+        start = file.line_start(file.position(since))
         return (line for line in self._lines(name, start, partial=True) if line.time >= since)
 
     def _lines(self, name: str, start: int, *, partial: bool) -> Iterator[LogLine]:
         file, module = self._logs.file(name), module_of(name)
         for end, raw in file.lines(start, partial=partial):
             self._positions[name] = end
-            text = raw.rstrip(b"\r").decode(errors="replace")
-            if self._grep is None or self._grep.search(text):
+            if (text := self._chosen(raw)) is not None:
                 yield LogLine(file.time(end), name, module, text)
+
+    def _last_of(self, names: list[str], count: int, since: float) -> Iterable[LogLine]:
+        # The other way round in all: of lines of one time the last source's come first.
+        back = heapq.merge(
+            *(self._back(name, since) for name in reversed(names)), key=itemgetter(0), reverse=True
+        )
+        return reversed(list(islice((line for _, line in back if line is not None), count)))
+
+    def _back(self, name: str, since: float) -> Iterator[tuple[float, LogLine | None]]:
+        """From where the source ended when it was refreshed back to a time. A source in which nothing is
+        found says now and then how far it is, so that it is not read further than the others need."""
+        file, module = self._logs.file(name), module_of(name)
+        oldest, passed = file.position(since), 0
+        for end, raw in file.lines_back(self._positions[name]):
+            if end <= oldest:
+                return
+            if (text := self._chosen(raw)) is not None:
+                time = file.time(end)
+                yield time, LogLine(time, name, module, text)
+                continue
+            passed += 1
+            if passed % _A_STRETCH == 0:
+                yield file.time(end), None
+
+    def _chosen(self, raw: bytes) -> str | None:
+        text = raw.rstrip(b"\r").decode(errors="replace")
+        return text if self._grep is None or self._grep.search(text) else None
