@@ -306,7 +306,7 @@ class Lost(FakeControl):
     def __init__(self) -> None:
         super().__init__()
         self.ends_after_down = True
-        reason = "ended with exit code 127; 5 times in a row"
+        reason = "ended with exit code 127: pyhton was not found; 5 times in a row"
         ready = step("jede", "await-ready", ".", "wait until 1 of revision 1f3a5c7e ready (at most 60 s)")
         failed = {
             "type": "step",
@@ -314,7 +314,7 @@ class Lost(FakeControl):
             "step": ready,
             "reason": f"jede-1 failed: {reason}.",
             "lines": ["/bin/sh: 1: exec: pyhton: not found"] * 5,
-            "way_out": "See idi logs jede; mend it and run the command again.",
+            "way_out": "Is pyhton spelt right?",
         }
         self.changes = {"up": [failed, {"type": "done", "ok": False, "reason": "jede failed."}], "down": []}
         self.push(status([module("jede", "failed", reason=reason)]))

@@ -136,9 +136,9 @@ def test_a_module_that_is_not_reached_there_says_so(
     ("one", "said"),
     [
         (
-            module("cam", "failed", reason="ended with exit code 127; 5 times in a row"),
+            module("cam", "failed", reason="ended with exit code 127: cam was not found; 5 times in a row"),
             [
-                "none is there: cam is failed: ended with exit code 127 (command not found); 5 times in a row.",
+                "none is there: cam is failed: ended with exit code 127: cam was not found; 5 times in a row.",
                 "idi logs cam says more.",
             ],
         ),

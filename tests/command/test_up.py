@@ -112,15 +112,15 @@ def test_detached_up_that_fails_is_1_leaves_the_rest_and_says_how_to_see(idi: Ru
 def test_a_start_that_leaves_no_module_says_what_goes_on(idi: Run) -> None:
     code, out, err = finish(driver("up", "--detach", scenario="lost"))
     assert code == 1
-    assert "jede-1 failed: ended with exit code 127 (command not found); 5 times in a row." in out
+    assert "jede-1 failed: ended with exit code 127: pyhton was not found; 5 times in a row." in out
     assert "  | /bin/sh: 1: exec: pyhton: not found  (5 times)" in out
-    assert "  pyhton was not found: " in out
+    assert "  Is pyhton spelt right?" in out
     assert err == (
         "Starting failed.\njede failed.\nNo module is ready; control, openbao, gateway go on running: "
         "idi status, idi logs; idi down stops it.\n"
     )
     found = idi("status")
-    assert "ended with exit code 127 (command not found)" in found.out
+    assert "ended with exit code 127: pyhton was not found" in found.out
     assert found.out.splitlines()[-1] == "0 of 1 ready.   idi logs jede   idi down"  # jede would not answer
     idi("down")
     code, _, err = finish(driver("up", scenario="lost"))
@@ -140,9 +140,9 @@ def test_the_way_out_of_a_command_that_is_not_there_is_in_the_document(idi: Run)
     code, _, err = finish(driver("up", "--detach", "--json", scenario="lost"))
     document = json.loads(err)
     assert code == 1
-    assert "(command not found)" in document["detail"]
+    assert "ended with exit code 127: pyhton was not found" in document["detail"]
     assert document["lines"][-1] == "/bin/sh: 1: exec: pyhton: not found"
-    assert document["way_out"].startswith("pyhton was not found: ")
+    assert document["way_out"].startswith("Is pyhton spelt right?")
     assert document["way_out"].endswith("idi down stops it.")
     idi("down")
 

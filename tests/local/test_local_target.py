@@ -90,6 +90,26 @@ async def test_a_crash_loop_ends_when_the_cause_is_gone(stage: LocalStage) -> No
         assert [bool(one.reason) for one in stage.told.of(RevisionDegraded)] == [True, False]
 
 
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ("pyhton -m jede", "ended with exit code 127: pyhton was not found"),
+        ("echo not mine; cd . && ./jede.txt", "ended with exit code 126: ./jede.txt cannot be run"),
+        ("exit 127", "ended with exit code 127: the command was not found"),
+    ],
+)
+async def test_what_the_shell_could_not_run_is_in_the_reason(
+    stage: LocalStage, command: str, reason: str
+) -> None:
+    """So that status, journal and API say it as well as the terminal does."""
+    (stage.folder / "jede.txt").touch(mode=0o600)
+    async with stage.control() as target:
+        await target.ensure(replace(stage.spec(), command=command, directory=str(stage.folder)), 1)
+        await stage.until(lambda: stage.told.of(InstanceFailed))
+        assert {one.reason for one in stage.told.of(InstanceDied)} == {reason}
+        assert stage.told.of(InstanceFailed)[0].reason == f"{reason}; 4 times in a row"
+
+
 async def test_what_a_dead_module_leaves_behind_is_ended_first(stage: LocalStage) -> None:
     """A child in the module's session, and one in a session of its own that holds the port."""
     child, daemon = stage.folder / "child", stage.folder / "daemon"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from idi.cli.exits import explained, remedy
 from idi.cli.failure import Failure
 from idi.cli.live import Live
 from idi.cli.screen import Line, Screen, folded
@@ -68,7 +67,7 @@ class Follower:
 
     def _say_failed(self, item: Progress, step: StepView) -> None:
         """What happened, the instance's last lines, the way out."""
-        reason = explained(plain(item.get("reason", ""))) or "no reason was given"
+        reason = plain(item.get("reason", "")) or "no reason was given"
         named = reason.startswith((f"{step['module']} ", f"{step['module']}-"))
         self.say(
             [("" if named else f"{step['module']} failed: ", "alarm"), (reason, "alarm" if named else "")]
@@ -76,8 +75,7 @@ class Follower:
         for line, times in repeated(item.get("lines", [])):
             again = f"  ({times} times)" if times > 1 else ""
             self.say([("  | ", "dim"), (plain(line), ""), (again, "dim")])
-        way_out = way_out_of(item)
-        if way_out:
+        if way_out := item.get("way_out", ""):
             self.say([(f"  {plain(way_out)}", "dim")])
 
     def say(self, line: Line) -> None:
@@ -115,9 +113,9 @@ class Follower:
         if not self.screen.as_json:
             return Failure(f"{what} failed.", reason, way_out)
         # Nobody has read yet what the failed steps said.
-        reason = " ".join([reason, *(explained(plain(item.get("reason", ""))) for item in self.failed)])
+        reason = " ".join([reason, *(plain(item.get("reason", "")) for item in self.failed)])
         lines = [line for item in self.failed for line in item.get("lines", [])]
-        ways = [plain(each) for item in self.failed if (each := way_out_of(item))]
+        ways = [plain(each) for item in self.failed if (each := item.get("way_out", ""))]
         return Failure(f"{what} failed.", reason, " ".join(dict.fromkeys(ways)) or way_out, lines=lines)
 
 
@@ -125,11 +123,6 @@ def indent_of(line: Line) -> int:
     text = "".join(piece for piece, _ in line)
     blank = len(text) - len(text.lstrip())
     return blank + 2 if blank else 0
-
-
-def way_out_of(item: Progress) -> str:
-    """What helps: what the exit code means goes before what control, which cannot know it, says."""
-    return remedy(item.get("reason", ""), item.get("lines", [])) or item.get("way_out", "")
 
 
 def done_line(step: StepView, seconds: float, *, reason: bool = True) -> Line:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 
-from idi.cli.exits import explained
 from idi.cli.failure import Failure
 from idi.cli.gateway import Answer
 from idi.cli.invocation import Invocation
@@ -50,7 +49,7 @@ def unready(invocation: Invocation, status: StatusView) -> tuple[str, str]:
         return "", ""
     if not module["desired"]:
         return f"{name} has 0 instances.", f"{invocation.command_line(f'scale {name}=1')} starts one."
-    reason = f": {explained(plain(module['reason']))}" if module["reason"] else ""
+    reason = f": {plain(module['reason'])}" if module["reason"] else ""
     return f"{name} is {module['state']}{reason}.", f"{invocation.command_line(f'logs {name}')} says more."
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from idi.cli.exits import explained
 from idi.cli.screen import Line
 from idi.cli.words import age, cut, figure, fitting, milliseconds, plain, ratio, seconds_of, wrap
 from idi.cli.words import columns as columns_of
@@ -186,7 +185,7 @@ def where_of(module: ModuleView) -> tuple[Where, bool]:
 
 def reason_of(module: ModuleView) -> str:
     others = (i["reason"] for i in module["instances"] if i["state"] != "ready" and i["reason"])
-    return explained(module["reason"] or next(others, ""))
+    return module["reason"] or next(others, "")
 
 
 def short(addresses: list[str]) -> list[str]:

@@ -20,6 +20,7 @@ from idi.control.loop import Loop
 from idi.parts.errors import Bug, IdiError
 from idi.parts.store.interface import JSON, ChangeId, StepId, Store
 from idi.parts.store.interface import Step as JournalStep
+from idi.parts.targets.exits import is_end, remedy
 from idi.parts.targets.interface import Target
 from idi.plan.describe import Described, describe
 from idi.plan.types import AwaitReady, Detach, Ensure, Plan, Remove, Retry, StartPart, Step, StopPart
@@ -55,17 +56,21 @@ class StepFailed(Exception):
 @dataclass(slots=True)
 class Executor:
     """Does one step. `start_part` and `stop_part` come from compose: only it knows vendors. `detach` lets a
-    registered instance go. `wants` says what
-    an instance cannot be ready without and does not get; empty where there is no such thing. While `leaving`
-    (a `down` was asked for) nothing is worth waiting for."""
+    registered instance go. `needs` says what an instance cannot be ready without and does not get; empty
+    where there is no such thing. While `leaving` (a `down` was asked for) nothing is worth waiting for."""
 
     loop: Loop
     target: Target
     start_part: Callable[[str], Awaitable[None]]
     stop_part: Callable[[str], Awaitable[None]]
     detach: Callable[[InstanceId], Awaitable[None]]
-    wants: Callable[[InstanceId], str] = lambda _: ""
+    needs: Callable[[InstanceId], str] = lambda _: ""
     leaving: bool = False
+
+    def wants(self, instance: InstanceId) -> str:
+        """What one lacks that lives and is merely not ready: of one that ended it would be no reason."""
+        known = next((one for one in self.loop.world.instances() if one.id == instance), None)
+        return "" if known is None or is_end(known.reason) else self.needs(instance)
 
     async def do(self, step: Step) -> None:
         match step:
@@ -113,6 +118,8 @@ class Executor:
 
 def way_out_of(culprit: Instance) -> str:
     """What helps a person whose module crashes, or answers something else than it was asked."""
+    if helps := remedy(culprit.reason):
+        return helps
     if " try: " in culprit.reason and culprit.pid:
         return (
             "It runs and does not answer that: it must listen on the port in PORT; what is asked is declared under "

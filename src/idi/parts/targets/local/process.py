@@ -4,7 +4,8 @@ Each process leads a session of its own, so that a Ctrl-C in a terminal never re
 it starts can be found and ended with it. Its output is appended to a file that it holds itself: nothing
 of ours has to live for it to go on. It carries a marker in its environment (`IDI_SEAT`), by which a
 process whose record was lost is still known to be ours. `subprocess` uses vfork here, so a start costs
-the same however large this process is.
+the same however large this process is. How it ended is said with what a shell wrote last where the exit
+code is one of the shell's own: only then the end of that file is read.
 """
 
 from __future__ import annotations
@@ -13,15 +14,17 @@ import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from idi.parts.clients.machine import Machine, signal_name
 from idi.parts.errors import PartError
+from idi.parts.targets.exits import LINES, exited
 
 MARKER = "IDI_SEAT"
 DEFAULT_GRACE_S = 5.0
+_LAST_WORDS = 4096
 UNDYING_S = 5.0
 """How long to wait for what was killed: only a process stuck in the kernel takes longer."""
 
@@ -67,12 +70,13 @@ def marker(platform_hash: str, name: str, role: str) -> str:
 class Process:
     """A living process that is watched, or one that ended. Made by `spawn` and `adopt`."""
 
-    def __init__(self, machine: Machine, pid: int, started: int, watch: int) -> None:
+    def __init__(self, machine: Machine, pid: int, started: int, watch: int, log: Path | None = None) -> None:
         self.pid = pid
         self.started = started
         self.code: int | None = None
         self._machine = machine
         self._watch = watch
+        self._log = log
         self._ended = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(watch, self._on_end)
@@ -92,7 +96,7 @@ class Process:
             return "ended (an earlier control started it, so the exit code is unknown)"
         if self.code < 0:
             return f"was killed by {signal_name(-self.code)}"
-        return f"ended with exit code {self.code}"
+        return exited(self.code, _last_words(self._log))
 
     async def wait(self) -> None:
         await self._ended.wait()
@@ -172,7 +176,7 @@ def spawn(machine: Machine, spec: ProcessSpec, mark: str) -> Process:
         raise PartError(f"{spec.name} cannot be watched: {error.strerror}.") from error
     if seen is None:
         raise PartError(f"{spec.name} cannot be watched: /proc/{child.pid} cannot be read.", retryable=False)
-    return Process(machine, child.pid, seen.started, watch)
+    return Process(machine, child.pid, seen.started, watch, spec.log)
 
 
 def adopt(machine: Machine, pid: int, started: int, mark: str) -> Process | None:
@@ -196,6 +200,19 @@ def adopt(machine: Machine, pid: int, started: int, mark: str) -> Process | None
         os.close(watch)
         return None
     return Process(machine, pid, started, watch)
+
+
+def _last_words(log: Path | None) -> Iterator[str]:
+    """The last lines that it printed; nothing is read before the first is asked for."""
+    if log is None:
+        return
+    try:
+        with open(log, "rb", buffering=0) as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _LAST_WORDS))
+            words = file.read(_LAST_WORDS)
+    except OSError:
+        return
+    yield from words.decode(errors="replace").splitlines()[-LINES:]
 
 
 def _send(pid: int, number: signal.Signals) -> None:
