@@ -36,6 +36,7 @@ LEAST = {
 RIGHT = frozenset({"SINCE", "REQ/S", "ERR", "P95"})
 INDENT = 2
 GAP = 2
+LEAST_NAME = 8
 LEAST_WHERE = 22
 REASON_LINES = 3
 WIDEST_HEADER = 96
@@ -96,6 +97,10 @@ def rows(view: StatusView, now: float, width: int) -> Iterator[Line]:
     shown = columns(cells, width)
     widths = [widest(cells, at) for at in range(len(HEADS))]
     taken = INDENT + sum(widths[at] + GAP for at in shown if HEADS[at] != "WHERE")
+    if width and (over := taken - GAP - width) > 0:
+        # A long name gives way, since what it is called is known to whoever looks; how it does is not.
+        widths[0] = min(widths[0], max(LEAST_NAME, widths[0] - over))
+        cells = [[cut(texts[0], widths[0]), *texts[1:]] for texts in cells]
     room = width - taken if width else 0
     beside = len(HEADS) - 1 in shown
     head: Line = [(" " * INDENT, "")]
