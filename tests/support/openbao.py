@@ -12,7 +12,7 @@ from idi.parts.certificates.openbao import OpenBaoAuthority
 from idi.parts.clients.openbao import OpenBao, Session
 from idi.parts.clients.openbao_layout import Scope
 from idi.parts.errors import PartError
-from idi.parts.secrets.openbao.binary import find_program
+from idi.parts.secrets.openbao.binary import BAO
 from idi.parts.secrets.openbao.bootstrap import Bootstrap
 from idi.parts.secrets.openbao.keys import KeyFolder
 from idi.parts.secrets.openbao.server import Places, prepare
@@ -23,7 +23,7 @@ SCOPE = Scope("shop.idi", "dev", 86400.0)
 
 def need_openbao() -> Path:
     try:
-        program: Path | None = find_program()
+        program: Path | None = BAO.find()
     except PartError as error:
         program, why = None, str(error)
     else:

