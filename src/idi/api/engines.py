@@ -27,13 +27,17 @@ class Engine:
 
 
 def engines() -> list[Engine]:
-    """Every engine; both are asked for their version at the same time."""
-    from idi.parts.gateway.envoy import binary
-    from idi.parts.secrets.openbao.binary import find_program
+    """Every engine; all are asked for their version at the same time."""
+    from idi.parts.bus.nats.binary import NATS
+    from idi.parts.gateway.envoy.binary import ENVOY
+    from idi.parts.secrets.openbao.binary import BAO
 
-    envoy = _start("envoy", "Apache-2.0", "1.40", binary.find, ["--version"])
-    openbao = _start("openbao", "MPL-2.0", "2.7", find_program, ["version"])
-    return [_finish(*envoy), _finish(*openbao)]
+    asked = [
+        _start("envoy", "Apache-2.0", "1.40", ENVOY.find, ["--version"]),
+        _start("openbao", "MPL-2.0", "2.7", BAO.find, ["version"]),
+        _start("nats", "Apache-2.0", "2.15", NATS.find, ["--version"]),
+    ]
+    return [_finish(*each) for each in asked]
 
 
 _Started = tuple[Engine, "subprocess.Popen[bytes] | None"]
@@ -73,7 +77,7 @@ def _finish(engine: Engine, process: subprocess.Popen[bytes] | None) -> Engine:
 
 
 def _broken(engine: Engine, problem: str) -> Engine:
-    way_out = "Set it up again (make setup), or name another program in IDI_ENVOY or IDI_BAO."
+    way_out = "Set it up again (make setup), or name another program in IDI_ENVOY, IDI_BAO or IDI_NATS."
     return Engine(engine.name, engine.licence, engine.wanted, engine.path, problem=problem, way_out=way_out)
 
 

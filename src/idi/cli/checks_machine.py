@@ -41,7 +41,7 @@ def system(_: Invocation) -> Iterator[Finding]:
         libc = ""
     numbers = tuple(int(part) for part in libc.removeprefix("glibc ").split(".")[:2] if part.isdigit())
     if not numbers:
-        remedy = "The engines' programs are built for glibc; on musl name others in IDI_ENVOY and IDI_BAO."
+        remedy = "The engines' programs are built for glibc; on musl name others in IDI_ENVOY, IDI_BAO and IDI_NATS."
         yield Finding("system", "warn", f"{detail}, no glibc", remedy)
     elif numbers < OLDEST_GLIBC:
         yield Finding(

@@ -1,0 +1,340 @@
+"""The bus on NATS JetStream, by nats-py.
+
+A topic is a stream of its own with `discard: new`: one that is full refuses further events instead of dropping old
+ones. A subscription is a durable pull consumer with explicit acknowledgement and no end of redeliveries: who hands the
+events out decides when one is dead. The message id is the event's, so a publisher that did not hear its acknowledgement
+may publish again.
+
+Every call is bounded in time. The client reconnects by itself for as long as it lives; meanwhile calls fail with
+`BusDown`, and nothing is buffered for later, for a publisher would take that as kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Mapping
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Self, TypeVar
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error, MaxPayloadError
+from nats.js.api import (
+    AckPolicy,
+    ConsumerConfig,
+    DeliverPolicy,
+    DiscardPolicy,
+    RetentionPolicy,
+    StorageType,
+    StreamConfig,
+)
+from nats.js.client import JetStreamContext
+from nats.js.errors import APIError, FetchTimeoutError, NotFoundError
+
+from idi.parts.bus.errors import BadEvent, BusDown, BusFull
+from idi.parts.bus.interface import Delivery, Event, Receipt, Shape, Subscription, Topic
+from idi.parts.bus.nats.names import stream_of, topic_of
+from idi.parts.errors import Refused
+
+log = logging.getLogger(__name__)
+
+ANSWER_S = 5.0
+FETCH_S = 30.0
+BATCH = 64
+AGAIN_S = 0.25
+QUIET_S = 2.0
+"""Of what is kept already nothing comes for so long: there is no more."""
+
+MESSAGE_ID = "Nats-Msg-Id"
+OWN = "Nats-"
+"""Headers that the broker reads or writes are no part of the event."""
+FULL = frozenset({10023, 10047, 10077, 10122})
+"""Insufficient resources, storage resources exceeded, maximum bytes exceeded, maximum messages exceeded."""
+
+_T = TypeVar("_T")
+
+
+class NatsBus:
+    """Async context manager: inside it there is a connection, or one is being made."""
+
+    def __init__(self, url: str, user: str, password: str) -> None:
+        self._url, self._user, self._password = url, user, password
+        self._client = Client()
+        self._fetching: set[asyncio.Timeout] = set()
+
+    async def __aenter__(self) -> Self:
+        self._client = Client()
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await self._client.connect(
+                    self._url,
+                    user=self._user,
+                    password=self._password,
+                    name=self._user,
+                    allow_reconnect=True,
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=AGAIN_S,  # type: ignore[arg-type]
+                    connect_timeout=2,
+                    pending_size=-1,
+                    error_cb=_noted,
+                    reconnected_cb=self._connected_anew,
+                )
+        except (Error, OSError, TimeoutError) as error:
+            raise BusDown(f"NATS does not answer at {self._url}: {_words(error)}.") from error
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.close()
+
+    async def _connected_anew(self) -> None:
+        for limit in self._fetching:
+            limit.reschedule(asyncio.get_running_loop().time())
+
+    @property
+    def _stream(self) -> JetStreamContext:
+        return self._client.jetstream(timeout=ANSWER_S)
+
+    async def shape(self, wanted: Shape) -> list[str]:
+        done: list[str] = []
+        for topic in sorted(wanted.topics.values(), key=lambda topic: topic.name):
+            done += await self._topic(topic)
+        for subscription in sorted(wanted.subscriptions, key=lambda one: (one.topic, one.module)):
+            done += await self._subscription(subscription)
+        return done
+
+    async def _topic(self, topic: Topic) -> list[str]:
+        config = stream_config(topic)
+        try:
+            info = await self._asked(self._stream.stream_info(stream_of(topic.name)))
+        except NotFoundError:
+            await self._asked(self._stream.add_stream(config))
+            return [f"topic {topic.name} made"]
+        now = info.config
+        if now.storage != config.storage:
+            raise Refused(
+                f"{topic.name} is kept {'on disk' if now.storage == StorageType.FILE else 'in memory'}, and what is "
+                "kept cannot move.",
+                "Leave durable as it was, or give the event type another name.",
+            )
+        if shape_of(now) == shape_of(config):
+            return []
+        await self._asked(self._stream.update_stream(config))
+        return [f"topic {topic.name} changed"]
+
+    async def _subscription(self, one: Subscription) -> list[str]:
+        config = consumer_config(one)
+        try:
+            info = await self._asked(self._stream.consumer_info(stream_of(one.topic), one.module))
+        except NotFoundError:
+            await self._asked(self._stream.add_consumer(stream_of(one.topic), config))
+            return [f"subscription of {one.module} to {one.topic} made"]
+        now = info.config
+        if (now.ack_wait, now.max_ack_pending) == (config.ack_wait, config.max_ack_pending):
+            return []
+        # What a consumer was made with and cannot change (where it began) is taken from what it is.
+        changed = replace(now, ack_wait=config.ack_wait, max_ack_pending=config.max_ack_pending)
+        await self._asked(self._stream.add_consumer(stream_of(one.topic), changed))
+        return [f"subscription of {one.module} to {one.topic} changed"]
+
+    async def forget(self, shape: Shape) -> None:
+        for one in shape.subscriptions:
+            try:
+                await self._asked(self._stream.delete_consumer(stream_of(one.topic), one.module))
+            except NotFoundError:
+                continue
+        for topic in shape.topics:
+            try:
+                await self._asked(self._stream.delete_stream(stream_of(topic)))
+            except NotFoundError:
+                continue
+
+    async def publish(self, topic: str, id: str, headers: Mapping[str, str], payload: bytes) -> Receipt:
+        try:
+            ack = await self._asked(
+                self._stream.publish(
+                    topic,
+                    payload,
+                    stream=stream_of(topic),
+                    headers={**headers, MESSAGE_ID: id},
+                    timeout=ANSWER_S,
+                )
+            )
+        except MaxPayloadError as error:
+            raise BadEvent(f"The event is larger than {self._client.max_payload} bytes.") from error
+        return Receipt(ack.seq, bool(ack.duplicate))
+
+    async def take(self, subscription: Subscription) -> AsyncGenerator[Delivery]:
+        told = ""
+        while True:
+            try:
+                handle = await self._stream.pull_subscribe_bind(
+                    consumer=subscription.module, stream=stream_of(subscription.topic)
+                )
+                try:
+                    while True:
+                        for message in await self._fetch(handle, min(BATCH, subscription.in_flight)):
+                            yield NatsDelivery(message, self)
+                finally:
+                    await _quietly(handle.unsubscribe())
+            except (Error, OSError) as error:
+                if (words := _words(error)) != told:
+                    log.info("events of %s for %s: %s", subscription.topic, subscription.module, words)
+                    told = words
+                await asyncio.sleep(AGAIN_S)
+
+    async def _fetch(self, handle: JetStreamContext.PullSubscription, most: int) -> list[Msg]:
+        """What comes next; nothing after a while, or when the connection was made anew: the broker has forgotten
+        by then that somebody waits, and does not say so."""
+        try:
+            async with asyncio.timeout(None) as limit:
+                self._fetching.add(limit)
+                try:
+                    return await handle.fetch(most, timeout=FETCH_S)
+                finally:
+                    self._fetching.discard(limit)
+        except (FetchTimeoutError, TimeoutError):
+            return []
+
+    async def waiting(self, subscription: Subscription) -> int:
+        info = await self._asked(
+            self._stream.consumer_info(stream_of(subscription.topic), subscription.module)
+        )
+        return (info.num_pending or 0) + (info.num_ack_pending or 0)
+
+    async def drop(self, topic: str, sequence: int) -> None:
+        try:
+            await self._asked(self._stream.delete_msg(stream_of(topic), sequence))
+        except NotFoundError:
+            return
+
+    async def last(self, topic: str) -> int:
+        info = await self._asked(self._stream.stream_info(stream_of(topic)))
+        return info.state.last_seq
+
+    async def read(self, topic: str, since: int = 0, *, follow: bool = True) -> AsyncGenerator[Event]:
+        upto = 0
+        if not follow:
+            state = (await self._asked(self._stream.stream_info(stream_of(topic)))).state
+            if not state.messages or state.last_seq < since:
+                return
+            upto = state.last_seq
+        config = ConsumerConfig(
+            deliver_policy=DeliverPolicy.BY_START_SEQUENCE if since else DeliverPolicy.ALL,
+            opt_start_seq=since or None,
+            ack_policy=AckPolicy.NONE,
+        )
+        handle = await self._asked(
+            self._stream.subscribe(topic, stream=stream_of(topic), ordered_consumer=True, config=config)
+        )
+        try:
+            while True:
+                try:
+                    message = await handle.next_msg(None if follow else QUIET_S)
+                except TimeoutError:
+                    return  # what was last when this began is deleted by now
+                except (Error, OSError) as error:
+                    raise BusDown(f"NATS does not answer: {_words(error)}.") from error
+                event = event_of(message)
+                yield event
+                if upto and (event.sequence >= upto or not message.metadata.num_pending):
+                    return
+        finally:
+            await _quietly(handle.unsubscribe())
+
+    async def _asked(self, call: Awaitable[_T]) -> _T:
+        """One question to the broker, its errors in our words."""
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                return await call
+        except (NotFoundError, MaxPayloadError):
+            raise
+        except APIError as error:
+            if error.err_code in FULL:
+                raise BusFull(f"NATS keeps no more: {error.description}.") from error
+            raise BusDown(f"NATS refuses: {error.description}.") from error
+        except (Error, OSError, TimeoutError) as error:
+            raise BusDown(f"NATS does not answer: {_words(error)}.") from error
+
+
+@dataclass(slots=True)
+class NatsDelivery:
+    message: Msg
+    bus: NatsBus
+
+    @property
+    def event(self) -> Event:
+        return event_of(self.message)
+
+    @property
+    def attempt(self) -> int:
+        return self.message.metadata.num_delivered or 1
+
+    async def done(self) -> None:
+        await self.bus._asked(self.message.ack_sync(timeout=ANSWER_S))
+
+    async def again(self, after_s: float) -> None:
+        await self.bus._asked(self.message.nak(delay=max(after_s, 0.001)))
+
+    async def working(self) -> None:
+        await self.bus._asked(self.message.in_progress())
+
+
+def stream_config(topic: Topic) -> StreamConfig:
+    return StreamConfig(
+        name=stream_of(topic.name),
+        subjects=[topic.name],
+        retention=RetentionPolicy.LIMITS,
+        discard=DiscardPolicy.OLD if topic.drop_oldest else DiscardPolicy.NEW,
+        storage=StorageType.FILE if topic.durable else StorageType.MEMORY,
+        max_age=topic.keep_s,
+        max_bytes=topic.most_bytes,
+        # The window may not be longer than events are kept.
+        duplicate_window=min(topic.same_s, topic.keep_s),
+        num_replicas=1,
+    )
+
+
+def shape_of(config: StreamConfig) -> tuple[object, ...]:
+    """What can change of a topic that is there."""
+    return config.max_age, config.max_bytes, config.duplicate_window, config.discard
+
+
+def consumer_config(subscription: Subscription) -> ConsumerConfig:
+    return ConsumerConfig(
+        durable_name=subscription.module,
+        ack_policy=AckPolicy.EXPLICIT,
+        deliver_policy=DeliverPolicy.ALL,
+        ack_wait=subscription.answer_s,
+        max_deliver=-1,
+        max_ack_pending=subscription.in_flight,
+    )
+
+
+def event_of(message: Msg) -> Event:
+    metadata = message.metadata
+    headers = {name: value for name, value in (message.headers or {}).items() if not name.startswith(OWN)}
+    sequence = metadata.sequence.stream if metadata.sequence else 0
+    return Event(
+        topic_of(metadata.stream or ""), sequence, headers, message.data, metadata.timestamp.timestamp()
+    )
+
+
+async def _noted(error: Exception) -> None:
+    log.debug("nats: %s", _words(error))
+
+
+async def _quietly(call: Awaitable[object]) -> None:
+    """At the end: a connection that is gone has no subscription left."""
+    try:
+        await call
+    except (Error, OSError, TimeoutError):
+        pass
+
+
+def _words(error: BaseException) -> str:
+    text = str(error).removeprefix("nats: ")
+    return text or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)

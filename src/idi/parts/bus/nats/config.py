@@ -1,0 +1,103 @@
+"""The configuration of the broker: one account for each module, and what it may reach in IDI's own.
+
+Streams live in one account (`IDI`). A module's account is empty but for imports: the subjects that it publishes, and
+for each of its subscriptions the one subject by which to ask for the next events and the one by which to answer. A
+subject that is not imported exists for nobody else: a publish to it has no responder, and replies (`_INBOX.>`) stay
+inside the account that asked. So modules cannot read each other's replies, which one account with permissions would
+let them.
+
+Passwords stand in it as they are: whoever can read the file (0600, in a folder 0700) can read the key that they are
+derived from too. The server reads a changed file on SIGHUP and ends the connections of the accounts that changed, no
+others.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from idi.parts.bus.nats.names import answer_subject, next_subject
+
+IDI = "IDI"
+MOST_PAYLOAD = 4 << 20
+"""With its headers: an event has at most a quarter of it at the relay, a dead letter brings its tries along."""
+MOST_BYTES, MOST_MEMORY_BYTES = 1 << 40, 4 << 30
+"""NATS counts what topics may come to against this, not what they hold. Each topic has its own bound, and the disk
+has the last word."""
+MOST_CONNECTIONS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """Who a module is to the broker, and what it may do."""
+
+    module: str
+    password: str
+    publishes: tuple[str, ...] = ()
+    consumes: tuple[str, ...] = ()
+
+
+def render(idi_password: str, logins: Mapping[str, Login]) -> str:
+    """The file, in the order of the names: the same platform gives the same bytes. NATS takes JSON. Where it listens
+    and where it stores is on its command line, which a target fills in."""
+    exports: list[dict[str, object]] = []
+    accounts: dict[str, object] = {}
+    for name in sorted(logins):
+        login = logins[name]
+        imports: list[dict[str, object]] = []
+        for subject, answers in reached(login):
+            exports.append({"service": subject, "accounts": [account_of(name)], **answers})
+            imports.append({"service": {"account": IDI, "subject": subject}})
+        accounts[account_of(name)] = {
+            "users": [{"user": name, "password": login.password}],
+            "imports": imports,
+        }
+    accounts[IDI] = {
+        "jetstream": "enabled",
+        "users": [{"user": "idi", "password": idi_password}],
+        "exports": merged(exports),
+    }
+    return json.dumps(
+        {
+            "server_name": "idi",
+            "max_payload": MOST_PAYLOAD,
+            "max_connections": MOST_CONNECTIONS,
+            "logtime_utc": True,
+            "jetstream": {
+                "max_file_store": MOST_BYTES,
+                "max_memory_store": MOST_MEMORY_BYTES,
+                "sync_interval": "always",
+            },
+            "accounts": accounts,
+        },
+        indent=1,
+    )
+
+
+def account_of(module: str) -> str:
+    return f"module-{module}"
+
+
+def reached(login: Login) -> list[tuple[str, dict[str, object]]]:
+    """The subjects of IDI's account that this module may use, with how each answers."""
+    found: list[tuple[str, dict[str, object]]] = [(topic, {}) for topic in sorted(login.publishes)]
+    for topic in sorted(login.consumes):
+        found.append((next_subject(topic, login.module), {"response_type": "stream"}))
+        found.append((answer_subject(topic, login.module), {}))
+    return found
+
+
+def merged(exports: list[dict[str, object]]) -> list[dict[str, object]]:
+    """One export a subject: a topic that two modules publish is exported to both."""
+    by_subject: dict[str, dict[str, object]] = {}
+    for export in exports:
+        known = by_subject.setdefault(str(export["service"]), {**export, "accounts": []})
+        known["accounts"] = sorted({*_names(known), *_names(export)})
+    return [by_subject[subject] for subject in sorted(by_subject)]
+
+
+def _names(export: Mapping[str, object]) -> list[str]:
+    names = export["accounts"]
+    assert isinstance(names, list)
+    return names

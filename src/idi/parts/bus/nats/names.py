@@ -1,0 +1,25 @@
+"""How topics and subscriptions are called at NATS.
+
+A topic is a subject of its own name and a stream; a stream's name is a folder's, so it cannot have dots, and `=` cannot
+stand in a topic's. A subscription is a durable consumer of the module's name.
+"""
+
+from __future__ import annotations
+
+
+def stream_of(topic: str) -> str:
+    return topic.replace(".", "=")
+
+
+def topic_of(stream: str) -> str:
+    return stream.replace("=", ".")
+
+
+def next_subject(topic: str, module: str) -> str:
+    """Where a module asks for the next events of its subscription."""
+    return f"$JS.API.CONSUMER.MSG.NEXT.{stream_of(topic)}.{module}"
+
+
+def answer_subject(topic: str, module: str) -> str:
+    """Where a module says what it did with an event of its subscription."""
+    return f"$JS.ACK.{stream_of(topic)}.{module}.>"

@@ -1,0 +1,258 @@
+"""What every bus must do: NATS from its wheel, and the simulator."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from idi.parts.bus.errors import BadEvent, BusDown, BusFull
+from idi.parts.bus.interface import Bus, Delivery, Event, Shape, Subscription, Topic
+from idi.parts.errors import Refused
+from tests.support.buses import BusStage, NatsStage, SimulatedBusStage
+
+pytestmark = pytest.mark.requirement("B1")
+
+DECIDED, CHANGED = "jede.decided", "cam.changed-at_home"
+CAM = Subscription(DECIDED, "cam", answer_s=1.0, in_flight=8)
+SHAPE = Shape(
+    {DECIDED: Topic(DECIDED), CHANGED: Topic(CHANGED)},
+    (CAM, Subscription(DECIDED, "pas"), Subscription(CHANGED, "pas")),
+)
+
+
+@pytest.fixture(params=["nats", "simulator"])
+async def stage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[BusStage]:
+    made: BusStage = NatsStage(tmp_path) if request.param == "nats" else SimulatedBusStage()
+    async with made:
+        yield made
+
+
+@asynccontextmanager
+async def shaped(stage: BusStage, shape: Shape = SHAPE) -> AsyncIterator[Bus]:
+    async with stage.bus() as bus:
+        await bus.shape(shape)
+        yield bus
+
+
+async def taken(bus: Bus, count: int, subscription: Subscription = CAM) -> list[Delivery]:
+    """The next deliveries, not answered."""
+    found: list[Delivery] = []
+    async with asyncio.timeout(10):
+        stream = bus.take(subscription)
+        async for delivery in stream:
+            found.append(delivery)
+            if len(found) == count:
+                break
+        await stream.aclose()
+    return found
+
+
+async def published(bus: Bus, count: int, topic: str = DECIDED, payload: bytes = b"x") -> None:
+    for number in range(count):
+        await bus.publish(topic, f"{topic}-{number}", {"ce-id": str(number)}, payload)
+
+
+def numbers(deliveries: list[Delivery]) -> list[int]:
+    return [int(delivery.event.headers["ce-id"]) for delivery in deliveries]
+
+
+async def test_shaping_again_changes_nothing(stage: BusStage) -> None:
+    async with stage.bus() as bus:
+        assert len(await bus.shape(SHAPE)) == 5
+        assert await bus.shape(SHAPE) == []
+
+
+async def test_what_is_published_comes_once_to_each_subscription_and_in_order(stage: BusStage) -> None:
+    async with shaped(stage) as bus:
+        await published(bus, 8)
+        for subscription in (CAM, Subscription(DECIDED, "pas")):
+            came = await taken(bus, 8, subscription)
+            assert numbers(came) == list(range(8))
+            assert [one.attempt for one in came] == [1] * 8
+            for one in came:
+                await one.done()
+            assert await bus.waiting(subscription) == 0
+
+
+async def test_payload_and_headers_arrive_as_they_were(stage: BusStage) -> None:
+    async with shaped(stage) as bus:
+        headers = {"ce-id": "é ü", "ce-type": DECIDED, "traceparent": "00-1-2-03"}
+        await bus.publish(DECIDED, "1", headers, bytes(range(256)))
+        [one] = await taken(bus, 1)
+        assert one.event.payload == bytes(range(256))
+        assert dict(one.event.headers) == headers
+
+
+async def test_an_id_is_taken_once(stage: BusStage) -> None:
+    async with shaped(stage) as bus:
+        first = await bus.publish(DECIDED, "same", {}, b"1")
+        again = await bus.publish(DECIDED, "same", {}, b"2")
+        assert (first.duplicate, again.duplicate) == (False, True)
+        assert again.sequence == first.sequence
+        assert await bus.waiting(CAM) == 1
+
+
+async def test_what_is_not_answered_comes_again(stage: BusStage) -> None:
+    async with shaped(stage) as bus:
+        await published(bus, 1)
+        await taken(bus, 1)
+        [again] = await taken(bus, 1)
+        assert again.attempt == 2
+        await again.done()
+        assert await bus.waiting(CAM) == 0
+
+
+async def test_again_waits_as_long_as_it_was_told(stage: BusStage) -> None:
+    async with shaped(stage) as bus:
+        await published(bus, 1)
+        [one] = await taken(bus, 1)
+        loop = asyncio.get_running_loop()
+        asked = loop.time()
+        await one.again(0.5)
+        [again] = await taken(bus, 1)
+        assert again.attempt == 2
+        assert loop.time() - asked >= 0.45
+
+
+async def test_working_gives_time(stage: BusStage) -> None:
+    async with shaped(stage) as bus:
+        await published(bus, 1)
+        [one] = await taken(bus, 1)
+        for _ in range(4):
+            await asyncio.sleep(0.4)
+            await one.working()
+        await one.done()
+        assert await bus.waiting(CAM) == 0
+        assert one.attempt == 1
+
+
+async def test_no_more_are_out_than_may_be(stage: BusStage) -> None:
+    async with shaped(stage) as bus:
+        await published(bus, 20)
+        out = await taken(bus, 8)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await taken(bus, 1)
+        await out[0].done()
+        [next_one] = await taken(bus, 1)
+        assert numbers([next_one]) == [8]
+
+
+async def test_everything_survives_a_broker_that_is_killed(stage: BusStage) -> None:
+    async with shaped(stage) as bus:
+        await published(bus, 5)
+        [one] = await taken(bus, 1)
+        await one.done()
+        await stage.kill()
+        with pytest.raises(BusDown):
+            await bus.publish(DECIDED, "late", {}, b"")
+        await stage.start()
+        receipt = await stage.patiently(lambda: bus.publish(DECIDED, "late", {"ce-id": "5"}, b""))
+        assert not receipt.duplicate
+        came: set[int] = set()
+        while not came >= {1, 2, 3, 4, 5}:  # what was done with may come again after a crash
+            for one in await taken(bus, 1):
+                came.add(*numbers([one]))
+                await one.done()
+        assert came <= {0, 1, 2, 3, 4, 5}
+
+
+async def test_taking_goes_on_after_the_broker_was_away(stage: BusStage) -> None:
+    async with shaped(stage) as bus:
+        async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+            waiting = tasks.create_task(taken(bus, 1))
+            await asyncio.sleep(0.1)
+            await stage.kill()
+            await stage.start()
+            await stage.patiently(lambda: bus.publish(DECIDED, "1", {"ce-id": "0"}, b""))
+        assert numbers(waiting.result()) == [0]
+
+
+async def test_a_full_topic_refuses_and_loses_nothing(stage: BusStage) -> None:
+    small = Shape({DECIDED: Topic(DECIDED, most_bytes=20_000)}, (replace(CAM, in_flight=100),))
+    async with shaped(stage, small) as bus:
+        kept = 0
+        with contextlib.suppress(BusFull):
+            for number in range(100):
+                await bus.publish(DECIDED, str(number), {"ce-id": str(number)}, b"x" * 1000)
+                kept += 1
+        assert 5 < kept < 25
+        assert numbers(await taken(bus, kept)) == list(range(kept))
+        roomier = replace(small, topics={DECIDED: Topic(DECIDED, most_bytes=40_000)})
+        assert await bus.shape(roomier) == [f"topic {DECIDED} changed"]
+        await bus.publish(DECIDED, "more", {}, b"x" * 1000)
+
+
+async def test_a_full_topic_that_may_drops_the_oldest(stage: BusStage) -> None:
+    small = Shape(
+        {DECIDED: Topic(DECIDED, most_bytes=20_000, drop_oldest=True)}, (replace(CAM, in_flight=100),)
+    )
+    async with shaped(stage, small) as bus:
+        for number in range(40):
+            await bus.publish(DECIDED, str(number), {"ce-id": str(number)}, b"x" * 1000)
+        waiting = await bus.waiting(CAM)
+        assert 5 < waiting < 25
+        assert numbers(await taken(bus, waiting)) == list(range(40 - waiting, 40))
+
+
+async def test_what_is_too_large_is_refused(stage: BusStage) -> None:
+    async with shaped(stage) as bus:
+        with pytest.raises(BadEvent):
+            await bus.publish(DECIDED, "1", {}, b"x" * (5 << 20))
+        await published(bus, 1)
+
+
+async def test_what_is_too_old_is_gone(stage: BusStage) -> None:
+    short = Shape({DECIDED: Topic(DECIDED, keep_s=1.0)}, (CAM,))
+    async with shaped(stage, short) as bus:
+        await published(bus, 3)
+        await asyncio.sleep(1.6)
+        await bus.publish(DECIDED, "new", {"ce-id": "9"}, b"")
+        assert numbers(await taken(bus, 1)) == [9]
+
+
+async def test_a_topic_cannot_move_between_disk_and_memory(stage: BusStage) -> None:
+    async with shaped(stage) as bus:
+        await published(bus, 1)
+        with pytest.raises(Refused):
+            await bus.shape(replace(SHAPE, topics={DECIDED: Topic(DECIDED, durable=False)}))
+        assert await bus.waiting(CAM) == 1
+
+
+async def test_what_is_wanted_no_longer_stays_until_it_is_forgotten(stage: BusStage) -> None:
+    async with shaped(stage) as bus:
+        await published(bus, 2)
+        await bus.shape(Shape())
+        assert await bus.waiting(CAM) == 2
+        await bus.forget(Shape({DECIDED: Topic(DECIDED)}, (CAM,)))
+        await bus.forget(Shape({DECIDED: Topic(DECIDED)}, (CAM,)))
+        assert len(await bus.shape(SHAPE)) == 3
+        assert await bus.waiting(CAM) == 0
+
+
+async def test_reading_changes_nothing_for_anybody(stage: BusStage) -> None:
+    async with shaped(stage) as bus:
+        await published(bus, 4)
+        seen: list[Event] = []
+        async with asyncio.timeout(10):
+            async for event in bus.read(DECIDED, since=2):
+                seen.append(event)
+                if len(seen) == 3:
+                    await bus.publish(DECIDED, "new", {"ce-id": "4"}, b"")
+                if len(seen) == 4:
+                    break
+        assert [event.sequence for event in seen] == [2, 3, 4, 5]
+        assert numbers(await taken(bus, 5)) == [0, 1, 2, 3, 4]
+
+
+async def test_a_broker_that_is_not_there_is_said_to_be_down(stage: BusStage) -> None:
+    await stage.kill()
+    with pytest.raises(BusDown):
+        async with stage.bus():
+            pass
