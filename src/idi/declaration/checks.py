@@ -13,6 +13,7 @@ from idi.declaration.reader import Reader
 from idi.declaration.scalars import shown
 from idi.declaration.spec_module import MODULE_RECORD
 from idi.declaration.types import (
+    OWN_EVENTS,
     RESERVED_NAMES,
     EmbeddedIssuer,
     ExternalIssuer,
@@ -149,13 +150,33 @@ def _scopes(platform: Platform, tree: Table, reader: Reader) -> None:
 
 def _events(platform: Platform, tree: Table, reader: Reader) -> None:
     published = {event for module in platform.modules.values() for event in module.publishes}
-    handled = {event for module in platform.modules.values() for event in module.handles}
+    taken = {event for module in platform.modules.values() for event in (*module.handles, *module.consumes)}
     for name in names_of(tree, "modules"):
-        for key in keys(tree, "modules", name, "handles"):
-            if key.text not in published:
-                hint = reader.hint(key.text, published)
-                reader.warn(key, f"{name} handles {shown(key.text)}, which no module publishes.{hint}")
+        handled = keys(tree, "modules", name, "handles")
+        consumed = tuple(items(tree, "modules", name, "consumes"))
+        both = {key.text for key in handled} & {item.text for item in consumed}
+        for does, named in (("handles", handled), ("consumes", consumed)):
+            for one in named:
+                if one.text not in published:
+                    hint = reader.hint(one.text, published)
+                    reader.warn(one, f"{name} {does} {shown(one.text)}, which no module publishes.{hint}")
+        for item in consumed:
+            if item.text in both:
+                reader.report(
+                    item,
+                    f"{shown(item.text)} is posted to {name} under handles already; keep one of the two.",
+                )
+        for item in (*items(tree, "modules", name, "publishes"), *consumed, *handled):
+            _not_ours(item, reader)
     for key in keys(tree, "events"):
-        if key.text not in published and key.text not in handled:
+        _not_ours(key, reader)
+        if key.text not in published and key.text not in taken:
             hint = reader.hint(key.text, published)
             reader.warn(key, f"no module publishes or handles {shown(key.text)}.{hint}")
+
+
+def _not_ours(name: Scalar, reader: Reader) -> None:
+    if name.text.startswith(OWN_EVENTS):
+        reader.report(
+            name, f"event types that begin with {OWN_EVENTS} are the platform's own; choose another name."
+        )

@@ -178,6 +178,10 @@ def _why_wrong(tree: Table, module: Table, path: tuple[str, ...], reader: Reader
             return f"the module has no port '{path[1]}' ({listed(names)}).{reader.hint(path[1], names)}"
     elif root == "data_dir" and module.get("storage") is None:
         return "the module has no storage; declare it with storage: {size: 1GiB}."
+    elif root in ("bus", "events") and not any(
+        module.get(key) for key in ("publishes", "handles", "consumes")
+    ):
+        return "the module has nothing to do with events; say what it publishes, handles or consumes."
     elif root == "secret":
         secrets = [find(module, "secrets", name) for name in names_of(module, "secrets")]
         paths = [

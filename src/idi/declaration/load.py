@@ -190,7 +190,7 @@ def _events(given: dict[str, Any], modules: Any) -> Frozen[str, EventType]:
     """Declared event types, and with the defaults those that are only published or handled."""
     events = dict(given.get("events", {}))
     for module in modules.values():
-        for name in (*module.publishes, *module.handles):
+        for name in (*module.publishes, *module.handles, *module.consumes):
             events.setdefault(name, EventType(name))
     return Frozen(events)
 

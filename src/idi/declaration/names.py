@@ -27,6 +27,12 @@ SCOPE = Text(
     r"[A-Za-z0-9][A-Za-z0-9._:/*-]{0,127}",
     "jede.read",
 )
+ATTRIBUTE = Text(
+    "an attribute of CloudEvents such as subject (lower-case letters and digits)",
+    r"[a-z0-9]+",
+    "subject",
+    longest=64,
+)
 EVENT = Text(
     "an event type such as jede.decided (letters, digits, '_' and '-' between dots)",
     r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*",

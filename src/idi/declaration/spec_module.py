@@ -284,6 +284,12 @@ MODULE_RECORD = Record(
         Named(EVENT, PATH, kind="event type", example={"cam.changed": "/events/cam-changed"}),
         "Event types that are posted to it, and the path for each.",
     ),
+    Field(
+        "consumes",
+        Many(EVENT),
+        "Event types that it takes from the bus itself, by BUS_URL and a durable consumer of its own name.",
+        example=["cam.changed"],
+    ),
     build=_module,
     unbuild=_module_unbuild,
     named=True,

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from idi.declaration.names import ADDRESS, CONTEXT, ENVIRONMENT, EVENT, EXTERNAL, NAMESPACE, PLATFORM
+from idi.declaration.names import (
+    ADDRESS,
+    ATTRIBUTE,
+    CONTEXT,
+    ENVIRONMENT,
+    EVENT,
+    EXTERNAL,
+    NAMESPACE,
+    PLATFORM,
+)
 from idi.declaration.nodes import Table
 from idi.declaration.reader import Reader
 from idi.declaration.records import Field, Given, Named, Record
@@ -13,7 +22,7 @@ from idi.declaration.spec_gateway import GATEWAY
 from idi.declaration.spec_module import DEFAULTS, MODULES
 from idi.declaration.spec_reach import PROTOCOL
 from idi.declaration.types import Certificates, EventType, External, KubernetesTarget, LocalTarget
-from idi.declaration.units import Duration, Span
+from idi.declaration.units import Duration, Size, Span
 
 MOST_ENVIRONMENTS = 32
 """Each is read and checked as a whole of its own."""
@@ -71,8 +80,14 @@ def _event(given: Given, _node: Table, _reader: Reader) -> EventType:
 
 
 def _event_unbuild(event: EventType) -> Given:
-    deliver = {"attempts": event.attempts, "backoff": (event.backoff_first_s, event.backoff_last_s)}
-    return {"keep_s": event.keep_s, "durable": event.durable, "deliver": deliver}
+    deliver: Given = {
+        "attempts": event.attempts,
+        "backoff": (event.backoff_first_s, event.backoff_last_s),
+    }
+    if event.order:
+        deliver["order"] = event.order
+    kept = ("keep_s", "limit_bytes", "full", "durable")
+    return {**{name: getattr(event, name) for name in kept}, "deliver": deliver}
 
 
 EVENTS = Named(
@@ -82,6 +97,12 @@ EVENTS = Named(
         "An event type: how long it is kept, and how hard delivery is tried.",
         EventType,
         Field("keep", Duration("1s", "3650d", "7d"), "How long events are kept."),
+        Field("limit", Size("1MiB", "1TiB", "1GiB"), "How much is kept, with the events' attributes."),
+        Field(
+            "full",
+            Choice("refuse", "drop-oldest"),
+            "What happens at the limit: publishing is refused, or the oldest event is lost, handled or not.",
+        ),
         Field("durable", Flag(), "Acknowledged means on disk; false keeps events in memory only."),
         Field(
             "deliver",
@@ -95,6 +116,13 @@ EVENTS = Named(
                     Span(Duration("10ms", "1d", "1s"), "1s..5m"),
                     "Pause after the first try .. longest pause; each is twice the one before.",
                     default="1s..5m",
+                ),
+                Field(
+                    "order",
+                    ATTRIBUTE,
+                    "An attribute, such as subject: events with the same value of it are handed over one after "
+                    "another, also while an earlier one is being tried again.",
+                    default="none",
                 ),
             ),
             "How delivery is tried.",

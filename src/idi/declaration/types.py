@@ -26,6 +26,9 @@ RESERVED_NAMES = frozenset(
 )
 """Names that IDI's own parts carry in identities, logs, status and variables; no module may take one."""
 
+OWN_EVENTS = "idi."
+"""With what the platform's own topics begin; no event type may."""
+
 DEFAULT_PORT = "http"
 """Name of the port of a module that declares none."""
 
@@ -253,6 +256,8 @@ class Module:
     Dockerfile for a cluster. `calls` names modules and externals. `config` becomes environment
     variables, values may hold references. `secrets` maps a variable to a path in the secret store; the
     variables in `secret_files` hold the path of a file (memory-backed) with the secret, not the secret.
+    `handles` maps event types to the paths at which they are posted; those under `consumes` it takes from
+    the broker by itself.
     """
 
     name: ModuleName
@@ -275,6 +280,10 @@ class Module:
     release: Release = Release()
     publishes: tuple[str, ...] = ()
     handles: Mapping[str, str] = field(default_factory=Frozen)
+    consumes: tuple[str, ...] = ()
+
+    def uses_events(self) -> bool:
+        return bool(self.publishes or self.handles or self.consumes)
 
     def port(self, name: str) -> Port:
         return next(port for port in self.ports if port.name == name)
@@ -292,14 +301,20 @@ class External:
 
 @dataclass(frozen=True, slots=True)
 class EventType:
-    """An event type on the bus: how long kept, and how delivery is tried."""
+    """An event type on the bus: how long and how many are kept, and how delivery is tried.
+
+    `order` names an attribute: events with the same value of it are handed over one after another.
+    """
 
     name: str
     keep_s: float = 7 * 86400.0
+    limit_bytes: int = 1 << 30
+    full: Literal["refuse", "drop-oldest"] = "refuse"
     durable: bool = True
     attempts: int = 8
     backoff_first_s: float = 1.0
     backoff_last_s: float = 300.0
+    order: str = ""
 
 
 # --- targets and the whole -------------------------------------------------------------------------
