@@ -114,6 +114,8 @@ class FakeControl:
         self.status: dict[str, Any] = status([module(name) for name in NAMES])
         self.changes: dict[str, list[dict[str, Any]]] = {}
         self.answers: dict[tuple[str, str], tuple[int, Any]] = {}
+        self.streams: dict[tuple[str, str], list[Any]] = {}
+        """What is answered in lines, and then ends."""
         self.requests: list[tuple[str, str, Any]] = []
         self.watchers = 0
         self.pause = 0.0
@@ -127,6 +129,8 @@ class FakeControl:
         path = target.partition("?")[0]
         if (method, path) in self.answers:
             return self.answers[method, path]
+        if (method, path) in self.streams:
+            return ((200, item) for item in self.streams[method, path])
         if path == "/v1/status":
             return 200, self.status
         if path == "/v1/watch":

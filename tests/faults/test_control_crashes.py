@@ -12,6 +12,7 @@ import asyncio
 import random
 import tempfile
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,12 +22,15 @@ from idi.api.paths import paths_for
 from idi.api.types import ChangeRequest, Progress
 from idi.control.apply import Executor
 from idi.control.desk import CONTROL, Desk
+from idi.control.events import Events
 from idi.control.figures import Figures, Reading
 from idi.control.loop import Edge, Loop
 from idi.control.registrations import Registrations
 from idi.control.settings import Settings
 from idi.control.tasks import owned_tasks
 from idi.declaration.types import Platform
+from idi.parts.bus.errors import BusDown
+from idi.parts.bus.interface import Bus
 from idi.parts.clients.machine import Peer
 from idi.parts.discovery.registry import Registry
 from idi.parts.errors import PartError, Refused
@@ -78,6 +82,10 @@ class NoTokens:
 
 async def same(platform: Platform) -> Platform:
     return platform
+
+
+def no_broker() -> AbstractAsyncContextManager[Bus]:
+    raise BusDown("There is no broker.")
 
 
 async def no_figures(node: str) -> Reading:
@@ -153,6 +161,7 @@ class Life:
                 resolve=same,
                 tokens=NoTokens(),  # type: ignore[arg-type]
                 registrations=registrations,
+                events=Events(no_broker, outside.store),
             )
             self.desk = desk
             await desk.recall()

@@ -199,8 +199,8 @@ class Platform:
         status = self.status()
         found = {"control": status["control"]["pid"]}
         found |= {part["name"]: part["pid"] for part in status["parts"]}
-        for module in status["modules"]:
-            for one in module["instances"]:
+        for module in [*status["parts"], *status["modules"]]:
+            for one in module.get("instances", ()):
                 found |= {one["id"]: one["pid"], f"{one['id']} sidecar": one["sidecar_pid"]}
         return found
 

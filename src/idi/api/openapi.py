@@ -18,8 +18,19 @@ PATHS: list[tuple[str, str, str, type | None, str, type | None]] = [
     ("/v1/registrations", "post", "Register an instance.", types.RegistrationRequest, "201", types.RegistrationView),
     ("/v1/registrations/{instance}", "put", "Keep a registration alive for another TTL.", None, "204", None),
     ("/v1/registrations/{instance}", "delete", "Take a registration back.", None, "204", None),
+    ("/v1/events", "get", "JSON lines of events: ?topic= ?since= ?attribute=NAME=VALUE.", None, "200", types.EventView),
+    ("/v1/events", "post", "Publish an event as the operator.", types.PublishRequest, "200", types.PublishedView),
+    ("/v1/dead-letters", "get", "Events that no attempt could deliver.", None, "200", types.DeadView),
+    ("/v1/dead-letters/replay", "post", "Dead letters once more.", types.ReplayRequest, "200", types.ReplayView),
     ("/v1/openapi.json", "get", "This document.", None, "200", None),
 ]  # fmt: skip
+
+STREAMS = {
+    ("get", "/v1/watch"),
+    ("post", "/v1/changes"),
+    ("get", "/v1/events"),
+    ("get", "/v1/dead-letters"),
+}
 
 CHANGE_REQUESTS = get_args(types.ChangeRequest)
 
@@ -30,7 +41,12 @@ def openapi() -> dict[str, Any]:
     paths: dict[str, Any] = {}
     for path, method, summary, request, status, answer in PATHS:
         operation: dict[str, Any] = {"summary": summary, "responses": {}}
-        name = path.removeprefix("/v1/").replace("/{instance}", "-instance").replace(".json", "")
+        name = (
+            path.removeprefix("/v1/")
+            .replace("/{instance}", "-instance")
+            .replace(".json", "")
+            .replace("/", "-")
+        )
         operation["operationId"] = f"{method}-{name}"
         if path.endswith("{instance}"):
             operation["parameters"] = [
@@ -41,7 +57,7 @@ def openapi() -> dict[str, Any]:
             operation["requestBody"] = content({"oneOf": one_of})
         elif request is not None:
             operation["requestBody"] = content(reference(request, schemas))
-        media = "application/jsonl" if path in ("/v1/watch", "/v1/changes") else "application/json"
+        media = "application/jsonl" if (method, path) in STREAMS else "application/json"
         response: dict[str, Any] = {"description": summary}
         if answer is not None:
             response["content"] = {media: {"schema": reference(answer, schemas)}}

@@ -12,8 +12,8 @@ import json
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -23,11 +23,17 @@ from aiohttp import web
 from idi.api.openapi import openapi
 from idi.api.types import (
     ChangeRequest,
+    DeadView,
+    EventView,
     PlanView,
     Problem,
     Progress,
+    PublishedView,
+    PublishRequest,
     RegistrationRequest,
     RegistrationView,
+    ReplayRequest,
+    ReplayView,
     StatusView,
     TokenRequest,
     TokenView,
@@ -70,6 +76,16 @@ class Control(Protocol):
     async def heartbeat(self, instance: str, credential: str) -> None: ...
 
     async def deregister(self, instance: str, credential: str, peer: Peer) -> None: ...
+
+    async def publish(self, request: PublishRequest, peer: Peer) -> PublishedView: ...
+
+    async def tail(
+        self, topics: list[str], since: int, attributes: Mapping[str, str]
+    ) -> AsyncGenerator[EventView]: ...
+
+    async def dead(self) -> AsyncGenerator[DeadView]: ...
+
+    async def replay(self, request: ReplayRequest, peer: Peer) -> ReplayView: ...
 
 
 def problem(
@@ -184,6 +200,10 @@ class Server:
         app.router.add_post("/v1/registrations", self.register)
         app.router.add_put("/v1/registrations/{instance}", self.heartbeat)
         app.router.add_delete("/v1/registrations/{instance}", self.deregister)
+        app.router.add_get("/v1/events", self.tail)
+        app.router.add_post("/v1/events", self.publish)
+        app.router.add_get("/v1/dead-letters", self.dead)
+        app.router.add_post("/v1/dead-letters/replay", self.replay)
         app.router.add_get("/v1/openapi.json", self.openapi)
         return app
 
@@ -245,6 +265,47 @@ class Server:
         peer = peer_of(request)
         await self.control.deregister(request.match_info["instance"], bearer(request), peer)
         return web.Response(status=204)
+
+    async def publish(self, request: web.Request) -> web.StreamResponse:
+        peer = peer_of(request)
+        document = await body_of(request)
+        need(document, {"event": dict})
+        return web.json_response(await self.control.publish(cast(PublishRequest, document), peer))
+
+    async def tail(self, request: web.Request) -> web.StreamResponse:
+        peer_of(request)
+        since = request.query.get("since", "0")
+        if not since.isdecimal() or len(since) > 18:
+            raise web.HTTPBadRequest(text="'since' is a sequence, a whole number.")
+        pairs = [pair.partition("=") for pair in request.query.getall("attribute", [])]
+        wanted = {name: value for name, _, value in pairs}
+        found = await self.control.tail(request.query.getall("topic", []), int(since), wanted)
+        return await self._stream(request, found)
+
+    async def dead(self, request: web.Request) -> web.StreamResponse:
+        peer_of(request)
+        return await self._stream(request, await self.control.dead())
+
+    async def replay(self, request: web.Request) -> web.StreamResponse:
+        peer = peer_of(request)
+        document = await body_of(request)
+        may(document, {"ids": list, "module": str})
+        need_each(document.get("ids", ()), int, "ids")
+        return web.json_response(await self.control.replay(cast(ReplayRequest, document), peer))
+
+    async def _stream(self, request: web.Request, items: AsyncGenerator[object]) -> web.StreamResponse:
+        """A line for each, until they end or the client is gone; either ends the other. What goes wrong in the
+        middle is a problem document on the last line."""
+        response = await lines(request)
+        try:
+            async with aclosing(items) as open_items:
+                async for item in open_items:
+                    if not await write_line(response, item):
+                        return response
+        except* IdiError as errors:
+            await write_line(response, problem_of(errors.exceptions[0]))
+        await response.write_eof()
+        return response
 
     async def openapi(self, request: web.Request) -> web.StreamResponse:
         peer_of(request)

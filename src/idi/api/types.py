@@ -7,7 +7,7 @@ of type `done`; errors are problem+json (RFC 9457).
 
 from __future__ import annotations
 
-from typing import Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 
 class InstanceView(TypedDict):
@@ -48,12 +48,15 @@ class ModuleView(TypedDict):
 
 
 class PartView(TypedDict):
+    """One of IDI's own processes. `instances` where it runs as a module does (the bus, the relay)."""
+
     name: str
     state: Literal["absent", "starting", "ready", "unready", "failed"]
     since: str
     pid: int
     reason: str
     restarts: int
+    instances: NotRequired[list[InstanceView]]
 
 
 class RejectionView(TypedDict):
@@ -189,3 +192,64 @@ class RegistrationView(TypedDict):
     credential: str
     ttl_s: float
     mesh_address: str
+
+
+# --- events -----------------------------------------------------------------------------------------
+
+
+class EventView(TypedDict):
+    """An event as the bus keeps it. `event` is the CloudEvent in its JSON form, or null with `malformed` saying why
+    what lies there is none."""
+
+    topic: str
+    sequence: int
+    at: str
+    event: dict[str, Any] | None
+    malformed: NotRequired[str]
+
+
+class PublishRequest(TypedDict):
+    """`event` is a CloudEvent in its JSON form."""
+
+    event: dict[str, Any]
+
+
+class PublishedView(TypedDict):
+    """`duplicate`: one of the same source and id was there already, and this one was not added."""
+
+    topic: str
+    sequence: int
+    duplicate: bool
+
+
+class TryView(TypedDict):
+    at: str
+    reason: str
+
+
+class DeadView(TypedDict):
+    """A dead letter. `id` names it for a replay; `tries` are the attempts that it had, oldest first."""
+
+    id: int
+    topic: str
+    module: str
+    at: str
+    reason: str
+    attempts: int
+    tries: list[TryView]
+    event: dict[str, Any] | None
+
+
+class ReplayRequest(TypedDict):
+    """`ids` of dead letters; without them all, of `module` or of every one."""
+
+    ids: NotRequired[list[int]]
+    module: NotRequired[str]
+
+
+class ReplayView(TypedDict):
+    """`left`: those whose module handles nothing any more; `gone`: ids that no dead letter has (any more)."""
+
+    replayed: list[int]
+    left: list[int]
+    gone: list[int]

@@ -18,6 +18,7 @@ from idi.api.types import (
 )
 from idi.declaration.types import ModuleName, Platform
 from idi.parts.gateway.interface import Rejection
+from idi.plan.bus import OWN
 from idi.plan.describe import Described
 from idi.plan.types import Desired
 from idi.world.types import Instance, ModuleWorld, Part, World
@@ -54,6 +55,11 @@ def status_view(
 ) -> StatusView:
     names: list[ModuleName] = list(desired.modules)
     names += [name for name in world.modules if name not in desired.modules]
+    # What came with the platform is a module to a target and a part of IDI to people.
+    own = [name for name in names if name in OWN]
+    views = {
+        name: module_view(name, desired, world.modules.get(name, ModuleWorld()), around) for name in names
+    }
     return {
         "platform": platform.name if platform else "",
         "env": around.environment,
@@ -62,11 +68,11 @@ def status_view(
         "gateway": {"url": around.gateway_url},
         "console": {"url": around.console_url or None},
         "changing": around.changing,
-        "parts": [part_view(part) for part in world.parts.values() if part.state != "absent"],
-        "modules": [
-            routed(module_view(name, desired, world.modules.get(name, ModuleWorld()), around), platform)
-            for name in names
+        "parts": [
+            *(part_view(part) for part in world.parts.values() if part.state != "absent"),
+            *(as_part(views[name]) for name in own),
         ],
+        "modules": [routed(views[name], platform) for name in names if name not in OWN],
         "rejections": [rejection_view(r.node, r.resource, r.message, r.at) for r in around.rejections],
         "warnings": list(around.warnings),
     }
@@ -84,6 +90,21 @@ def part_view(part: Part) -> PartView:
         "pid": part.pid,
         "reason": part.reason,
         "restarts": part.restarts,
+    }
+
+
+def as_part(module: ModuleView) -> PartView:
+    """By its worst instance, as a module's line is."""
+    instances = module["instances"]
+    state = module["state"] if module["state"] != "stopping" else "unready"
+    return {
+        "name": module["name"],
+        "state": state,
+        "since": module["since"],
+        "pid": instances[0]["pid"] if instances else 0,
+        "reason": module["reason"],
+        "restarts": sum(one["restarts"] for one in instances),
+        "instances": instances,
     }
 
 

@@ -34,7 +34,10 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
     ),
     (
         "Connect",
-        (("token", "token", "a token for the gateway, or a client's new secret"),),
+        (
+            ("token", "token", "a token for the gateway, or a client's new secret"),
+            ("events", "events", "publish and watch events, replay dead ones"),
+        ),
     ),
     (
         "Assure",
@@ -48,6 +51,7 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
     (
         "Deliver",
         (
+            ("render", "render", "the declaration's events as AsyncAPI"),
             ("schema", "validate", "the JSON Schema of platform.yaml"),
             ("completion", "completion", "completion for bash, zsh and fish"),
         ),

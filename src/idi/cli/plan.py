@@ -54,6 +54,7 @@ def offline(invocation: Invocation, text: str) -> PlanView:
 
     from idi.api.offline import recorded_overlays
     from idi.api.views import plan_view
+    from idi.plan.bus import with_bus
     from idi.plan.describe import describe_all
     from idi.plan.desired import desired
     from idi.plan.difference import difference
@@ -69,7 +70,8 @@ def offline(invocation: Invocation, text: str) -> PlanView:
     except IdiError as error:
         overlays = Overlays()
         warnings.append(f"Numbers that idi scale recorded are not in this plan. {error}")
-    steps = difference(desired(found.platform, fitting(found.platform, overlays), context), World())
+    wanted = desired(with_bus(found.platform), fitting(found.platform, overlays), context)
+    steps = difference(wanted, World())
     warnings += notes(found.platform, overlays)
     return plan_view(describe_all(steps), origins(found.platform, overlays), warnings)
 

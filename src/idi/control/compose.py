@@ -17,10 +17,12 @@ from typing import Protocol
 from idi.control.ahead import NAME as OPENBAO
 from idi.control.ahead import Ahead
 from idi.control.authority import Authority
+from idi.control.broker import Broker
 from idi.control.clocks import notice_jumps
 from idi.control.credentials import Credentials
 from idi.control.desk import Desk
 from idi.control.door import Door
+from idi.control.events import Events
 from idi.control.figures import Figures
 from idi.control.identities import Identities
 from idi.control.loop import Edge, Loop
@@ -30,6 +32,7 @@ from idi.control.retiring import Retiring
 from idi.control.settings import Settings
 from idi.control.tasks import owned_tasks
 from idi.declaration.types import EmbeddedIssuer, ExternalIssuer, Platform
+from idi.parts.bus.nats.binary import NATS
 from idi.parts.clients.machine import this_machine
 from idi.parts.discovery.registry import Registry
 from idi.parts.errors import Bug
@@ -42,6 +45,7 @@ from idi.parts.targets.interface import SidecarSpec
 from idi.parts.targets.local.target import LocalTarget
 from idi.parts.tokens.embedded.service import EmbeddedTokens
 from idi.parts.tokens.external import discover
+from idi.plan.bus import BUS
 from idi.traffic.types import GATEWAY, EmbeddedKeys
 from idi.world.events import PartChanged
 from idi.world.types import Instance, InstanceId
@@ -110,6 +114,14 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             limits = current(loop).gateway.limits
             return gateway_start(credentials.issue(GATEWAY), paths.runtime, xds_socket, limits.connections)
 
+        broker = Broker(paths.runtime / "nats.conf", credentials.derive, lambda: loop.world)
+        loop.listeners.append(broker.hear)
+
+        def places_of(platform: Platform) -> dict[str, str]:
+            if BUS not in platform.modules:
+                return {}
+            return {"bus.program": str(NATS.find()), "bus.config": str(broker.file)}
+
         target = LocalTarget(
             platform_hash=paths.hash8,
             state_dir=paths.state,
@@ -118,6 +130,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             make_sidecar=make_sidecar,
             retire=retiring.retire,
             emit=loop.emit,
+            secret=broker.secret,
         )
         door = Door(
             settings,
@@ -157,6 +170,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             identities.declared()
             take_up()
             authority.life(platform)
+            broker.declare(platform)
             issuer = platform.gateway.issuer
             if isinstance(issuer, EmbeddedIssuer):
                 url = settings.gateway_url(platform)
@@ -190,6 +204,8 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             resolve=resolve,
             tokens=tokens,
             registrations=registrations,
+            events=Events(broker.connect, store),
+            places=places_of,
         )
         await desk.recall()
         await target.adopt()

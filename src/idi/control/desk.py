@@ -17,17 +17,23 @@ import logging
 import os
 import pwd
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from idi import __version__
 from idi.api.server import Invalid
 from idi.api.types import (
     ChangeRequest,
+    DeadView,
+    EventView,
     PlanView,
     Progress,
+    PublishedView,
+    PublishRequest,
     RegistrationRequest,
     RegistrationView,
+    ReplayRequest,
+    ReplayView,
     StatusView,
     TokenRequest,
     TokenView,
@@ -36,6 +42,7 @@ from idi.api.types import (
 from idi.api.views import Surroundings, plan_view, status_view
 from idi.control.apply import Application, Executor
 from idi.control.changes import Change
+from idi.control.events import Events
 from idi.control.figures import Figures
 from idi.control.issuer import keys_url_of, resolved, with_keys_url
 from idi.control.loop import Loop
@@ -51,6 +58,7 @@ from idi.parts.clients.machine import Peer
 from idi.parts.errors import Bug, IdiError, Refused
 from idi.parts.gateway.interface import DataPlane
 from idi.parts.store.interface import Actor, Store
+from idi.plan.bus import with_bus
 from idi.plan.describe import describe_all
 from idi.plan.desired import desired
 from idi.plan.difference import difference
@@ -74,7 +82,8 @@ class Desk:
     `warnings` and `figures` come from compose, which knows the parts. `adopt_platform` is called with
     every declaration that becomes current (issuer clients, certificate life ...); `check` refuses an `up`
     that cannot work before anything is begun; `resolve` fills in what has to be asked for outside (an
-    external issuer's keys) and raises `PartError` where that does not answer.
+    external issuer's keys) and raises `PartError` where that does not answer; `places` says what references stand
+    for that do not depend on an instance.
     """
 
     settings: Settings
@@ -90,6 +99,8 @@ class Desk:
     resolve: Callable[[Platform], Awaitable[Platform]]
     tokens: Tokens
     registrations: Registrations
+    events: Events
+    places: Callable[[Platform], Mapping[str, str]] = lambda _: {}
     wanted: Wanted = field(default_factory=Wanted)
     started: float = field(default_factory=time.time)
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
@@ -137,7 +148,9 @@ class Desk:
         return self.desired_of(platform, self.wanted)
 
     def desired_of(self, platform: Platform, wanted: Wanted) -> Desired:
-        context = Context(self.settings.directory, self.settings.gateway_url(platform))
+        context = Context(
+            self.settings.directory, self.settings.gateway_url(platform), places=self.places(platform)
+        )
         return desired(platform, fitting(platform, wanted.overlays), context)
 
     async def plan(self, request: UpRequest) -> PlanView:
@@ -162,6 +175,22 @@ class Desk:
 
     async def deregister(self, instance: str, credential: str, peer: Peer) -> None:
         await self.registrations.deregister(instance, credential, actor_of(peer))
+
+    # --- events ------------------------------------------------------------------------------------
+
+    async def publish(self, request: PublishRequest, peer: Peer) -> PublishedView:
+        return await self.events.publish(request, self.loop.platform, actor_of(peer))
+
+    async def tail(
+        self, topics: list[str], since: int, attributes: Mapping[str, str]
+    ) -> AsyncGenerator[EventView]:
+        return await self.events.tail(topics, since, attributes, self.loop.platform)
+
+    async def dead(self) -> AsyncGenerator[DeadView]:
+        return await self.events.dead(self.loop.platform)
+
+    async def replay(self, request: ReplayRequest, peer: Peer) -> ReplayView:
+        return await self.events.replay(request, self.loop.platform, actor_of(peer))
 
     # --- what somebody wants -----------------------------------------------------------------------
 
@@ -308,7 +337,7 @@ class Desk:
         if self.wanted.text:
             loaded = load(self.wanted.text, file=self.wanted.file, environment=self.settings.environment)
             if isinstance(loaded, Loaded):
-                platform = with_keys_url(loaded.platform, self.wanted.keys_url)
+                platform = with_bus(with_keys_url(loaded.platform, self.wanted.keys_url))
                 self.loop.declare(platform)
                 self.adopt_platform(platform)
             else:

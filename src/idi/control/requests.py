@@ -17,6 +17,7 @@ from idi.declaration.load import Loaded, Rejected, load
 from idi.declaration.types import ModuleName, Platform
 from idi.parts.errors import Refused
 from idi.parts.store.interface import JSON
+from idi.plan.bus import with_bus
 from idi.plan.scaled import fitting
 from idi.plan.unbuilt import LOCAL, elsewhere, unbuilt
 from idi.world.types import World
@@ -42,6 +43,7 @@ def what_is_asked(
         case "up":
             loaded = load_declaration(request["text"], request["file"], environment)
             keep_the_name(loaded.platform, platform, world)
+            keep_where_events_are(loaded.platform, platform)
             overlays = fitting(loaded.platform, wanted.overlays)
             after = replace(wanted, up=True, text=request["text"], file=request["file"], overlays=overlays)
             return Asked(after, {"file": request["file"]}, loaded.platform)
@@ -81,7 +83,7 @@ def load_declaration(text: str, file: str, environment: str) -> Loaded:
         raise Refused(there, LOCAL)
     if missing := unbuilt(loaded.platform):
         raise Invalid(missing)
-    return loaded
+    return replace(loaded, platform=with_bus(loaded.platform))
 
 
 def keep_the_name(platform: Platform, before: Platform | None, world: World) -> None:
@@ -94,6 +96,18 @@ def keep_the_name(platform: Platform, before: Platform | None, world: World) -> 
             "every identity and cannot change while it runs.",
             "Run idi down, then idi up.",
         )
+
+
+def keep_where_events_are(platform: Platform, before: Platform | None) -> None:
+    """A topic is on disk or in memory from its first event on; to move it would be to lose what it holds."""
+    for event in platform.events.values():
+        was = before.events.get(event.name) if before else None
+        if was is not None and was.durable != event.durable:
+            place = "on disk" if was.durable else "in memory"
+            raise Refused(
+                f"Events of type {event.name} are kept {place}, and what is kept cannot move.",
+                "Leave durable as it was, or give the event type another name.",
+            )
 
 
 def module_named(platform: Platform, name: str) -> ModuleName:

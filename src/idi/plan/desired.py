@@ -12,6 +12,7 @@ import json
 from dataclasses import asdict, replace
 
 from idi.declaration.types import Module, Platform, Template
+from idi.plan.bus import RELAY
 from idi.plan.types import Context, Desired, DesiredModule, Overlays
 from idi.world.types import PeerPort, PortSpec, RevisionId, RevisionSpec
 
@@ -80,7 +81,7 @@ def environment(platform: Platform, module: Module, context: Context) -> dict[st
         ),
     }
     for peer in peers(platform, module):
-        if "." not in peer.name and peer.protocol != "tcp":
+        if "." not in peer.name and peer.protocol != "tcp" and peer.name != RELAY:
             variables[peer_variable(peer.name)] = f"${{peer.{peer.name}.url}}"
     for name, value in module.config.items():
         variables[name] = text(value, context)
@@ -99,8 +100,10 @@ def text(template: Template, context: Context) -> str:
             pieces.append(escape(part))
         elif part.path == ("gateway", "url"):
             pieces.append(escape(context.gateway_url))
+        elif (known := ".".join(part.path)) in context.places:
+            pieces.append(escape(context.places[known]))
         else:
-            pieces.append("${" + ".".join(part.path) + "}")
+            pieces.append(f"${{{known}}}")
     return "".join(pieces)
 
 

@@ -29,11 +29,13 @@ class Overlays:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Where the platform runs: the declaration's folder, the gateway's URL, the version's label."""
+    """Where the platform runs: the declaration's folder, the gateway's URL, the version's label. `places` says what
+    further references stand for that do not depend on one instance (`bus.program`)."""
 
     directory: str
     gateway_url: str
     version: str = "dev"
+    places: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 from idi.declaration.types import LocalTarget, Module, Platform
 
-EVENTS = "events are not delivered by this version; leave it out until they are"
 SECRETS = "secrets are not given to modules by this version; leave it out until they are"
 LOCAL = "Use an environment with target: local."
 
@@ -38,14 +37,8 @@ def promises(module: Module) -> Iterator[tuple[str, str]]:
     """Keys of the module that need what is not there, and what that is."""
     if module.secrets:
         yield "secrets", SECRETS
-    if module.publishes:
-        yield "publishes", EVENTS
-    if module.handles:
-        yield "handles", EVENTS
     templates = [("run", module.run), *((f"config.{name}", value) for name, value in module.config.items())]
     for key, template in templates:
         roots = {reference.path[0] for reference in template.references()} if template else set()
-        if roots & {"bus", "events"}:
-            yield key, EVENTS
-        elif "secret" in roots:
+        if "secret" in roots:
             yield key, SECRETS

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from idi.declaration.load import Loaded, load
-from idi.plan.unbuilt import EVENTS, SECRETS, unbuilt
+from idi.plan.unbuilt import SECRETS, unbuilt
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -22,10 +22,6 @@ def found(text: str) -> list[str]:
     ("line", "key", "what"),
     [
         ("secrets: {DATABASE_PASSWORD: shop/database}", "secrets", SECRETS),
-        ("publishes: [shop.sold]", "publishes", EVENTS),
-        ("handles: {shop.sold: /sold}", "handles", EVENTS),
-        ('config: {EVENTS: "${events.url}"}', "config.EVENTS", EVENTS),
-        ('config: {BUS: "${bus.url}"}', "config.BUS", EVENTS),
     ],
 )
 def test_what_a_module_would_miss(line: str, key: str, what: str) -> None:

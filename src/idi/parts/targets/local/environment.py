@@ -27,14 +27,21 @@ HANDED_ON_PREFIXES = ("LC_", "XDG_")
 _REFERENCE = re.compile(r"\$(\$)\{|\$\{([^{}]*)\}")
 
 
+def no_secret(path: str) -> str:
+    raise Bug(f"Nobody has the secret {path}.")
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What references are filled from. `data_dir` is None where the module declares no storage."""
+    """What references are filled from. `data_dir` is None where the module declares no storage; `secret` gives the
+    value at a path, and raises `PartError` where it cannot be had now. Values of secrets are in the process alone:
+    specs and records keep the reference."""
 
     instance: InstanceId
     ports: Mapping[str, int]
     outbound: Mapping[str, int]
     data_dir: Path | None
+    secret: Callable[[str], str] = no_secret
 
 
 def base(own: Mapping[str, str], interpreter: Path) -> dict[str, str]:
@@ -74,6 +81,9 @@ def fill(text: str, spec: RevisionSpec, place: Place, *, quote: Callable[[str], 
 
 
 def _value(reference: str, spec: RevisionSpec, place: Place) -> str:
+    kind, _, path = reference.partition(".")
+    if kind == "secret":
+        return place.secret(path)
     try:
         match reference.split("."):
             case ["instance"]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from idi.parts.errors import Bug, PartError
@@ -172,4 +173,4 @@ def make_folder(path: Path) -> None:
 
 def _place(site: Site, seat: Seat) -> Place:
     data_dir = site.data_dir / seat.spec.module if seat.spec.storage else None
-    return Place(seat.instance, seat.ports, seat.outbound, data_dir)
+    return Place(seat.instance, seat.ports, seat.outbound, data_dir, partial(site.secret, seat.spec.module))

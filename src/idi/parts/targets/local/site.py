@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from idi.declaration.types import ModuleName
 from idi.parts.clients.machine import Machine
 from idi.parts.targets.interface import Emit, Retire, SidecarSpec
 from idi.parts.targets.local.output import Logs
@@ -38,6 +39,7 @@ class Site:
     free: Free
     taken: Callable[[], set[int]]
     retire_deadline_s: float
+    secret: Callable[[ModuleName, str], str]
     judge: Callable[[RevisionSpec], None]
     vacate: Callable[[InstanceId], None]
 

@@ -12,7 +12,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -44,6 +44,10 @@ STRAYS_S = 2.0
 Key = tuple[ModuleName, RevisionId]
 
 
+def no_secret(module: ModuleName, path: str) -> str:
+    raise Bug(f"Nobody has the secret {path} of {module}.")
+
+
 class LocalTarget:
     """`directory` is the folder of the declaration: working directories are relative to it."""
 
@@ -58,6 +62,7 @@ class LocalTarget:
         retire: Retire,
         emit: Emit,
         policy: Policy | None = None,
+        secret: Callable[[ModuleName, str], str] = no_secret,
         retire_deadline_s: float = RETIRE_DEADLINE_S,
         machine: Machine | None = None,
         own_environment: Mapping[str, str] | None = None,
@@ -95,6 +100,7 @@ class LocalTarget:
             free=free,
             taken=self._taken,
             retire_deadline_s=retire_deadline_s,
+            secret=secret,
             judge=self._judge,
             vacate=self._vacate,
         )

@@ -1,0 +1,167 @@
+"""The bus and its relay, as modules of the platform.
+
+Where a declaration has events, two modules come with it: `bus`, the broker, and `relay`, which is between the broker
+and HTTP. They are modules in every respect: a target keeps them running, sidecars stand before them, their identities
+are on their certificates, and whoever publishes or handles `calls` them. So nothing that holds for modules (policies,
+ports, readiness, drains, rolling changes) has to be made a second time for them, and it is the same on every target.
+
+What each may do there is in `grants`; who enforces it is the broker, for logins, and the relay, for identities.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from idi.declaration.frozen import Frozen
+from idi.declaration.types import (
+    Module,
+    ModuleName,
+    Platform,
+    Port,
+    Readiness,
+    Reference,
+    Release,
+    Storage,
+    Template,
+)
+
+BUS, RELAY = ModuleName("bus"), ModuleName("relay")
+OWN = frozenset({BUS, RELAY})
+"""Modules that come with the platform: no declaration names them."""
+
+PASSWORD = Reference(("secret", "idi/bus"))
+"""What a module shows to the broker; each has its own."""
+
+EVENTS_URL = Template((Reference(("peer", RELAY, "url")), "/events"))
+
+STORAGE_BYTES = 8 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What one module may do at the bus: publish events of these types, and take those of these by itself."""
+
+    module: ModuleName
+    publishes: tuple[str, ...] = ()
+    consumes: tuple[str, ...] = ()
+
+
+def with_bus(platform: Platform) -> Platform:
+    """The declaration with the bus among its modules, where anything is published or handled."""
+    if not any(module.uses_events() for module in platform.modules.values()):
+        return platform
+    modules = {name: connected(module) for name, module in platform.modules.items()}
+    return replace(platform, modules=Frozen({BUS: bus(), RELAY: relay(platform), **modules}))
+
+
+def grants(platform: Platform) -> list[Grant]:
+    """By module; the relay's is everything, and is not among them."""
+    return [
+        Grant(module.name, tuple(sorted(module.publishes)), tuple(sorted(module.consumes)))
+        for module in platform.modules.values()
+        if module.name not in OWN and module.uses_events()
+    ]
+
+
+def connected(module: Module) -> Module:
+    """With what it needs to reach the bus and the relay."""
+    if not module.uses_events():
+        return module
+    known: dict[tuple[str, ...], Template] = {
+        ("bus", "url"): bus_url(module.name),
+        ("events", "url"): EVENTS_URL,
+    }
+    config = {
+        "BUS_URL": bus_url(module.name),
+        "EVENTS_URL": EVENTS_URL,
+        **{name: filled(value, known) for name, value in module.config.items()},
+    }
+    run = filled(module.run, known) if module.run else None
+    return replace(module, run=run, calls=(*module.calls, BUS, RELAY), config=Frozen(config))
+
+
+def filled(template: Template, known: Mapping[tuple[str, ...], Template]) -> Template:
+    """With what these references stand for."""
+    parts: list[str | Reference] = []
+    for part in template.parts:
+        found = known.get(part.path) if isinstance(part, Reference) else None
+        parts += found.parts if found else (part,)
+    return Template(tuple(parts))
+
+
+def bus_url(user: str) -> Template:
+    return Template((f"nats://{user}:", PASSWORD, "@", Reference(("peer", BUS, "address"))))
+
+
+def bus() -> Module:
+    """The broker. It never has two writers, so the old one goes before a new one comes."""
+    return Module(
+        BUS,
+        run=Template(
+            (
+                "exec ",
+                Reference(("bus", "program")),
+                " -c ",
+                Reference(("bus", "config")),
+                " -a 127.0.0.1 -p ",
+                Reference(("port",)),
+                " -sd ",
+                Reference(("data_dir",)),
+            )
+        ),
+        ports=(Port("nats", "tcp"),),
+        readiness=Readiness(http="", tcp=True, port="nats"),
+        storage=Storage(STORAGE_BYTES),
+        release=Release(strategy="recreate"),
+    )
+
+
+def relay(platform: Platform) -> Module:
+    """Between HTTP and the broker. What it is to do is in its environment, so a change of it is a new revision."""
+    handlers = [m.name for m in platform.modules.values() if m.handles]
+    return Module(
+        RELAY,
+        run=Template(("exec python -m idi.relay",)),
+        calls=(BUS, *handlers),
+        config=Frozen({"BUS_URL": bus_url("idi"), "IDI_RELAY": Template((relay_text(platform),))}),
+        readiness=Readiness(http="/ready"),
+    )
+
+
+def relay_text(platform: Platform) -> str:
+    """JSON: topics, who may publish what, and what is delivered where. The same declaration gives the same text."""
+    document = {
+        "trust": platform.identity(""),
+        "topics": {event.name: topic(platform, event.name) for event in platform.events.values()},
+        "publishers": {m.name: sorted(m.publishes) for m in platform.modules.values() if m.publishes},
+        "deliveries": list(deliveries(platform)),
+        "consumers": [[event, m.name] for m in platform.modules.values() for event in sorted(m.consumes)],
+    }
+    return json.dumps(document, sort_keys=True, separators=(",", ":"))
+
+
+def topic(platform: Platform, name: str) -> dict[str, object]:
+    event = platform.events[name]
+    return {
+        "keep_s": event.keep_s,
+        "durable": event.durable,
+        "most_bytes": event.limit_bytes,
+        "drop_oldest": event.full == "drop-oldest",
+    }
+
+
+def deliveries(platform: Platform) -> Iterator[dict[str, object]]:
+    for module in platform.modules.values():
+        for name, path in sorted(module.handles.items()):
+            event = platform.events[name]
+            yield {
+                "topic": name,
+                "module": module.name,
+                "path": path,
+                "attempts": event.attempts,
+                "first_s": event.backoff_first_s,
+                "last_s": event.backoff_last_s,
+                "order": event.order,
+            }

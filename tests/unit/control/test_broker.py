@@ -1,0 +1,108 @@
+"""Logins at the broker follow the declaration, and a broker that runs is told when they changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from idi.control.broker import Broker
+from idi.declaration.load import Loaded, load
+from idi.declaration.types import ModuleName, Platform
+from idi.parts.errors import Refused
+from idi.plan.bus import BUS, RELAY, with_bus
+from idi.world.events import InstanceReady, InstanceSeen
+from idi.world.fold import fold
+from idi.world.types import World
+from tests.support.worlds import instance
+
+TEXT = """
+platform: shop
+modules:
+  orders: {run: x, publishes: [order.placed]}
+  mail: {run: x, handles: {order.placed: /placed}}
+  stock: {run: x, consumes: [order.placed]}
+  web: {run: x}
+"""
+
+
+def declared(text: str = TEXT) -> Platform:
+    loaded = load(text, file="platform.yaml", environment="dev")
+    assert isinstance(loaded, Loaded), loaded
+    return with_bus(loaded.platform)
+
+
+class Told:
+    """A broker that runs as this process's child would; its signals are counted instead."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.world = World()
+        self.signals: list[tuple[int, int]] = []
+        monkeypatch.setattr(os, "kill", lambda pid, number: self.signals.append((pid, number)))
+        self.broker = Broker(folder / "nats.conf", lambda purpose: purpose.encode(), lambda: self.world)
+
+    def starts(self, pid: int = 4242) -> None:
+        one = replace(instance("bus", 1, "aaaa"), pid=pid)
+        self.world, _ = fold(self.world, InstanceSeen(one))
+        self.broker.hear(InstanceReady(BUS, one.id, 1.0))
+
+    def accounts(self) -> dict[str, dict[str, object]]:
+        found: dict[str, dict[str, object]] = json.loads(self.broker.file.read_text())["accounts"]
+        return found
+
+
+@pytest.fixture
+def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Told:
+    return Told(tmp_path, monkeypatch)
+
+
+@pytest.mark.requirement("B1", "S4")
+def test_each_login_reaches_what_its_module_declares(told: Told) -> None:
+    told.broker.declare(declared())
+    assert told.broker.file.stat().st_mode & 0o777 == 0o600
+    accounts = told.accounts()
+    assert set(accounts) == {"IDI", "module-orders", "module-mail", "module-stock"}
+    reached = {
+        name: [one["service"]["subject"] for one in account["imports"]]  # type: ignore[attr-defined]
+        for name, account in accounts.items()
+        if name != "IDI"
+    }
+    assert reached == {
+        "module-orders": ["order.placed"],
+        "module-mail": [],
+        "module-stock": [
+            "$JS.API.CONSUMER.MSG.NEXT.order=placed.stock",
+            "$JS.ACK.order=placed.stock.>",
+        ],
+    }
+    passwords = [account["users"][0]["password"] for account in accounts.values()]  # type: ignore[index]
+    assert len(set(passwords)) == len(passwords)
+
+
+def test_a_broker_that_runs_is_told_once_of_what_changed(told: Told) -> None:
+    told.broker.declare(declared())
+    assert told.signals == []
+    told.starts()
+    assert told.signals == [(4242, signal.SIGHUP)], "it may have read an older file"
+    told.broker.declare(declared())
+    assert len(told.signals) == 1
+    told.broker.declare(declared(TEXT.replace("web: {run: x}", "web: {run: x, publishes: [web.seen]}")))
+    assert len(told.signals) == 2
+    assert "module-web" in told.accounts()
+
+
+def test_without_events_nothing_is_written(told: Told) -> None:
+    told.broker.declare(declared("platform: shop\nmodules: {web: {run: x}}"))
+    assert not told.broker.file.exists()
+
+
+def test_a_module_gets_its_own_password_and_no_other_secret(told: Told) -> None:
+    mine = told.broker.secret(ModuleName("orders"), "idi/bus")
+    assert mine != told.broker.secret(ModuleName("mail"), "idi/bus")
+    assert told.broker.secret(RELAY, "idi/bus") == told.broker.password(RELAY)
+    with pytest.raises(Refused):
+        told.broker.secret(ModuleName("orders"), "shop/database")
