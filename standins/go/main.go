@@ -3,10 +3,13 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/sha1"
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -35,6 +38,9 @@ const (
 	maxHeldMB  = 4096
 	maxBig     = 1 << 30
 	piece      = 64 << 10
+	shown      = 100
+	maxKey     = 2048
+	maxTypes   = 100
 )
 
 type object = map[string]any
@@ -114,6 +120,8 @@ var (
 	failStatus  int
 	callTimeout time.Duration
 	logRequests bool
+	onEvent     string
+	remember    int
 
 	readyAt       atomic.Int64 // Unix time in nanoseconds
 	draining      atomic.Bool
@@ -222,10 +230,14 @@ type endpoint func(w http.ResponseWriter, a *ask) error
 
 var routes map[string]endpoint
 
+// nested are the endpoints after whose name the path may go on.
+var nested = map[string]bool{"echo": true, "call": true, "publish": true, "events": true}
+
 func init() {
 	routes = map[string]endpoint{
 		"": root, "ready": ready, "unready": unready, "echo": echo, "headers": headers, "call": call, "slow": slowly,
 		"fail": fail, "crash": crash, "memory": memory, "cpu": cpu, "sse": sse, "ws": upgrade, "big": big,
+		"publish": publish, "events": takeOrList,
 	}
 }
 
@@ -342,6 +354,224 @@ func call(w http.ResponseWriter, a *ask) error {
 		value = json.RawMessage(body)
 	}
 	sendJSON(w, with(who, object{"peer_status": reply.StatusCode, "peer": value}))
+	return nil
+}
+
+// Events: published to EVENTS_URL, and handled where the platform posts them
+
+// handling is what this process handled; the oldest is forgotten first.
+type handling struct {
+	lock     sync.Mutex
+	seen     map[string]bool
+	order    []string // the keys of seen, a ring
+	next     int
+	types    map[string]int
+	repeated int
+	ids      []string
+	traces   []*string
+}
+
+var events = &handling{seen: map[string]bool{}, types: map[string]int{}, ids: []string{}, traces: []*string{}}
+
+func (h *handling) isRepeated(key string) bool {
+	h.lock.Lock()
+	defer h.lock.Unlock()
+	if h.seen[key] {
+		h.repeated++
+	}
+	return h.seen[key]
+}
+
+func (h *handling) add(key, id, kind string, trace *string) {
+	h.lock.Lock()
+	defer h.lock.Unlock()
+	if !h.seen[key] {
+		h.seen[key] = true
+		if len(h.order) < remember {
+			h.order = append(h.order, key)
+		} else {
+			delete(h.seen, h.order[h.next])
+			h.order[h.next] = key
+			h.next = (h.next + 1) % remember
+		}
+	}
+	if _, known := h.types[kind]; !known && len(h.types) >= maxTypes {
+		kind = "others"
+	}
+	h.types[kind]++
+	h.ids, h.traces = append(h.ids, id), append(h.traces, trace)
+	if len(h.ids) > shown {
+		h.ids, h.traces = h.ids[1:], h.traces[1:]
+	}
+}
+
+// escape gives an attribute as a header's value: what CloudEvents' HTTP binding (3.1.3.2) wants percent-encoded is,
+// no more.
+func escape(text string) string {
+	var result strings.Builder
+	for _, char := range []byte(text) {
+		if char >= 0x21 && char <= 0x7e && char != '"' && char != '%' {
+			result.WriteByte(char)
+		} else {
+			fmt.Fprintf(&result, "%%%02X", char)
+		}
+	}
+	return result.String()
+}
+
+// post gives the status and the text of EVENTS_URL's answer; 503 and why where there was none.
+func post(a *ask, attributes map[string]string, data []byte, kind string) (int, string, error) {
+	address := os.Getenv("EVENTS_URL")
+	if address == "" {
+		return 0, "", &problem{404, "there is no EVENTS_URL: the module declares no events", who}
+	}
+	if scheme, _, _ := strings.Cut(address, "://"); scheme != "http" {
+		return 0, "", &problem{502, fmt.Sprintf("EVENTS_URL is %s://…: only http://HOST:PORT can be called", scheme), who}
+	}
+	once := func() (int, string, error) {
+		ctx, cancel := context.WithTimeout(a.Context(), callTimeout)
+		defer cancel()
+		request, err := http.NewRequestWithContext(ctx, "POST", address, bytes.NewReader(data))
+		if err != nil {
+			return 0, "", err
+		}
+		request.Header.Set("Ce-Specversion", "1.0")
+		for name, value := range attributes {
+			request.Header.Set("Ce-"+name, value)
+		}
+		request.Header.Set("Content-Type", kind)
+		for _, header := range []string{"Traceparent", "Tracestate"} {
+			if values := a.Header.Values(header); len(values) > 0 {
+				request.Header[header] = values
+			}
+		}
+		request.Header.Set("User-Agent", "")
+		reply, err := client.Do(request)
+		if err != nil {
+			return 0, "", err
+		}
+		defer reply.Body.Close()
+		body, err := io.ReadAll(io.LimitReader(reply.Body, maxBody+1))
+		if err == nil && len(body) > maxBody {
+			err = errors.New("its body is too long")
+		}
+		return reply.StatusCode, string(body), err
+	}
+	status, text, err := once()
+	if err != nil {
+		status, text, err = once() // the id makes it safe to send it again
+	}
+	if err != nil {
+		var inner *url.Error
+		if errors.As(err, &inner) {
+			err = inner.Err
+		}
+		return 503, err.Error(), nil
+	}
+	return status, text, nil
+}
+
+// publish answers `/publish/TYPE?id=…&subject=…`, whose body is the data, with what EVENTS_URL answered.
+func publish(w http.ResponseWriter, a *ask) error {
+	if a.rest == "" {
+		return &problem{400, "no type: /publish/TYPE publishes", who}
+	}
+	id := a.get("id", "")
+	if id == "" {
+		var chance [8]byte
+		rand.Read(chance[:])
+		id = hex.EncodeToString(chance[:])
+	}
+	attributes := map[string]string{"id": escape(id), "source": fmt.Sprint("/", who["module"]), "type": a.rest}
+	if subject := a.get("subject", ""); subject != "" {
+		attributes["subject"] = escape(subject)
+	}
+	kind := a.Header.Get("Content-Type")
+	if kind == "" {
+		kind = "application/json"
+	}
+	status, text, err := post(a, attributes, a.body, kind)
+	if err != nil {
+		return err
+	}
+	var answer any = text
+	if json.Valid([]byte(text)) {
+		answer = json.RawMessage(text)
+	}
+	value := with(who, object{"id": id, "status": status, "answer": answer})
+	send(w, status, "application/json", encode(value))
+	return nil
+}
+
+// failAsAsked: data such as {"fail_attempts": 2} makes the first two attempts fail.
+func failAsAsked(a *ask) error {
+	text := a.Header.Get("X-Idi-Attempt")
+	if text == "" {
+		text = "1"
+	}
+	attempt, err := whole(text, 1, 1_000_000)
+	if err != nil {
+		return wrong("x-idi-attempt: %v", err)
+	}
+	var data map[string]json.RawMessage
+	var wanted int
+	if json.Unmarshal(a.body, &data) != nil || json.Unmarshal(data["fail_attempts"], &wanted) != nil {
+		return nil // any data is good, not this stand-in's alone
+	}
+	if attempt <= wanted {
+		return &problem{503, fmt.Sprintf("attempt %d failed as asked", attempt), who}
+	}
+	return nil
+}
+
+func take(w http.ResponseWriter, a *ask) error {
+	id, kind, subject := a.Header.Get("Ce-Id"), a.Header.Get("Ce-Type"), a.Header.Get("Ce-Subject")
+	if id == "" || kind == "" {
+		return &problem{400, "no event: there is no ce-id or no ce-type", who}
+	}
+	key := a.Header.Get("Ce-Source") + " " + id
+	if len(key) > maxKey {
+		return &problem{400, fmt.Sprintf("ce-source and ce-id have more than %d characters", maxKey), who}
+	}
+	if events.isRepeated(key) {
+		sendJSON(w, with(who, object{"repeated": true}))
+		return nil
+	}
+	if err := failAsAsked(a); err != nil {
+		return err
+	}
+	if onEvent != "" {
+		attributes := map[string]string{"id": id, "source": fmt.Sprint("/", who["module"]), "type": onEvent}
+		if subject != "" {
+			attributes["subject"] = subject
+		}
+		data := encode(object{"follows": object{"type": kind, "id": id}})
+		status, text, err := post(a, attributes, data, "application/json")
+		if err != nil {
+			return err
+		}
+		if status < 200 || status >= 300 {
+			return &problem{503, fmt.Sprintf("%s was not kept: %d %s", onEvent, status, strings.TrimSpace(text)), who}
+		}
+	}
+	var trace *string
+	if values := a.Header.Values("Traceparent"); len(values) > 0 {
+		trace = &values[0]
+	}
+	events.add(key, id, kind, trace)
+	sendJSON(w, with(who, object{"handled": id}))
+	return nil
+}
+
+func takeOrList(w http.ResponseWriter, a *ask) error {
+	if a.Method == "POST" {
+		return take(w, a)
+	}
+	events.lock.Lock()
+	value := with(who, object{"handled": events.types, "repeated": events.repeated, "last": events.ids, "traces": events.traces})
+	body := encode(value)
+	events.lock.Unlock()
+	send(w, 200, "application/json", body)
 	return nil
 }
 
@@ -663,7 +893,7 @@ func route(w http.ResponseWriter, r *http.Request) error {
 	path, query, _ := strings.Cut(r.RequestURI, "?")
 	first, rest, slash := strings.Cut(strings.TrimPrefix(path, "/"), "/")
 	run, known := routes[first]
-	if !known || path == "" || path[0] != '/' || (slash && first != "echo" && first != "call") {
+	if !known || path == "" || path[0] != '/' || (slash && !nested[first]) {
 		return &problem{404, "this stand-in has no " + path, who}
 	}
 	body, err := []byte(nil), error(nil)
@@ -718,6 +948,8 @@ func main() {
 	linger := durationOf("STANDIN_LINGER", "300ms")
 	grace := durationOf("STANDIN_GRACE", "8s")
 	logRequests = os.Getenv("STANDIN_LOG") == "requests"
+	onEvent = os.Getenv("STANDIN_ON_EVENT")
+	remember = wholeOf("STANDIN_REMEMBER", "100000", 1, 1_000_000)
 	for _, entry := range os.Environ() {
 		key, value, _ := strings.Cut(entry, "=")
 		peer := strings.TrimSuffix(key, "_URL")

@@ -12,6 +12,9 @@ const MAX_MESSAGE = 1024 * 1024;
 const MAX_HELD_MB = 4096;
 const MAX_BIG = 1024 * 1024 * 1024;
 const PIECE = 64 * 1024;
+const SHOWN = 100;
+const MAX_KEY = 2048;
+const MAX_TYPES = 100;
 const IDEMPOTENT = new Set(['GET', 'HEAD', 'PUT', 'DELETE', 'OPTIONS', 'TRACE']);
 const FORWARDED = ['traceparent', 'tracestate', 'baggage', 'x-request-id', 'content-type'];
 const UNITS = { us: 1e-6, ms: 1e-3, s: 1, m: 60, h: 3600 };
@@ -78,6 +81,8 @@ function settings() {
     linger: setting('STANDIN_LINGER', duration, '300ms'),
     grace: setting('STANDIN_GRACE', duration, '8s'),
     logRequests: env.STANDIN_LOG === 'requests',
+    onEvent: env.STANDIN_ON_EVENT || '',
+    remember: setting('STANDIN_REMEMBER', (text) => whole(text, 1, 1000000), '100000'),
   };
 }
 
@@ -259,8 +264,128 @@ async function call(req, res, at) {
   sendJson(res, { ...who, peer_status: reply.status, peer: value });
 }
 
+// -- events: published to EVENTS_URL, and handled where the platform posts them
+
+const seen = new Set(); // in the order of their coming, so that the oldest is forgotten first
+const handled = new Map();
+const last = [];
+let repeated = 0;
+
+// An attribute as a header's value: what CloudEvents' HTTP binding (3.1.3.2) wants percent-encoded is, no more.
+function escape(text) {
+  let result = '';
+  for (const byte of Buffer.from(text)) {
+    const plain = byte >= 0x21 && byte <= 0x7e && byte !== 0x22 && byte !== 0x25;
+    result += plain ? String.fromCharCode(byte) : '%' + byte.toString(16).toUpperCase().padStart(2, '0');
+  }
+  return result;
+}
+
+async function post(req, attributes, data, kind) {
+  if (!env.EVENTS_URL) throw new Problem(404, 'there is no EVENTS_URL: the module declares no events', who);
+  let url;
+  try {
+    url = new URL(env.EVENTS_URL);
+  } catch {
+    url = { protocol: '' };
+  }
+  if (url.protocol !== 'http:') {
+    const scheme = env.EVENTS_URL.split('://')[0];
+    throw new Problem(502, `EVENTS_URL is ${scheme}://…: only http://HOST:PORT can be called`, who);
+  }
+  const headers = { 'ce-specversion': '1.0' };
+  for (const [name, value] of Object.entries(attributes)) headers['ce-' + name] = value;
+  headers['content-type'] = kind;
+  headers['content-length'] = data.length;
+  for (const name of ['traceparent', 'tracestate']) {
+    if (req.headers[name] !== undefined) headers[name] = req.headers[name];
+  }
+  const tryIt = (again) => exchange(url, url.pathname, 'POST', headers, data, again);
+  try {
+    const reply = await tryIt(false).catch(() => tryIt(true)); // the id makes it safe to send it again
+    return [reply.status, reply.body.toString('utf8')];
+  } catch (error) {
+    return [503, error.message];
+  }
+}
+
+// /publish/TYPE?id=…&subject=…; the body is the data. Answers what EVENTS_URL answered.
+async function publish(req, res, at) {
+  if (!at.rest) throw new Problem(400, 'no type: /publish/TYPE publishes', who);
+  const id = at.ask('id', '') || crypto.randomBytes(8).toString('hex');
+  const attributes = { id: escape(id), source: '/' + moduleName, type: at.rest };
+  const subject = at.ask('subject', '');
+  if (subject) attributes.subject = escape(subject);
+  const kind = req.headers['content-type'] || 'application/json';
+  const [status, text] = await post(req, attributes, at.body, kind);
+  let answer = text;
+  try {
+    answer = JSON.parse(text);
+  } catch {
+    // stays text
+  }
+  sendJson(res, { ...who, id, status, answer }, status);
+}
+
+// Data such as {"fail_attempts": 2} makes the first two attempts fail.
+function failAsAsked(req, at) {
+  let attempt;
+  try {
+    attempt = whole(req.headers['x-idi-attempt'] || '1', 1, 1000000);
+  } catch (wrong) {
+    throw new Problem(400, `x-idi-attempt: ${wrong.message}`, who);
+  }
+  let wanted;
+  try {
+    wanted = JSON.parse(at.body.toString('utf8')).fail_attempts;
+  } catch {
+    return; // any data is good, not this stand-in's alone
+  }
+  if (Number.isInteger(wanted) && attempt <= wanted) {
+    throw new Problem(503, `attempt ${attempt} failed as asked`, who);
+  }
+}
+
+async function take(req, res, at) {
+  const event = {};
+  for (const name of ['id', 'type', 'source', 'subject']) event[name] = req.headers['ce-' + name] || '';
+  if (!event.id || !event.type) throw new Problem(400, 'no event: there is no ce-id or no ce-type', who);
+  const key = `${event.source} ${event.id}`;
+  if (key.length > MAX_KEY) {
+    throw new Problem(400, `ce-source and ce-id have more than ${MAX_KEY} characters`, who);
+  }
+  if (seen.has(key)) {
+    repeated += 1;
+    return sendJson(res, { ...who, repeated: true });
+  }
+  failAsAsked(req, at);
+  if (config.onEvent) {
+    const data = Buffer.from(JSON.stringify({ follows: { type: event.type, id: event.id } }));
+    const attributes = { id: event.id, source: '/' + moduleName, type: config.onEvent };
+    if (event.subject) attributes.subject = event.subject;
+    const [status, text] = await post(req, attributes, data, 'application/json');
+    if (status < 200 || status >= 300) {
+      throw new Problem(503, `${config.onEvent} was not kept: ${status} ${text.trim()}`, who);
+    }
+  }
+  seen.add(key);
+  if (seen.size > config.remember) seen.delete(seen.values().next().value);
+  const kind = handled.has(event.type) || handled.size < MAX_TYPES ? event.type : 'others';
+  handled.set(kind, (handled.get(kind) || 0) + 1);
+  last.push([event.id, req.headers.traceparent === undefined ? null : req.headers.traceparent]);
+  if (last.length > SHOWN) last.shift();
+  sendJson(res, { ...who, handled: event.id });
+}
+
+function takeOrList(req, res, at) {
+  if (req.method === 'POST') return take(req, res, at);
+  const [ids, traces] = [0, 1].map((part) => last.map((one) => one[part]));
+  sendJson(res, { ...who, handled: Object.fromEntries(handled), repeated, last: ids, traces });
+}
+
 // -- endpoints: (req, res, {path, query, rest, body, ask})
 
+const NESTED = new Set(['echo', 'call', 'publish', 'events']); // more may follow their name in the path
 const routes = {
   '': (req, res) => sendJson(res, { ...who, env: env.IDI_ENV || 'none', peers }),
   ready(req, res) {
@@ -288,6 +413,8 @@ const routes = {
   },
   headers: (req, res) => sendJson(res, { ...who, headers: { ...req.headersDistinct } }),
   call,
+  publish,
+  events: takeOrList,
   async slow(req, res, at) {
     const seconds = duration(at.ask('for', '250ms'));
     await sleep(seconds);
@@ -364,7 +491,7 @@ async function handle(req, res) {
   try {
     at.body = await readBody(req, res);
     const route = Object.hasOwn(routes, first) && path[0] === '/' ? routes[first] : undefined;
-    if (!route || (slash && first !== 'echo' && first !== 'call')) {
+    if (!route || (slash && !NESTED.has(first))) {
       throw new Problem(404, `this stand-in has no ${path}`, who);
     }
     if (first !== 'ready' && first !== 'unready') {

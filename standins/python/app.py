@@ -17,7 +17,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
-from standins.python.client import Pool, Unreachable
+from standins.python.client import Pool, Unreachable, address_of
+from standins.python.events import Events
 from standins.python.http1 import Answer, Connections
 from standins.python.messages import Problem, Request, Response, Stream, json_response
 from standins.python.settings import Settings, Wrong, duration, rate, whole
@@ -61,6 +62,7 @@ class App:
         self.failures = Failures(settings.seed)
         self.asked_failures = Failures(settings.seed)
         self.pool = Pool()
+        self.events = Events(settings, self.pool, self.who)
         self.held: list[bytearray] = []
         self.held_mb = 0
         self.connections = Connections(self.handle, self.log_request if settings.log_requests else None)
@@ -80,12 +82,18 @@ class App:
             "ws": self.websocket,
             "big": self.big,
             "headers": self.headers,
+            "publish": self.events.publish,
+            "events": self.take_or_list,
         }
 
     def handle(self, request: Request) -> Result:
         first, slash, request.rest = request.path[1:].partition("/")
         route = self.routes.get(first)
-        if route is None or (slash and first not in ("echo", "call")) or request.path[:1] != "/":
+        if (
+            route is None
+            or (slash and first not in ("echo", "call", "publish", "events"))
+            or request.path[:1] != "/"
+        ):
             raise Problem(404, f"this stand-in has no {request.path}", **self.who)
         if self.plain or first in ("ready", "unready"):
             return self.run(route, request)
@@ -153,14 +161,11 @@ class App:
                 f"no peer '{peer}': there is no variable {peer.upper().replace('-', '_')}_URL",
                 **self.who,
             )
-        scheme, _, address = url.partition("://")
-        authority, _, base = address.partition("/")
-        host, colon, port = authority.rpartition(":")
-        if not colon:
-            host, port = authority, "80"
-        if scheme != "http" or not port.isdigit():
-            raise Problem(502, f"{peer} is at {scheme}://…: only http://HOST:PORT can be called", **self.who)
-        target = (f"/{base.rstrip('/')}" if base else "") + "/" + (path or "echo")
+        try:
+            host, port, base = address_of(url)
+        except ValueError as error:
+            raise Problem(502, f"{peer} is at {error}", **self.who) from None
+        target = base.rstrip("/") + "/" + (path or "echo")
         if request.query:
             target += "?" + request.query
         headers = [
@@ -168,8 +173,8 @@ class App:
         ]
         try:
             reply = await self.pool.request(
-                host.strip("[]"),
-                int(port),
+                host,
+                port,
                 request.method,
                 target,
                 headers,
@@ -184,6 +189,9 @@ class App:
         except ValueError:
             value = text
         return json_response(self.who | {"peer_status": reply.status, "peer": value})
+
+    def take_or_list(self, request: Request) -> Result:
+        return self.events.take(request) if request.method == "POST" else self.events.listing(request)
 
     async def slow(self, request: Request) -> Answer:
         try:

@@ -25,6 +25,18 @@ class Unreachable(Exception):
         self.stale = stale
 
 
+def address_of(url: str) -> tuple[str, int, str]:
+    """Host, port and path of `http://HOST:PORT/PATH`; ValueError for anything else."""
+    scheme, _, address = url.partition("://")
+    authority, _, path = address.partition("/")
+    host, colon, port = authority.rpartition(":")
+    if not colon:
+        host, port = authority, "80"
+    if scheme != "http" or not port.isdigit():
+        raise ValueError(f"{scheme}://…: only http://HOST:PORT can be called")
+    return host.strip("[]"), int(port), f"/{path}"
+
+
 class Reply:
     """A peer's answer."""
 

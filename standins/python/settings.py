@@ -66,6 +66,8 @@ class Settings:
         self.linger = self._duration("STANDIN_LINGER", "300ms")
         self.grace = self._duration("STANDIN_GRACE", "8s")
         self.log_requests = env.get("STANDIN_LOG") == "requests"
+        self.on_event = env.get("STANDIN_ON_EVENT", "")
+        self.remember = self._whole("STANDIN_REMEMBER", "100000", 1, 1_000_000)
         ours = {"GATEWAY_URL", "EVENTS_URL"}
         self.peers = sorted(
             name[:-4].lower().replace("_", "-")

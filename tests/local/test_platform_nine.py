@@ -24,6 +24,9 @@ from tests.support.sockets import tcp_of, unix_of
 
 INSTANCES = {"jede": 2, "dere": 1, "vtl": 1, "cti": 1, "eat": 1, "sfl": 1, "cam": 2, "pas": 1, "rame": 2}
 CALLS = {"jede": 2, "dere": 1, "vtl": 1, "cti": 1, "eat": 0, "sfl": 1, "cam": 1, "pas": 1, "rame": 1}
+EVENTS = {"jede": 2, "dere": 2, "eat": 2, "cam": 2, "bus": 0, "relay": 5}
+"""Further ones: whoever has to do with events calls the bus and the relay, the relay the bus and whoever handles."""
+
 AUDIENCE = "idi/dev"
 
 
@@ -67,6 +70,8 @@ def test_nine_modules_are_ready_with_the_instances_declared(nine: Platform) -> N
     assert {part["name"]: part["state"] for part in status["parts"]} == {
         "openbao": "ready",
         "gateway": "ready",
+        "bus": "ready",
+        "relay": "ready",
     }
     assert status["gateway"]["url"] == nine.url
     assert status["rejections"] == []
@@ -341,10 +346,13 @@ def test_only_what_is_documented_listens(nine: Platform) -> None:
     assert tcp["gateway"] == [("127.0.0.1", nine.gateway_port)]
     assert len(tcp["openbao"]) == 2
     counts |= {"control": "none", "gateway": "1", "OpenBao": "2"}
-    for module in status["modules"]:
+    own = [part for part in status["parts"] if "instances" in part]
+    assert [part["name"] for part in own] == ["bus", "relay"]
+    for module in [*own, *status["modules"]]:
+        name = module["name"]
         for one in module["instances"]:
             assert tcp[one["id"]] == [("127.0.0.1", int(one["address"].rpartition(":")[2]))]
-            assert len(tcp[f"{one['id']} sidecar"]) == 1 + CALLS[module["name"]]
+            assert len(tcp[f"{one['id']} sidecar"]) == 1 + CALLS.get(name, 0) + EVENTS.get(name, 0)
     counts |= {"module": "1 for each of its ports", "sidecar": "1 for each port of its module and each call"}
     assert documented(page, "TCP") == counts
 

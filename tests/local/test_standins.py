@@ -14,8 +14,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -433,6 +435,254 @@ def test_a_peer_that_was_restarted_is_reached_again(start: Start) -> None:
     assert again.ask("/ready").status == 200
 
 
+# -- events
+
+
+class Inbox:
+    """What EVENTS_URL leads to: keeps what is posted, answers as told."""
+
+    def __init__(self) -> None:
+        self.came: list[tuple[str, dict[str, str], bytes]] = []
+        self.answers: list[tuple[int, bytes]] = []
+        """The next ones; afterwards everything is kept."""
+        inbox = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                inbox.came.append((self.path, headers, body))
+                status, answer = inbox.answers.pop(0) if inbox.answers else (200, b'{"kept": 1}')
+                self.send_response(status)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, *_: object) -> None:
+                return
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_port}/events"
+
+    def attributes(self, number: int = -1) -> dict[str, str]:
+        headers = self.came[number][1]
+        return {name[3:]: value for name, value in headers.items() if name.startswith("ce-")}
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture
+def inbox() -> Iterator[Inbox]:
+    with contextlib.closing(Inbox()) as one:
+        yield one
+
+
+def hand_over(one: StandIn, id: str, body: bytes = b"{}", **more: str) -> Answer:
+    """An event as the platform posts it; `more` are further headers, with _ for each -."""
+    headers = {"ce-specversion": "1.0", "ce-id": id, "ce-source": "/cam", "ce-type": "cam.changed"}
+    headers |= {name.replace("_", "-"): value for name, value in more.items()}
+    headers.setdefault("content-type", "application/json")
+    return one.ask("/events/cam-changed", "POST", body=body, headers=headers)
+
+
+def test_it_publishes(start: Start, inbox: Inbox) -> None:
+    one = start(EVENTS_URL=inbox.url)
+    sent = {"content-type": "text/plain", "traceparent": TRACE, "tracestate": "a=b", "cookie": "secret"}
+    answer = one.ask("/publish/jede.decided?id=d-1&subject=case-7", "POST", body=b"yes", headers=sent)
+    assert answer.status == 200
+    assert answer.json == WHO | {"id": "d-1", "status": 200, "answer": {"kept": 1}}
+    [(path, headers, body)] = inbox.came
+    assert (path, body) == ("/events", b"yes")
+    assert inbox.attributes() == {
+        "specversion": "1.0",
+        "id": "d-1",
+        "source": "/jede",
+        "type": "jede.decided",
+        "subject": "case-7",
+    }
+    assert {name: headers.get(name) for name in sent} == sent | {"cookie": None}
+    assert one.ask("/").json["peers"] == []
+
+
+def test_without_an_id_each_event_gets_its_own(start: Start, inbox: Inbox) -> None:
+    one = start(EVENTS_URL=inbox.url)
+    ids = [one.ask("/publish/jede.decided", "POST").json["id"] for _ in range(3)]
+    assert len(set(ids)) == 3
+    assert [inbox.attributes(number)["id"] for number in range(3)] == ids
+    assert inbox.came[0][1]["content-type"] == "application/json"
+    assert "subject" not in inbox.attributes()
+    problem(one.ask("/publish", "POST"), 400)
+
+
+def test_attributes_are_percent_encoded_in_headers(start: Start, inbox: Inbox) -> None:
+    """As CloudEvents' HTTP binding says: spaces, quotes, percent signs and what is not ASCII, nothing else."""
+    one = start(EVENTS_URL=inbox.url)
+    answer = one.ask(
+        "/publish/jede.decided?id=%C3%A4+1%0D%0Ax:y&subject=Gr%C3%BC%C3%9Fe/%E2%82%AC%F0%9F%98%80+%22a%25~'!",
+        "POST",
+    )
+    assert answer.json["id"] == "ä 1\r\nx:y"
+    attributes = inbox.attributes()
+    assert attributes["id"] == "%C3%A4%201%0D%0Ax:y"
+    assert attributes["subject"] == "Gr%C3%BC%C3%9Fe/%E2%82%AC%F0%9F%98%80%20%22a%25~'!"
+    assert "x" not in inbox.came[0][1]
+
+
+def test_what_the_platform_answers_is_passed_on(start: Start, inbox: Inbox) -> None:
+    one = start(EVENTS_URL=inbox.url)
+    inbox.answers = [(403, b'{"detail": "not declared"}'), (503, b"full")]
+    answer = one.ask("/publish/pas.done?id=1", "POST")
+    assert (answer.status, answer.json["status"]) == (403, 403)
+    assert answer.json["answer"] == {"detail": "not declared"}
+    answer = one.ask("/publish/jede.decided?id=1", "POST")
+    assert (answer.status, answer.json["answer"]) == (503, "full")
+    assert len(inbox.came) == 2
+
+
+def test_without_events_nothing_is_published(start: Start) -> None:
+    told = problem(start().ask("/publish/jede.decided", "POST"), 404)
+    assert told["detail"] == "there is no EVENTS_URL: the module declares no events"
+    assert is_from_it(told)
+    one = start(EVENTS_URL="nats://127.0.0.1:4222")
+    told = problem(one.ask("/publish/jede.decided", "POST"), 502)
+    assert told["detail"] == "EVENTS_URL is nats://…: only http://HOST:PORT can be called"
+
+
+def test_events_that_reach_nobody(start: Start) -> None:
+    nowhere = f"http://127.0.0.1:{free_port()}/events"
+    answer = start(EVENTS_URL=nowhere).ask("/publish/jede.decided?id=1", "POST")
+    assert (answer.status, answer.json["id"], answer.json["status"]) == (503, "1", 503)
+    assert answer.json["answer"], "why"
+    silent = start()
+    one = start(EVENTS_URL=f"{silent.url}/slow?for=5s", STANDIN_CALL_TIMEOUT="200ms")
+    began = time.monotonic()
+    assert one.ask("/publish/jede.decided", "POST").status == 503
+    assert time.monotonic() - began < 3
+
+
+def test_publishing_goes_on_after_the_other_side_was_away(start: Start, inbox: Inbox) -> None:
+    """The kept connection to it has ended."""
+    peer = start()
+    one = start(EVENTS_URL=f"{peer.url}/echo")
+    assert one.ask("/publish/a.b?id=1", "POST").status == 200
+    peer.close()
+    start(PORT=str(peer.port))
+    assert one.ask("/publish/a.b?id=1", "POST").status == 200
+
+
+def test_an_event_is_handled_once(start: Start) -> None:
+    one = start()
+    assert one.ask("/events").json == WHO | {"handled": {}, "repeated": 0, "last": [], "traces": []}
+    answer = hand_over(one, "e-1", traceparent=TRACE)
+    assert (answer.status, answer.json) == (200, WHO | {"handled": "e-1"})
+    answer = hand_over(one, "e-1", x_idi_attempt="2")
+    assert (answer.status, answer.json) == (200, WHO | {"repeated": True})
+    assert hand_over(one, "e-1", ce_source="/other", ce_type="other.thing").json["handled"] == "e-1"
+    assert hand_over(one, "e-2", b"\xff no json", content_type="text/plain").status == 200
+    assert one.ask("/events").json == WHO | {
+        "handled": {"cam.changed": 2, "other.thing": 1},
+        "repeated": 1,
+        "last": ["e-1", "e-1", "e-2"],
+        "traces": [TRACE, None, None],
+    }
+
+
+def test_what_is_no_event_is_refused(start: Start) -> None:
+    one = start()
+    told = problem(one.ask("/events/x", "POST", body=b"{}"), 400)
+    assert told["detail"] == "no event: there is no ce-id or no ce-type"
+    assert "more than 2048" in problem(hand_over(one, "x" * 2100), 400)["detail"]
+    told = problem(hand_over(one, "1", x_idi_attempt="many"), 400)
+    assert told["detail"] == "x-idi-attempt: 'many' is not a whole number from 1 to 1000000"
+    assert one.ask("/events").json["handled"] == {}
+
+
+def test_attempts_fail_as_the_data_asks(start: Start) -> None:
+    one = start()
+    for attempt in ("1", "2"):
+        told = problem(hand_over(one, "1", b'{"fail_attempts": 2}', x_idi_attempt=attempt), 503)
+        assert told["detail"] == f"attempt {attempt} failed as asked"
+        assert is_from_it(told)
+    assert hand_over(one, "1", b'{"fail_attempts": 2}', x_idi_attempt="3").json["handled"] == "1"
+    told = problem(hand_over(one, "2", b'{"fail_attempts": 1}'), 503)
+    assert told["detail"] == "attempt 1 failed as asked"
+    harmless = (
+        b"[1]",
+        b"null",
+        b"3",
+        b'"x"',
+        b"",
+        b'{"fail_attempts": "2"}',
+        b'{"fail_attempts": true}',
+        b"[" * 9999,
+    )
+    for number, data in enumerate(harmless):
+        assert hand_over(one, f"h-{number}", data).status == 200, data
+
+
+def test_an_event_may_have_a_follower(start: Start, inbox: Inbox) -> None:
+    one = start(EVENTS_URL=inbox.url, STANDIN_ON_EVENT="dere.learned", IDI_MODULE="dere")
+    subject = "Gr%C3%BC%C3%9Fe"
+    assert hand_over(one, "e-1", ce_subject=subject, traceparent=TRACE, tracestate="a=b").status == 200
+    [(_, headers, body)] = inbox.came
+    assert json.loads(body) == {"follows": {"type": "cam.changed", "id": "e-1"}}
+    assert inbox.attributes() == {
+        "specversion": "1.0",
+        "id": "e-1",
+        "source": "/dere",
+        "type": "dere.learned",
+        "subject": "Gr%C3%BC%C3%9Fe",
+    }
+    assert (headers["content-type"], headers["traceparent"]) == ("application/json", TRACE)
+    assert headers["tracestate"] == "a=b"
+    assert hand_over(one, "e-1").json["repeated"]
+    assert hand_over(one, "e-2", b'{"fail_attempts": 1}').status == 503
+    assert len(inbox.came) == 1, "neither a repeated nor a failed event has one"
+
+
+def test_an_event_whose_follower_is_not_kept_comes_again(start: Start, inbox: Inbox) -> None:
+    one = start(EVENTS_URL=inbox.url, STANDIN_ON_EVENT="dere.learned")
+    inbox.answers = [(503, b'{"detail": "full"}\n')]
+    told = problem(hand_over(one, "1"), 503)
+    assert told["detail"] == 'dere.learned was not kept: 503 {"detail": "full"}'
+    assert one.ask("/events").json["handled"] == {}
+    assert hand_over(one, "1", x_idi_attempt="2").json["handled"] == "1"
+    assert [inbox.attributes(number)["id"] for number in range(2)] == ["1", "1"]
+    away = start(EVENTS_URL=f"http://127.0.0.1:{free_port()}/", STANDIN_ON_EVENT="dere.learned")
+    assert problem(hand_over(away, "1"), 503)["detail"].startswith("dere.learned was not kept: 503 ")
+    assert problem(hand_over(start(STANDIN_ON_EVENT="dere.learned"), "1"), 404)
+
+
+def test_what_is_remembered_of_events_is_bounded(start: Start) -> None:
+    one = start(STANDIN_REMEMBER="3")
+    with contextlib.closing(one.connection()) as connection:
+
+        def hand(id: str, kind: str) -> JSON:
+            headers = {"ce-id": id, "ce-source": "/cam", "ce-type": kind}
+            return ask(connection, "/events/x", "POST", headers=headers).json
+
+        for number in range(150):
+            assert hand(f"e-{number}", f"type.{number}")["handled"]
+        assert hand("e-147", "type.0") == WHO | {"repeated": True}
+        assert hand("e-146", "type.0")["handled"], "the oldest are forgotten first"
+        assert hand("e-147", "type.0")["handled"]
+        listed = ask(connection, "/events").json
+    assert listed["last"] == [*(f"e-{number}" for number in range(52, 150)), "e-146", "e-147"]
+    assert len(listed["traces"]) == 100
+    assert len(listed["handled"]) == 101
+    assert (listed["handled"]["type.0"], listed["handled"]["others"]) == (3, 50)
+
+
 # -- misbehaving on demand
 
 
@@ -521,6 +771,7 @@ def test_it_crashes_later(start: Start) -> None:
         ({"STANDIN_EXIT_AT_START": "0"}, 0, "STANDIN_EXIT_AT_START"),
         ({"STANDIN_SLOW": "fast"}, 2, "STANDIN_SLOW: 'fast' is not a duration"),
         ({"STANDIN_FAIL_RATE": "2"}, 2, "STANDIN_FAIL_RATE"),
+        ({"STANDIN_REMEMBER": "0"}, 2, "STANDIN_REMEMBER: '0' is not a whole number from 1 to 1000000"),
     ],
 )
 def test_it_ends_at_start(start: Start, env: dict[str, str], code: int, says: str) -> None:
