@@ -117,6 +117,7 @@ class FakeControl:
         self.streams: dict[tuple[str, str], list[Any]] = {}
         """What is answered in lines, and then ends."""
         self.requests: list[tuple[str, str, Any]] = []
+        self.config: dict[str, Any] = {"modules": []}
         self.watchers = 0
         self.pause = 0.0
         self.slow_down = False
@@ -133,6 +134,8 @@ class FakeControl:
             return ((200, item) for item in self.streams[method, path])
         if path == "/v1/status":
             return 200, self.status
+        if path == "/v1/config":
+            return 200, self.config
         if path == "/v1/watch":
             return self.watch()
         if path == "/v1/changes":

@@ -252,7 +252,7 @@ def test_plan_where_nothing_runs_has_the_numbers_that_scale_recorded(idi: Run, f
     spoilt = idi("plan")
     assert spoilt.code == 0
     assert "+ jede     2 instances" in spoilt.out
-    assert "Numbers that idi scale recorded are not in this plan. The journal" in spoilt.err
+    assert "What idi scale and idi config set recorded is not in this plan. The journal" in spoilt.err
 
 
 def test_plan_without_control_does_not_say_that_nothing_runs_where_something_does(

@@ -21,7 +21,15 @@ TYPE_CHECKING = False  # the typing module costs the fast path as much as json
 if TYPE_CHECKING:
     from typing import Any, Self
 
-    from idi.api.types import ChangeRequest, PlanView, Problem, StatusView, TokenRequest, TokenView
+    from idi.api.types import (
+        ChangeRequest,
+        ConfigView,
+        PlanView,
+        Problem,
+        StatusView,
+        TokenRequest,
+        TokenView,
+    )
 
 MOST_HEADER_BYTES = 64 * 1024
 MOST_BODY_BYTES = 16 * 1024 * 1024
@@ -59,6 +67,10 @@ class Client:
     def plan(self, text: str, file: str) -> PlanView:
         body = {"action": "up", "text": text, "file": file}
         answer: PlanView = self.ask("POST", "/v1/plan", body)
+        return answer
+
+    def config(self) -> ConfigView:
+        answer: ConfigView = self.ask("GET", "/v1/config")
         return answer
 
     def token(self, request: TokenRequest) -> TokenView:

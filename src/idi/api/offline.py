@@ -106,8 +106,9 @@ class AuditLog:
 
 
 def recorded_overlays(file: File, environment: str) -> Overlays:
-    """What `idi scale` and `idi restart` left for the next `idi up`; raises `Refused` where it cannot be read."""
+    """What was recorded on top of the file for the next `idi up`; raises `Refused` where it cannot be read."""
     from idi.parts.store.sqlite.check import read_document
+    from idi.plan.configured import from_document
     from idi.plan.types import Overlays
 
     folder = journal_folder(file, environment)
@@ -119,7 +120,7 @@ def recorded_overlays(file: File, environment: str) -> Overlays:
         raise Refused(
             f"What was wanted is in another version's words in {folder}.", "Use the IDI that wrote it."
         )
-    return Overlays(document["instances"], document["generations"])
+    return from_document(document)
 
 
 def verify_audit_log(file: File, environment: str, verifier: str = "") -> Report:

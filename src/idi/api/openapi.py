@@ -14,6 +14,7 @@ PATHS: list[tuple[str, str, str, type | None, str, type | None]] = [
     ("/v1/watch", "get", "JSON lines of the status, pushed when something changes.", None, "200", types.StatusView),
     ("/v1/plan", "post", "What a declaration would change.", types.UpRequest, "200", types.PlanView),
     ("/v1/changes", "post", "Change something; JSON lines of progress, `done` last.", None, "200", types.Progress),
+    ("/v1/config", "get", "Values of every module, and where each comes from.", None, "200", types.ConfigView),
     ("/v1/tokens", "post", "A token, or a client's new secret.", types.TokenRequest, "200", types.TokenView),
     ("/v1/registrations", "post", "Register an instance.", types.RegistrationRequest, "201", types.RegistrationView),
     ("/v1/registrations/{instance}", "put", "Keep a registration alive for another TTL.", None, "204", None),
@@ -112,7 +113,9 @@ def schema_of(hint: Any, schemas: dict[str, Any]) -> dict[str, Any]:
         return {"type": "array", "items": schema_of(arguments[0], schemas)}
     if origin is dict:
         return {"type": "object", "additionalProperties": schema_of(arguments[1], schemas)}
-    if origin is UnionType:  # only `... | None` so far
+    if origin is UnionType and NoneType not in arguments:  # of plain values
+        return {"type": [SIMPLE[each]["type"] for each in arguments]}
+    if origin is UnionType:
         [inner] = [schema_of(each, schemas) for each in arguments if each is not NoneType]
         return {"oneOf": [inner, {"type": "null"}]}
     if hint in SIMPLE:

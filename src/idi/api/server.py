@@ -23,6 +23,7 @@ from aiohttp import web
 from idi.api.openapi import openapi
 from idi.api.types import (
     ChangeRequest,
+    ConfigView,
     DeadView,
     EventView,
     PlanView,
@@ -66,6 +67,8 @@ class Control(Protocol):
     async def next_change(self, timeout_s: float) -> None: ...
 
     async def plan(self, request: UpRequest) -> PlanView: ...
+
+    async def config(self) -> ConfigView: ...
 
     async def change(self, request: ChangeRequest, peer: Peer) -> AsyncIterator[Progress]: ...
 
@@ -171,7 +174,7 @@ def may(document: Mapping[str, Any], fields: Mapping[str, type | tuple[type, ...
     need(document, {name: kind for name, kind in fields.items() if name in document})
 
 
-def need_each(values: Iterable[Any], kind: type, name: str) -> None:
+def need_each(values: Iterable[Any], kind: type | tuple[type, ...], name: str) -> None:
     if not all(isinstance(value, kind) for value in values):
         raise web.HTTPBadRequest(text=f"'{name}' holds something of the wrong type.")
 
@@ -180,6 +183,7 @@ CHANGES: Mapping[str, Mapping[str, type]] = {
     "up": {"text": str, "file": str},
     "scale": {"modules": dict},
     "restart": {"modules": list},
+    "config": {"module": str, "set": dict, "unset": list, "expect": int},
     "down": {},
 }
 
@@ -196,6 +200,7 @@ class Server:
         app.router.add_get("/v1/watch", self.watch)
         app.router.add_post("/v1/plan", self.plan)
         app.router.add_post("/v1/changes", self.change)
+        app.router.add_get("/v1/config", self.config)
         app.router.add_post("/v1/tokens", self.token)
         app.router.add_post("/v1/registrations", self.register)
         app.router.add_put("/v1/registrations/{instance}", self.heartbeat)
@@ -233,6 +238,11 @@ class Server:
             raise web.HTTPBadRequest(text=f"'action' must be one of {', '.join(CHANGES)}.")
         need(document, fields)
         need_each(document.get("modules", ()), str, "modules")
+        if document["action"] == "config":
+            need_each(
+                document["set"].values(), (str, int, float), "set"
+            )  # true and false are whole numbers too
+            need_each(document["unset"], str, "unset")
         progress = await self.control.change(cast(ChangeRequest, document), peer)
         response = await lines(request)  # refusals came before this and kept their status
         async for item in progress:
@@ -240,6 +250,10 @@ class Server:
                 return response
         await response.write_eof()
         return response
+
+    async def config(self, request: web.Request) -> web.StreamResponse:
+        peer_of(request)
+        return web.json_response(await self.control.config(), headers={"cache-control": "no-store"})
 
     async def token(self, request: web.Request) -> web.StreamResponse:
         peer = peer_of(request)

@@ -146,11 +146,42 @@ class RestartRequest(TypedDict):
     modules: list[str]
 
 
+class ConfigRequest(TypedDict):
+    """Other values for some of a module's variables (`set`), and the file's own again (`unset`). `expect` is the
+    version at which they were read: if it is another by now, nothing is changed."""
+
+    action: Literal["config"]
+    module: str
+    set: dict[str, str | int | float | bool]
+    unset: list[str]
+    expect: int
+
+
 class DownRequest(TypedDict):
     action: Literal["down"]
 
 
-ChangeRequest = UpRequest | ScaleRequest | RestartRequest | DownRequest
+ChangeRequest = UpRequest | ScaleRequest | RestartRequest | ConfigRequest | DownRequest
+
+
+class ValueView(TypedDict):
+    """One variable; `value` is null for a secret, of which only is said that it is there."""
+
+    name: str
+    value: str | None
+    origin: str
+
+
+class ModuleConfigView(TypedDict):
+    """`version` counts what `idi config set` changed."""
+
+    module: str
+    version: int
+    values: list[ValueView]
+
+
+class ConfigView(TypedDict):
+    modules: list[ModuleConfigView]
 
 
 class TokenRequest(TypedDict):

@@ -7,20 +7,24 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from idi.api.types import (
+    ConfigView,
     FiguresView,
     InstanceView,
+    ModuleConfigView,
     ModuleView,
     PartView,
     PlanView,
     RejectionView,
     StatusView,
     StepView,
+    ValueView,
 )
-from idi.declaration.types import ModuleName, Platform
+from idi.declaration.references import written
+from idi.declaration.types import Module, ModuleName, Platform
 from idi.parts.gateway.interface import Rejection
 from idi.plan.bus import OWN
 from idi.plan.describe import Described
-from idi.plan.types import Desired
+from idi.plan.types import Desired, Overlays
 from idi.world.types import Instance, ModuleWorld, Part, World
 
 STATES = ("failed", "unready", "starting", "stopping", "ready")
@@ -189,3 +193,33 @@ def plan_view(steps: Iterable[Described], origins: Mapping[str, str], warnings: 
         "origins": dict(origins),
         "warnings": list(warnings),
     }
+
+
+def config_view(platform: Platform, overlays: Overlays) -> ConfigView:
+    """Of a declaration with what was set laid over it, and nothing that comes with the platform."""
+    return {
+        "modules": [
+            module_config_view(module, platform, overlays.versions.get(module.name, 0))
+            for module in platform.modules.values()
+        ]
+    }
+
+
+def module_config_view(module: Module, platform: Platform, version: int) -> ModuleConfigView:
+    values: list[ValueView] = [
+        {"name": name, "value": written(value), "origin": origin_of(platform, f"{module.name}.config.{name}")}
+        for name, value in module.config.items()
+    ]
+    values += [
+        {"name": name, "value": None, "origin": origin_of(platform, f"{module.name}.secrets.{name}")}
+        for name in module.secrets
+    ]
+    return {"module": module.name, "version": version, "values": sorted(values, key=lambda one: one["name"])}
+
+
+def origin_of(platform: Platform, path: str) -> str:
+    """Where a value of a module comes from; a line that belongs to one environment says to which."""
+    origin = platform.origins.get(f"modules.{path}")
+    if origin is None:
+        return "default"
+    return f"{origin} ({platform.environment})" if origin.kind == "environment" else str(origin)

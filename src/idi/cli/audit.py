@@ -164,13 +164,15 @@ def told(entry: Entry) -> str:
         for name, value in detail.items()
         if name not in ("what", "why", "reason", "file")
     ]
-    return "; ".join([*words, *rest])
+    return "; ".join(filter(None, [*words, *rest]))
 
 
 def spelled(name: str, value: object) -> str:
     """`jede=3, cam=2` for what scale was asked, `jede, cam` for a list."""
     if isinstance(value, dict):
         return ", ".join(f"{key}={each}" for key, each in value.items())
+    if name in ("set", "unset") and isinstance(value, list):
+        return f"{name} {', '.join(map(str, value))}" if value else ""
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return f"{name}={value}"

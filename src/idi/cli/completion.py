@@ -162,6 +162,8 @@ def of_command(
         yield FILES, ""
     elif name == "scale":
         yield from ((f"{each}=", "module") for each in modules(file))
+    elif name == "config" and positionals(before, name) == [chosen]:
+        yield from ((each, "module") for each in modules(file))
     elif name in ("restart", "logs") or (name == "call" and not positionals(before, name)):
         yield from ((each, "module") for each in modules(file))
         if name == "logs":

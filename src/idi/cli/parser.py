@@ -48,6 +48,25 @@ class Parser(argparse.ArgumentParser):
         return ""
 
 
+class Intermixed(Parser):
+    """Of a subcommand whose options may stand between its arguments: argparse takes all arguments at the first one,
+    and where further ones come after an option it does not understand them."""
+
+    _mixing = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self._mixing:
+            return super().parse_known_args(args, namespace)
+        self._mixing = True
+        try:
+            found, unknown = self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._mixing = False
+        if unknown:  # here the nearest option is known
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
+
 def sentence(message: str) -> str:
     """argparse's message as a sentence of ours."""
     message = re.sub(r"^argument (?:[A-Z]+: )?", "", message)
@@ -65,6 +84,12 @@ def environment(value: str) -> str:
 def count(value: str) -> int:
     if not value.isdigit() or not 0 < int(value) <= 1_000_000:
         raise argparse.ArgumentTypeError(f"'{value}' is not a number from 1 on")
+    return int(value)
+
+
+def whole(value: str) -> int:
+    if not value.isdecimal() or len(value) > 15:
+        raise argparse.ArgumentTypeError(f"'{value}' is no whole number")
     return int(value)
 
 

@@ -9,7 +9,7 @@ from idi.cli.failure import DONE
 from idi.cli.invocation import Invocation
 from idi.cli.left import left_over
 from idi.cli.screen import Line, Screen
-from idi.cli.validate import doable
+from idi.cli.validate import checked_with, doable
 from idi.cli.words import plain, wrap
 
 TYPE_CHECKING = False
@@ -49,31 +49,34 @@ def run(invocation: Invocation) -> int:
 
 def offline(invocation: Invocation, text: str) -> PlanView:
     """The same document, computed here: nothing runs, so everything would be started."""
-    found = doable(invocation, text)
+    doable(invocation, text)
     import os
 
     from idi.api.offline import recorded_overlays
     from idi.api.views import plan_view
     from idi.plan.bus import with_bus
+    from idi.plan import configured, scaled
     from idi.plan.describe import describe_all
     from idi.plan.desired import desired
     from idi.plan.difference import difference
-    from idi.plan.scaled import fitting, notes, origins
+    from idi.plan.scaled import fitting
     from idi.plan.types import Context, Overlays
     from idi.world.types import World
 
     directory = os.path.dirname(os.path.realpath(invocation.file))
     context = Context(directory, "http://127.0.0.1:8080")
-    warnings = [str(warning) for warning in found.warnings]
+    unread = []
     try:
         overlays = recorded_overlays(invocation.file, invocation.env)
     except IdiError as error:
         overlays = Overlays()
-        warnings.append(f"Numbers that idi scale recorded are not in this plan. {error}")
-    wanted = desired(with_bus(found.platform), fitting(found.platform, overlays), context)
-    steps = difference(wanted, World())
-    warnings += notes(found.platform, overlays)
-    return plan_view(describe_all(steps), origins(found.platform, overlays), warnings)
+        unread.append(f"What idi scale and idi config set recorded is not in this plan. {error}")
+    found = checked_with(invocation, text, overlays)
+    overlays = fitting(found.platform, found.overlays)
+    steps = difference(desired(with_bus(found.platform), overlays, context), World())
+    warnings = [*map(str, found.warnings), *unread, *found.notes]
+    warnings += [*scaled.notes(found.platform, overlays), *configured.notes(found.laid)]
+    return plan_view(describe_all(steps), scaled.origins(found.platform, overlays), warnings)
 
 
 def show(invocation: Invocation, view: PlanView, instead: str) -> None:

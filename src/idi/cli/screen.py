@@ -23,7 +23,7 @@ STYLES = {
     "alarm": "1;31",
 }
 
-COMMAND = r"\bidi (?:audit |test )?[a-z]+(?: [a-z-]+=\d+)?(?: --[a-z-]+(?: [^\s;,:]+)?)*"
+COMMAND = r"\bidi (?:audit |test )?[a-z]+(?: [gs]et [a-z][-a-z0-9]*)?(?: [a-z-]+=\d+)?(?: --[a-z-]+(?: [^\s;,:]+)?)*"
 """A command line of ours within a sentence."""
 
 Line = list[tuple[str, str]]

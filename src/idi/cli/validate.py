@@ -9,9 +9,11 @@ from idi.cli.invocation import Invocation
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import ArgumentParser
+    from collections.abc import Sequence
 
     from idi.declaration.load import Loaded, Rejected
     from idi.declaration.types import Platform
+    from idi.plan.types import Overlays
 
 
 def loaded(invocation: Invocation, text: str) -> Loaded | Rejected:
@@ -40,6 +42,25 @@ def doable(invocation: Invocation, text: str) -> Loaded:
     if missing := unbuilt(found.platform):
         raise invalid(missing)
     return found
+
+
+class Together:
+    """A declaration with what was recorded on top of it; `notes` say which of that does not fit any more."""
+
+    def __init__(self, found: Loaded, overlays: Overlays, notes: Sequence[str]) -> None:
+        self.platform, self.warnings, self.laid = found.platform, found.warnings, found.laid
+        self.overlays = overlays
+        self.notes = notes
+
+
+def checked_with(invocation: Invocation, text: str, overlays: Overlays) -> Together:
+    from idi.declaration.load import Rejected
+    from idi.plan.configured import fitted
+
+    found = fitted(text, invocation.file, invocation.env, overlays)
+    if isinstance(found.loaded, Rejected):
+        raise invalid([str(mistake) for mistake in found.loaded.mistakes])
+    return Together(found.loaded, found.overlays, found.notes)
 
 
 def refused(platform: Platform) -> list[str]:

@@ -24,6 +24,7 @@ from idi import __version__
 from idi.api.server import Invalid
 from idi.api.types import (
     ChangeRequest,
+    ConfigView,
     DeadView,
     EventView,
     PlanView,
@@ -42,6 +43,7 @@ from idi.api.types import (
 from idi.api.views import Surroundings, plan_view, status_view
 from idi.control.apply import Application, Executor
 from idi.control.changes import Change
+from idi.control.configuration import configuration
 from idi.control.events import Events
 from idi.control.figures import Figures
 from idi.control.issuer import keys_url_of, resolved, with_keys_url
@@ -62,7 +64,7 @@ from idi.plan.bus import with_bus
 from idi.plan.describe import describe_all
 from idi.plan.desired import desired
 from idi.plan.difference import difference
-from idi.plan.scaled import fitting, notes, origins
+from idi.plan.scaled import fitting, origins
 from idi.plan.types import Context, Desired, Plan
 
 log = logging.getLogger(__name__)
@@ -154,11 +156,17 @@ class Desk:
         return desired(platform, fitting(platform, wanted.overlays), context)
 
     async def plan(self, request: UpRequest) -> PlanView:
-        loaded = load_declaration(request["text"], request["file"], self.settings.environment)
-        plan = difference(self.desired_of(loaded.platform, self.wanted), self.loop.world)
-        platform, overlays = loaded.platform, self.wanted.overlays
-        warnings = [*map(str, loaded.warnings), *notes(platform, overlays)]
-        return plan_view(describe_all(plan), origins(platform, overlays), warnings)
+        environment, overlays = self.settings.environment, self.wanted.overlays
+        found = load_declaration(request["text"], request["file"], environment, overlays)
+        wanted = replace(self.wanted, overlays=found.overlays)
+        plan = difference(self.desired_of(found.platform, wanted), self.loop.world)
+        values = origins(found.platform, found.overlays)
+        return plan_view(describe_all(plan), values, [*found.warnings, *found.notes])
+
+    async def config(self) -> ConfigView:
+        if self.loop.platform is None or not self.wanted.up:
+            raise Refused("The platform is not up.", "Run idi up first.")
+        return configuration(self.wanted, self.settings.environment)
 
     async def token(self, request: TokenRequest, peer: Peer) -> TokenView:
         return await give_token(request, actor_of(peer), self.loop.platform, self.tokens, self.store)
@@ -234,7 +242,7 @@ class Desk:
         except IdiError as error:
             change.done(False, error.message, error.way_out)
         except Invalid as error:
-            change.done(False, error.detail)
+            change.done(False, " ".join([error.detail, *error.mistakes]))
         except Exception as error:  # a bug must end this change, not control
             log.exception("change '%s' failed by a bug", change.title)
             bug = Bug(f"{type(error).__name__}: {error}.", "This is a bug of IDI; see idi logs control.")
@@ -275,9 +283,8 @@ class Desk:
         change.tell({"type": "started", "change": int(change_id or 0)})
         if interrupted:
             change.message("An interrupted change was found; this one completes it.")
-        if action == "up" and platform is not None:
-            for note in notes(platform, wanted.overlays):
-                change.message(note)
+        for note in asked.notes:
+            change.message(note)
         self.become(wanted, platform)
         self.closing = not wanted.up
         failures = await self._work(change, change_id, plan)
@@ -335,7 +342,12 @@ class Desk:
         """Read what was wanted before control ended; traffic follows it before anybody asks."""
         self.wanted = await Wanted.recall(self.store)
         if self.wanted.text:
-            loaded = load(self.wanted.text, file=self.wanted.file, environment=self.settings.environment)
+            loaded = load(
+                self.wanted.text,
+                file=self.wanted.file,
+                environment=self.settings.environment,
+                config=self.wanted.overlays.config,
+            )
             if isinstance(loaded, Loaded):
                 platform = with_bus(with_keys_url(loaded.platform, self.wanted.keys_url))
                 self.loop.declare(platform)

@@ -11,14 +11,18 @@ from dataclasses import dataclass, replace
 
 from idi.api.server import Invalid
 from idi.api.types import ChangeRequest
+from idi.control.configuration import reconfigured
 from idi.control.wanted import Wanted
 from idi.control.wording import did_you_mean
-from idi.declaration.load import Loaded, Rejected, load
+from idi.declaration.load import Rejected
 from idi.declaration.types import ModuleName, Platform
 from idi.parts.errors import Refused
 from idi.parts.store.interface import JSON
+from idi.plan import configured, scaled
 from idi.plan.bus import with_bus
+from idi.plan.configured import fitted
 from idi.plan.scaled import fitting
+from idi.plan.types import Overlays
 from idi.plan.unbuilt import LOCAL, elsewhere, unbuilt
 from idi.world.types import World
 
@@ -27,12 +31,14 @@ MAX_INSTANCES = 100
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """`detail` is what the journal says of the request; `only` names the modules that it is about, None: all."""
+    """`detail` is what the journal says of the request: for ever, so no value of configuration is in it. `only` names
+    the modules that it is about, None: all. `notes` are for whoever asked."""
 
     wanted: Wanted
     detail: dict[str, JSON]
     platform: Platform | None
     only: Collection[str] | None = None
+    notes: Collection[str] = ()
 
 
 def what_is_asked(
@@ -41,12 +47,12 @@ def what_is_asked(
     """`wanted` and `platform` are what holds now. Raises `Invalid` for a declaration that cannot be, else `Refused`."""
     match request["action"]:
         case "up":
-            loaded = load_declaration(request["text"], request["file"], environment)
-            keep_the_name(loaded.platform, platform, world)
-            keep_where_events_are(loaded.platform, platform)
-            overlays = fitting(loaded.platform, wanted.overlays)
+            found = load_declaration(request["text"], request["file"], environment, wanted.overlays)
+            keep_the_name(found.platform, platform, world)
+            keep_where_events_are(found.platform, platform)
+            overlays = fitting(found.platform, found.overlays)
             after = replace(wanted, up=True, text=request["text"], file=request["file"], overlays=overlays)
-            return Asked(after, {"file": request["file"]}, loaded.platform)
+            return Asked(after, {"file": request["file"]}, found.platform, notes=found.notes)
         case "down":
             return Asked(replace(wanted, up=False), {}, platform)
         case "scale":
@@ -66,6 +72,15 @@ def what_is_asked(
                 generations[name] = generations.get(name, 0) + 1
             overlays = replace(wanted.overlays, generations=generations)
             return Asked(replace(wanted, overlays=overlays), {"modules": [*names]}, platform, names)
+        case "config":
+            name = module_named(running(wanted, platform), request["module"])
+            new = reconfigured(request, name, wanted, environment)
+            about: dict[str, JSON] = {
+                "module": name,
+                "set": sorted(request["set"]),
+                "unset": sorted(request["unset"]),
+            }
+            return Asked(replace(wanted, overlays=new.overlays), about, new.platform, [name], new.notes)
 
 
 def running(wanted: Wanted, platform: Platform | None) -> Platform:
@@ -74,16 +89,28 @@ def running(wanted: Wanted, platform: Platform | None) -> Platform:
     return platform
 
 
-def load_declaration(text: str, file: str, environment: str) -> Loaded:
+@dataclass(frozen=True, slots=True)
+class Applicable:
+    """A declaration that can be applied here, with what holds on top of it and what is worth saying of that."""
+
+    platform: Platform
+    overlays: Overlays
+    warnings: list[str]
+    notes: list[str]
+
+
+def load_declaration(text: str, file: str, environment: str, overlays: Overlays) -> Applicable:
     """The declaration, if this version can do all of it on this machine."""
-    loaded = load(text, file=file, environment=environment)
+    found = fitted(text, file, environment, overlays)
+    loaded = found.loaded
     if isinstance(loaded, Rejected):
         raise Invalid([str(mistake) for mistake in loaded.mistakes])
     if there := elsewhere(loaded.platform):
         raise Refused(there, LOCAL)
     if missing := unbuilt(loaded.platform):
         raise Invalid(missing)
-    return replace(loaded, platform=with_bus(loaded.platform))
+    notes = [*found.notes, *scaled.notes(loaded.platform, found.overlays), *configured.notes(loaded.laid)]
+    return Applicable(with_bus(loaded.platform), found.overlays, [*map(str, loaded.warnings)], notes)
 
 
 def keep_the_name(platform: Platform, before: Platform | None, world: World) -> None:
@@ -122,6 +149,8 @@ def title_of(request: ChangeRequest) -> str:
         return "scale " + " ".join(f"{name}={count}" for name, count in request["modules"].items())
     if request["action"] == "restart":
         return "restart " + " ".join(request["modules"])
+    if request["action"] == "config":
+        return f"config {request['module']}"
     return request["action"]
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 
-from idi.declaration.types import ModuleName
 from idi.parts.errors import Refused
 from idi.parts.store.interface import Store
+from idi.plan.configured import document_of, from_document
 from idi.plan.types import Overlays
 
 DOCUMENT = "wanted"
@@ -32,8 +32,7 @@ class Wanted:
             "text": self.text,
             "file": self.file,
             "keys_url": self.keys_url,
-            "instances": dict(self.overlays.instances),
-            "generations": dict(self.overlays.generations),
+            **document_of(self.overlays),
         }
         return {DOCUMENT: json.dumps(document, sort_keys=True).encode()}
 
@@ -53,8 +52,5 @@ class Wanted:
             text=document["text"],
             file=document["file"],
             keys_url=document["keys_url"],
-            overlays=Overlays(
-                {ModuleName(name): count for name, count in document["instances"].items()},
-                {ModuleName(name): count for name, count in document["generations"].items()},
-            ),
+            overlays=from_document(document),
         )

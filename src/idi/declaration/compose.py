@@ -15,7 +15,7 @@ import yaml
 from idi.declaration.mistakes import Mistake
 from idi.declaration.nodes import Entry, Items, Node, Scalar, Table
 from idi.declaration.reader import Reader
-from idi.declaration.scalars import kind_of, shown, why_not_text
+from idi.declaration.scalars import impossible, kind_of, shown, why_not_text
 from idi.declaration.syntax import explain
 
 DEEPEST = 64
@@ -110,14 +110,9 @@ class _Composer:
 
     def _scalar(self, event: Any, line: int, column: int) -> Scalar:
         text = event.value
-        for character in text:
-            if character == "\0" or "\ud800" <= character <= "\udfff":
-                self.report(
-                    event,
-                    f"{shown(text)} holds U+{ord(character):04X}, which no program can be given; remove it.",
-                )
-                text = text.replace(character, "?")
-                break
+        if why := impossible(text):
+            self.report(event, why)
+            text = "".join("?" if impossible(character) else character for character in text)
         return Scalar(
             text,
             event.style is None or event.style == "",

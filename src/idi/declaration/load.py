@@ -16,6 +16,7 @@ from idi.declaration.merge import on_layer, over, with_defaults
 from idi.declaration.mistakes import Mistake
 from idi.declaration.nearest import listed
 from idi.declaration.nodes import Items, Node, Scalar, Table, find, keys, names_of
+from idi.declaration.overlay import Config, Laid, lay
 from idi.declaration.reader import Reader
 from idi.declaration.scalars import shown
 from idi.declaration.shapes import BAD
@@ -34,13 +35,17 @@ from idi.declaration.types import (
 ENVIRONMENTS = ("dev", "staging", "production")
 """Those that exist in a file that declares none; dev exists in every file."""
 
+NOTHING_SET: Config = Frozen()
+
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A declaration without mistakes. `warnings` are worth saying and stop nothing."""
+    """A declaration without mistakes. `warnings` are worth saying and stop nothing; `laid` are the values that were
+    set beside the file and hold instead of its own."""
 
     platform: Platform
     warnings: tuple[Mistake, ...] = ()
+    laid: tuple[Laid, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +66,12 @@ def load(
     file: str = "platform.yaml",
     environment: str = "dev",
     most_bytes: int = MOST_BYTES,
+    config: Config = NOTHING_SET,
 ) -> Loaded | Rejected:
     """The declaration as one environment sees it, or all that is wrong with it. Never raises.
 
-    `most_bytes` is for what `canonical` wrote, which is longer than what a person writes.
+    `most_bytes` is for what `canonical` wrote, which is longer than what a person writes; `config` are values that
+    were set beside the file (`idi.declaration.overlay`).
     """
     source = text_of(text, file, most_bytes)
     if isinstance(source, Mistake):
@@ -73,10 +80,11 @@ def load(
     tree = compose(source, reader)
     if tree is None:
         return _rejected(reader)
-    platform = _platform(tree, environment, reader)
+    laid: list[Laid] = []
+    platform = _platform(tree, environment, reader, config, laid)
     if reader.mistakes or platform is None:
         return _rejected(reader)
-    return Loaded(platform, _sorted(reader.warnings))
+    return Loaded(platform, _sorted(reader.warnings), tuple(laid))
 
 
 def environment_names(tree: Table) -> tuple[str, ...]:
@@ -87,7 +95,9 @@ def environment_names(tree: Table) -> tuple[str, ...]:
     return declared if "dev" in declared else ("dev", *declared)
 
 
-def _platform(tree: Table, environment: str, reader: Reader) -> Platform | None:
+def _platform(
+    tree: Table, environment: str, reader: Reader, config: Config, laid: list[Laid]
+) -> Platform | None:
     sections = _environment_sections(tree, reader)
     base = tree.without("environments")
     known = _known(tree, environment, reader)
@@ -108,6 +118,9 @@ def _platform(tree: Table, environment: str, reader: Reader) -> Platform | None:
             if section is not None:
                 _target(name, section, reader)
             continue
+        if name == environment and config:
+            whole, found = lay(whole, config, own)
+            laid += found
         platform = _read(whole, name, section, own)
         if name == environment:
             if known:

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, order=True)
 class Mistake:
-    """One mistake: 1-based `line` and `column` in `file`, and the message (a sentence or two)."""
+    """One mistake: 1-based `line` and `column` in `file`, and the message (a sentence or two).
+
+    Line 0: `file` is no file but says where else the value comes from.
+    """
 
     file: str
     line: int
@@ -19,4 +22,5 @@ class Mistake:
     message: str
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column}: {self.message}"
+        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        return f"{place}: {self.message}"

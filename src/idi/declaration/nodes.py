@@ -1,7 +1,7 @@
 """The tree between text and types: what was written and where, before anybody asks what it means.
 
 Nodes never change. An anchored node is shared by its aliases, so a mistake in it is reported where
-it is written. `layer` on an entry tells an environment's overrides from the file's base.
+it is written. `layer` on an entry tells an environment's overrides, and what was set beside the file, from its base.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-Layer = Literal["file", "environment"]
+Layer = Literal["file", "environment", "overlay"]
 
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """A text as written; `plain` without quotes. `start` and `end` delimit it in the source."""
+    """A text as written; `plain` without quotes. `start` and `end` delimit it in the source; `place` says where it
+    comes from if that is no file (`idi.declaration.overlay`)."""
 
     text: str
     plain: bool
@@ -23,6 +24,7 @@ class Scalar:
     column: int
     start: int = 0
     end: int = 0
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)

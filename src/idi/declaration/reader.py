@@ -39,19 +39,22 @@ class Reader:
         return f" Did you mean '{found}'?" if found else ""
 
     def report(self, node: Node, message: str) -> None:
-        self.mistakes[Mistake(self.file, node.line, node.column, _fit(message))] = None
+        self.mistakes[Mistake(self._file(node), node.line, node.column, _fit(message))] = None
 
     def warn(self, node: Node, message: str) -> None:
-        self.warnings[Mistake(self.file, node.line, node.column, _fit(message))] = None
+        self.warnings[Mistake(self._file(node), node.line, node.column, _fit(message))] = None
 
     def report_within(self, node: Scalar, offset: int, piece: str, message: str) -> None:
         """Reports `piece`, found at `offset` of the scalar's text, where it stands in the file."""
         line, column = self._place_within(node, offset, piece)
-        self.mistakes[Mistake(self.file, line, column, _fit(message))] = None
+        self.mistakes[Mistake(self._file(node), line, column, _fit(message))] = None
 
     def warn_within(self, node: Scalar, offset: int, piece: str, message: str) -> None:
         line, column = self._place_within(node, offset, piece)
-        self.warnings[Mistake(self.file, line, column, _fit(message))] = None
+        self.warnings[Mistake(self._file(node), line, column, _fit(message))] = None
+
+    def _file(self, node: Node) -> str:
+        return (isinstance(node, Scalar) and node.place) or self.file
 
     def _place_within(self, node: Scalar, offset: int, piece: str) -> tuple[int, int]:
         raw = self.source[node.start : node.end]

@@ -157,6 +157,18 @@ class Phrase(Single):
         return {"type": "string", "minLength": 1}
 
 
+def ambiguous(node: Scalar) -> str:
+    """Why a value is not the same to every reader of YAML; empty where it is."""
+    kind = kind_of(node)
+    if kind not in ("truth", "odd", "date"):
+        return ""
+    what = {"truth": "true or false", "date": "a date"}.get(kind, "a number, and not always the same one")
+    return (
+        f"{shown(node.text)} is ambiguous: some YAML readers take it for {what}; quote it to pass it as text: "
+        f"{quoted(node.text)}."
+    )
+
+
 class Setting(Phrase):
     """A config value: text, a whole number, or true/false; the program gets it exactly as written."""
 
@@ -166,16 +178,9 @@ class Setting(Phrase):
         super().__init__("a value (text, a whole number, true or false)", "info")
 
     def read_scalar(self, node: Scalar, reader: Reader, key: str) -> Any:  # noqa: ARG002
-        kind = kind_of(node)
-        if kind in ("truth", "odd", "date"):
-            what = {"truth": "true or false", "date": "a date"}.get(
-                kind, "a number, and not always the same one"
-            )
-            reader.report(
-                node,
-                f"{shown(node.text)} is ambiguous: some YAML readers take it for {what}; quote it to pass it as text: "
-                f"{quoted(node.text)}.",
-            )
+        why = ambiguous(node)
+        if why:
+            reader.report(node, why)
             return BAD
         return _checked(node, reader)
 

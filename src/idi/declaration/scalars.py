@@ -67,6 +67,14 @@ def printable(character: str) -> str:
     return character if character.isprintable() else f"\\u{ord(character):04x}"
 
 
+def impossible(text: str) -> str:
+    """Why no program can be given this text; empty where it can."""
+    for character in text:
+        if character == "\0" or "\ud800" <= character <= "\udfff":
+            return f"{shown(text)} holds U+{ord(character):04X}, which no program can be given; remove it."
+    return ""
+
+
 def quoted(text: str) -> str:
     """How a text is written so that it stays a text."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

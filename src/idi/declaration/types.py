@@ -44,7 +44,7 @@ class Origin:
 
     def __str__(self) -> str:
         if self.kind in ("default", "overlay"):
-            return self.kind
+            return "idi config set" if self.kind == "overlay" else self.kind
         return f"{self.file}:{self.line}:{self.column}"
 
 

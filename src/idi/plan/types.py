@@ -11,20 +11,24 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from idi.declaration.overlay import Config
 from idi.declaration.types import ModuleName, Strategy
 from idi.world.types import InstanceId, RevisionId, RevisionSpec
 
 
 @dataclass(frozen=True, slots=True)
 class Overlays:
-    """Recorded changes on top of the file: `idi scale` and `idi restart`.
+    """Recorded changes on top of the file: `idi scale`, `idi restart` and `idi config set`.
 
     `generations` counts restarts: it is part of a revision's address, so that a restart is a new
-    revision like any other change.
+    revision like any other change. `versions` counts the changes of a module's `config`, for ever: a number
+    that somebody has seen never comes back with other values.
     """
 
     instances: Mapping[ModuleName, int] = field(default_factory=dict)
     generations: Mapping[ModuleName, int] = field(default_factory=dict)
+    config: Config = field(default_factory=dict)
+    versions: Mapping[ModuleName, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
