@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from idi.api.paths import paths_for
+from idi.api.server import Invalid
 from idi.api.types import ChangeRequest, Progress
 from idi.control.apply import Executor
 from idi.control.desk import CONTROL, Desk
@@ -189,12 +190,33 @@ def some_requests(rng: random.Random) -> list[ChangeRequest]:
             up(declaration(2, "info", storage=rng.random() < 0.5)),
             {"action": "scale", "modules": {"cam": rng.randint(0, 5), "jede": rng.randint(0, 5)}},
             {"action": "restart", "modules": [rng.choice(["cam", "jede", "sfl"])]},
+            some_values(rng),
+            some_values(rng),
             {"action": "down"},
         ]
         requests.append(rng.choice(possible))
         if requests[-1]["action"] == "down":
             break
     return requests
+
+
+def some_values(rng: random.Random) -> ChangeRequest:
+    """A version is looked up when it is asked for, as the command does it."""
+    values = {
+        name: rng.choice(["info", "debug", "${port}"]) for name in ("LEVEL", "NEW") if rng.random() < 0.7
+    }
+    module = rng.choice(["cam", "jede", "sfl"])
+    return {"action": "config", "module": module, "set": {**values, "N": 1}, "unset": [], "expect": -1}
+
+
+async def at_its_version(desk: Desk, request: ChangeRequest) -> ChangeRequest:
+    """Also without what was set before, every second time."""
+    if request["action"] != "config":
+        return request
+    [now] = [one for one in (await desk.config())["modules"] if one["module"] == request["module"]]
+    there = [one["name"] for one in now["values"] if one["origin"] == "idi config set"]
+    unset = [name for name in there if name not in request["set"] and now["version"] % 2]
+    return {**request, "unset": unset, "expect": now["version"]}
 
 
 async def one_history(seed: int) -> None:
@@ -206,7 +228,7 @@ async def one_history(seed: int) -> None:
     async def work(desk: Desk) -> None:
         nonlocal done
         while done < len(requests):
-            last = (await ask(desk, requests[done]))[-1]
+            last = (await ask(desk, await at_its_version(desk, requests[done])))[-1]
             assert last["type"] == "done"
             assert last.get("ok"), (seed, last)
             done += 1
@@ -237,6 +259,11 @@ async def one_history(seed: int) -> None:
     assert await outside.store.unfinished() == [], seed
     report = outside.store.verify()
     assert not report.findings, (seed, report.findings)
+    # What is wanted is what runs: values that were set before a crash are neither lost nor half there.
+    for name, module in desk.desired().modules.items():
+        set_there = desk.wanted.overlays.config.get(name, {})
+        for variable, value in set_there.items():
+            assert module.spec.environment[variable] == value.text, (seed, name, variable)
 
 
 @pytest.mark.requirement("S5", "R1")
@@ -436,3 +463,137 @@ async def test_a_declaration_that_cannot_be_read_any_more_is_named_and_what_runs
 
     assert not await Life(outside).run(begin)
     assert not await Life(outside).run(go_on)
+
+
+# --- configuration ---
+
+
+def config(module: str, expect: int, unset: tuple[str, ...] = (), **values: str | int) -> ChangeRequest:
+    return {"action": "config", "module": module, "set": {**values}, "unset": [*unset], "expect": expect}
+
+
+def revisions(desk: Desk) -> dict[str, dict[str, Mapping[str, str]]]:
+    """Those of each module that run, with their variables."""
+    return {
+        name: {id: revision.spec.environment for id, revision in module.revisions.items()}
+        for name, module in desk.loop.world.modules.items()
+    }
+
+
+@pytest.mark.requirement("S1")
+async def test_a_value_renews_its_module_and_no_other_and_stays() -> None:
+    outside = Outside()
+
+    async def work(desk: Desk) -> None:
+        await ask(desk, up(declaration(2, "info")))
+        before = revisions(desk)
+        items = await ask(desk, config("jede", 0, LEVEL="debug", WORKERS=4))
+        assert items[-1].get("ok"), items
+        told = [item["text"] for item in items if item["type"] == "message"]
+        assert told == [
+            "WORKERS is a new variable: platform.yaml has none of that name for jede.",
+            "The configuration of jede is version 1 now.",
+        ]
+        after = revisions(desk)
+        assert {**after, "jede": {}} == {**before, "jede": {}}
+        [variables] = after["jede"].values()
+        assert (variables["LEVEL"], variables["WORKERS"]) == ("debug", "4")
+        plan = await desk.plan({"action": "up", "text": declaration(2, "info"), "file": "platform.yaml"})
+        assert plan["steps"] == []
+        assert plan["origins"]["modules.jede.config.LEVEL"] == "idi config set"
+        assert any("--unset LEVEL goes back to that." in warning for warning in plan["warnings"])
+        items = await ask(desk, up(declaration(2, "info")))
+        assert [item["type"] for item in items if item["type"] == "step"] == []
+        assert revisions(desk) == after
+
+    async def again(desk: Desk) -> None:
+        """Another life of control, and the way back."""
+        view = await desk.config()
+        [jede] = [one for one in view["modules"] if one["module"] == "jede"]
+        assert jede == {
+            "module": "jede",
+            "version": 1,
+            "values": [
+                {"name": "LEVEL", "value": "debug", "origin": "idi config set"},
+                {"name": "WORKERS", "value": "4", "origin": "idi config set"},
+            ],
+        }
+        assert (await ask(desk, config("jede", 1, ("WORKERS",), LEVEL="info")))[-1].get("ok")
+        assert desk.wanted.overlays.config == {}
+        assert desk.wanted.overlays.versions == {"jede": 2}
+        items = await ask(desk, config("jede", 2, LEVEL="info"))  # what the file says is nothing to keep
+        assert {"type": "message", "text": "Nothing to change."} in items
+        assert desk.wanted.overlays.versions == {"jede": 2}
+
+    assert not await Life(outside).run(work)
+    assert not await Life(outside).run(again)
+
+
+@pytest.mark.requirement("S1")
+async def test_of_two_who_set_at_once_one_is_told_and_nothing_is_lost() -> None:
+    async def work(desk: Desk) -> None:
+        await ask(desk, up(declaration(1, "info")))
+        async with asyncio.TaskGroup() as tasks:
+            both = [
+                tasks.create_task(ask(desk, config("jede", 0, LEVEL=value))) for value in ("debug", "trace")
+            ]
+        first, second = (task.result()[-1] for task in both)
+        assert first.get("ok")
+        assert second.get("ok") is False
+        assert second.get("reason") == (
+            "The configuration of jede is version 1, not 0: somebody changed it. There is LEVEL=debug "
+            "(idi config set); wanted was LEVEL=trace."
+        )
+        with pytest.raises(Refused, match=r"There is LEVEL=debug .*; wanted was no LEVEL") as refused:
+            await ask(desk, config("jede", 0, ("LEVEL",)))
+        assert "--expect 1" in refused.value.way_out
+        assert (await ask(desk, config("cam", 0, LEVEL="debug")))[-1].get("ok"), "a version is of one module"
+
+    assert not await Life(Outside()).run(work)
+
+
+@pytest.mark.requirement("S1")
+async def test_what_cannot_be_set_is_refused_before_anything_is_begun() -> None:
+    async def work(desk: Desk) -> None:
+        with pytest.raises(Refused, match="not up"):
+            await ask(desk, config("jede", 0, LEVEL="debug"))
+        with pytest.raises(Refused, match="not up"):
+            await desk.config()
+        await ask(desk, up(declaration(1, "info")))
+        size = desk.store.state.size
+        for values, said in (
+            ({"PORT": "1"}, "PORT is set by the platform itself for every module"),
+            ({"CAM_URL": "x"}, "since jede calls cam"),
+            ({"LEVEL": 5}, "in line 8 of the file it is text"),
+            ({"A": "${peer.sfl.url}"}, "the module does not call 'sfl'"),
+            ({"A": "${secret.x}"}, "does not declare this secret"),
+        ):
+            with pytest.raises(Invalid) as invalid:
+                await ask(desk, config("jede", 0, **values))
+            [mistake] = invalid.value.mistakes
+            assert said in mistake
+        with pytest.raises(Refused, match="NEW of jede is not set by idi config set"):
+            await ask(desk, config("jede", 0, ("NEW",)))
+        with pytest.raises(Refused, match="Did you mean 'jede'"):
+            await ask(desk, config("jedd", 0, A="b"))
+        assert desk.store.state.size == size
+        assert desk.wanted.overlays.versions == {}
+
+    assert not await Life(Outside()).run(work)
+
+
+@pytest.mark.requirement("S1", "S5")
+async def test_the_journal_names_variables_and_never_a_value() -> None:
+    outside = Outside()
+
+    async def work(desk: Desk) -> None:
+        await ask(desk, up(declaration(1, "info")))
+        before = desk.store.state.size
+        assert (await ask(desk, config("jede", 0, LEVEL="confidential", NEW="confidential")))[-1].get("ok")
+        with pytest.raises(Refused):
+            await ask(desk, config("jede", 0, LEVEL="confidential"))
+        entries = [str(entry) for entry in await desk.store.entries(start=before)]
+        assert any("LEVEL" in entry for entry in entries)
+        assert not any("confidential" in entry for entry in entries)
+
+    assert not await Life(outside).run(work)

@@ -171,6 +171,8 @@ def spelled(name: str, value: object) -> str:
     """`jede=3, cam=2` for what scale was asked, `jede, cam` for a list."""
     if isinstance(value, dict):
         return ", ".join(f"{key}={each}" for key, each in value.items())
+    if name == "module":
+        return str(value)
     if name in ("set", "unset") and isinstance(value, list):
         return f"{name} {', '.join(map(str, value))}" if value else ""
     if isinstance(value, list):

@@ -7,23 +7,21 @@ from collections.abc import Iterable
 
 def nearest(wrong: str, valid: Iterable[str]) -> str | None:
     """The valid name a person most likely meant, or None where nothing is near."""
-    candidates = {_plain(candidate): candidate for candidate in sorted(set(valid) - {wrong})}
-    plain = _plain(wrong)[:64]
-    if plain in candidates:
-        return candidates[plain]
+    candidates = sorted(set(valid) - {wrong})
+    plain = wrong.lower().replace("_", "-")[:64]
+    for candidate in candidates:
+        if candidate.lower().replace("_", "-") == plain:
+            return candidate
     if len(plain) >= 3:
         begun = [candidate for candidate in candidates if candidate.startswith(plain)]
         if len(begun) == 1:
-            return candidates[begun[0]]
+            return begun[0]
     from difflib import get_close_matches  # only a mistake pays for the import
 
     found = get_close_matches(plain, candidates, n=1, cutoff=0.6)
-    return candidates[found[0]] if found else None
-
-
-def _plain(name: str) -> str:
-    """Case and the kind of dash are what people mistake most: variables are in capitals, names are not."""
-    return name.lower().replace("_", "-")
+    if not found and wrong != plain:  # variables are in capitals
+        found = get_close_matches(wrong[:64], candidates, n=1, cutoff=0.75)
+    return found[0] if found else None
 
 
 def listed(names: Iterable[str], limit: int = 12) -> str:
