@@ -130,7 +130,7 @@ def test_where_nothing_runs_the_file_speaks_with_what_was_set(idi: Run, folder: 
     record(changed(Overlays(), JEDE, {"LOG_LEVEL": value_of("debug"), "LINK": value_of("${peer.cam.url}")}))
     found = idi("config", "get", "jede")
     assert "jede  version 2\n  LOG_LEVEL  debug       idi config set\n" in found.out
-    said = "What idi config set jede LINK set is gone, since it does not fit: '${peer.cam.url}': the module does not"
+    said = "idi config set jede LINK no longer holds, since it does not fit the file: '${peer.cam.url}': the module"
     assert said in found.err
     assert idi("config", "get", "jede", "LOG_LEVEL").out == "debug\n"
 

@@ -107,9 +107,10 @@ def _new(name: ModuleName, module: Table, values: Mapping[str, Value], reader: R
         place = place_of(name, variable)
         key = Scalar(variable, False, 0, 0, place=place)
         node = Scalar(value.text, value.plain, 0, 0, place=place)
-        why = impossible(value.text) or _other_kind(variable, value, before)
         if find(module, "secrets", variable) is not None:
-            why = f"{variable} stands under both config and secrets; keep one."
+            reader.report(node, f"{variable} stands under both config and secrets; keep one.")
+            continue
+        why = impossible(value.text) or _other_kind(variable, value, before)
         if why:
             reader.report(node, why)
         found.append(Entry(key, node, "overlay"))

@@ -61,7 +61,8 @@ def fitted(text: str, file: str, environment: str, overlays: Overlays) -> Fitted
         if fitting == config:
             return Fitted(loaded, overlays)  # the file itself is wrong
         said |= {
-            f"What {place} set is gone, since it does not fit: {why}": None for place, why in wrong.items()
+            f"{place} no longer holds, since it does not fit the file: {why}": None
+            for place, why in wrong.items()
         }
         config, loaded = fitting, load(text, file=file, environment=environment, config=fitting)
     return Fitted(loaded, having(overlays, config_of(loaded.laid)), tuple(said))

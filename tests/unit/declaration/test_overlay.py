@@ -47,7 +47,8 @@ def set_(environment: str = "dev", **values: str | int | float | bool) -> Loaded
 def refused(name: str, value: str | int | float | bool) -> str:
     found = shop({JEDE: {name: value_of(value)}})
     assert isinstance(found, Rejected)
-    return str(found.mistakes[0])
+    [mistake] = found.mistakes
+    return str(mistake)
 
 
 def values(found: Loaded, module: ModuleName = JEDE) -> dict[str, tuple[str, str]]:

@@ -140,8 +140,8 @@ def test_a_value_that_cannot_stand_in_the_new_file_goes_and_that_is_said() -> No
     assert after.config == {JEDE: {"NEW": DEBUG}}
     assert [one.name for one in loaded.laid] == ["NEW"]
     assert said == (
-        "What idi config set jede LINK set is gone, since it does not fit: '${peer.cam.url}': the module does not "
-        "call 'cam'; add it under 'calls'.",
+        "idi config set jede LINK no longer holds, since it does not fit the file: '${peer.cam.url}': the module "
+        "does not call 'cam'; add it under 'calls'.",
     )
 
 
