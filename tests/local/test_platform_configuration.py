@@ -117,21 +117,19 @@ async def test_it_outlives_control_and_up_and_goes_when_it_is_taken_back(one: Pl
     assert environments(one, "kept", token)["kept-1"]["LEVEL"] == "anna"
     assert "modules.kept.config.LEVEL     idi config set" in one.run("plan", "--origins").stdout
     one.down()
-    assert "LEVEL  anna             idi config set" in one.run("config", "get", "kept").stdout
+    assert "LEVEL  anna               idi config set" in one.run("config", "get", "kept").stdout
     one.up()
     assert environments(one, "kept", token)["kept-1"]["LEVEL"] == "anna"
     one.run("config", "set", "kept", "--unset", "LEVEL", "--unset", "LINK")
     found = environments(one, "kept", token)["kept-1"]
     assert found["LEVEL"] == "info"
     assert "LINK" not in found
-    assert "--unset" not in one.run("plan").stderr.replace("idi config set plain", "")
+    assert "of kept is set" not in one.run("plan").stderr
 
 
 def test_the_record_names_variables_and_no_value(one: Platform) -> None:
-    changes = [entry for entry in one.journal() if entry["action"] == "config"]
-    assert {"module": "kept", "set": ["LEVEL", "LINK"], "unset": []} in [
-        entry["detail"] for entry in changes if entry["phase"] != "end"
-    ]
+    details = [entry.get("detail") for entry in one.journal() if entry["action"] == "config"]
+    assert {"module": "kept", "set": ["LEVEL", "LINK"], "unset": []} in details
     assert not any(value in json.dumps(one.journal()) for value in ("anna", "bert", "level-1"))
     assert "kept; set LEVEL, LINK\n" in one.run("audit", "list", "--limit", "1000").stdout
     one.audit()
