@@ -17,6 +17,8 @@ from tests.support.platform import Platform, platform, until
 from tests.support.scale import scale
 from tests.support.steady import figure, kill, meanwhile, nothing_failed, report, under_load
 
+CLIENTS = ("pilot", "bridge", "field", "desk", "review")
+"""Together they stay below what each may ask for in a second."""
 RATE = scale(120.0, 500.0)
 SECONDS = scale(0.0, 30.0)
 DECLARATION = """
@@ -24,6 +26,10 @@ platform: configured
 gateway:
   clients:
     pilot: {scopes: [plain.call, kept.call]}
+    bridge: {scopes: [plain.call]}
+    field: {scopes: [plain.call]}
+    desk: {scopes: [plain.call]}
+    review: {scopes: [plain.call]}
 defaults:
   config: {LEVEL: info}
 modules:
@@ -74,11 +80,12 @@ def environments(one: Platform, module: str, token: str) -> dict[str, dict[str, 
 
 
 async def test_a_value_is_set_under_load_and_nothing_fails(one: Platform, token: str) -> None:
+    tokens = [one.token("--client", name, "--ttl", "1h") for name in CLIENTS]
     for number in range(scale(2, 6)):
         one.wait_ready()
         before = one.pids()
         value = f"level-{number}"
-        async with under_load(one, "/v1/plain/environment", [token], RATE) as act:
+        async with under_load(one, "/v1/plain/environment", tokens, RATE) as act:
             begun = time.monotonic()
             await meanwhile(one.run, "config", "set", "plain", f"LEVEL={value}", f"WORKERS={8 + number}")
             took = time.monotonic() - begun
