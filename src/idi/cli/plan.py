@@ -54,8 +54,8 @@ def offline(invocation: Invocation, text: str) -> PlanView:
 
     from idi.api.offline import recorded_overlays
     from idi.api.views import plan_view
-    from idi.plan.bus import with_bus
     from idi.plan import configured, scaled
+    from idi.plan.bus import with_bus
     from idi.plan.describe import describe_all
     from idi.plan.desired import desired
     from idi.plan.difference import difference
