@@ -129,23 +129,6 @@ def test_validate(idi: Run) -> None:
     }
 
 
-def test_what_this_version_cannot_do_is_said_before_up_refuses_it(idi: Run, folder: Path) -> None:
-    with open(folder / "platform.yaml", "a") as file:
-        file.write("    secrets: {PASSWORD: cam/database}\n")
-    sentence = (
-        "platform.yaml:9:14: cam has secrets: secrets are not given to modules by this version; "
-        "leave it out until they are."
-    )
-    found = idi("validate")
-    assert found.code == 0  # no mistake
-    assert found.err == f"idi up of this version refuses it all the same:\n{sentence}\n"
-    assert idi("validate", "--json").document["refused"] == [sentence]
-    for command in ("up", "plan"):
-        assert idi(command).err == f"{sentence}\n1 mistake, nothing was changed.\n"
-        assert idi(command).code == 2
-    assert not (folder / ".idi").exists()
-
-
 def test_an_environment_on_kubernetes_is_valid_and_refused(idi: Run, folder: Path) -> None:
     text = (folder / "platform.yaml").read_text().replace('run: "true"', 'run: "true"\n    image: x')
     (folder / "platform.yaml").write_text(text)

@@ -9,6 +9,7 @@ durable part) is kept, a new control starts on it, and the world must come to wh
 from __future__ import annotations
 
 import asyncio
+import base64
 import random
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
@@ -27,6 +28,7 @@ from idi.control.events import Events
 from idi.control.figures import Figures, Reading
 from idi.control.loop import Edge, Loop
 from idi.control.registrations import Registrations
+from idi.control.secrets import Secrets
 from idi.control.settings import Settings
 from idi.control.tasks import owned_tasks
 from idi.declaration.types import Platform
@@ -36,6 +38,8 @@ from idi.parts.clients.machine import Peer
 from idi.parts.discovery.registry import Registry
 from idi.parts.errors import PartError, Refused
 from idi.parts.gateway.interface import BarrierResult, Rejection
+from idi.parts.secrets.interface import SecretStore
+from idi.parts.secrets.simulator import SimulatedSecrets
 from idi.parts.store.memory import Crash, MemoryStore
 from idi.parts.targets.simulator import Machine, SimulatedTarget
 from idi.plan.difference import difference
@@ -61,9 +65,11 @@ modules:
     instances: {jede}
     calls: [cam]
     config: {{LEVEL: {level}}}
+    secrets: {{KEY: jede/key}}
   cam:
     run: serve
     instances: 2
+    secrets: {{KEY: jede/key, OTHER: cam/other}}
   sfl:
     run: serve{kept}
     config: {{LEVEL: {level}}}
@@ -89,6 +95,10 @@ def no_broker() -> AbstractAsyncContextManager[Bus]:
     raise BusDown("There is no broker.")
 
 
+def no_own(module: str, path: str) -> str:
+    raise AssertionError(path)
+
+
 async def no_figures(node: str) -> Reading:
     raise AssertionError(node)
 
@@ -111,6 +121,10 @@ class Outside:
     store: MemoryStore = field(default_factory=MemoryStore)
     machine: Machine = field(default_factory=Machine)
     parts: set[str] = field(default_factory=set)
+    secrets: SimulatedSecrets = field(default_factory=SimulatedSecrets)
+
+    async def vault(self) -> SecretStore:
+        return self.secrets
 
 
 @dataclass
@@ -163,6 +177,7 @@ class Life:
                 tokens=NoTokens(),  # type: ignore[arg-type]
                 registrations=registrations,
                 events=Events(no_broker, outside.store),
+                secrets=Secrets(outside.store, outside.vault, no_own, clock=lambda: 1.0),
             )
             self.desk = desk
             await desk.recall()
@@ -181,6 +196,10 @@ def up(text: str) -> ChangeRequest:
     return {"action": "up", "text": text, "file": "platform.yaml"}
 
 
+def secret(path: str, value: bytes) -> ChangeRequest:
+    return {"action": "secret", "path": path, "value": base64.b64encode(value.hex().encode()).decode()}
+
+
 def some_requests(rng: random.Random) -> list[ChangeRequest]:
     """A few changes; the first one brings the platform up."""
     requests: list[ChangeRequest] = [up(declaration(rng.randint(0, 4), "info"))]
@@ -192,6 +211,7 @@ def some_requests(rng: random.Random) -> list[ChangeRequest]:
             {"action": "restart", "modules": [rng.choice(["cam", "jede", "sfl"])]},
             some_values(rng),
             some_values(rng),
+            secret(rng.choice(["jede/key", "cam/other", "nobody/uses"]), rng.randbytes(8)),
             {"action": "down"},
         ]
         requests.append(rng.choice(possible))
@@ -230,11 +250,14 @@ async def one_history(seed: int) -> None:
         while done < len(requests):
             last = (await ask(desk, await at_its_version(desk, requests[done])))[-1]
             assert last["type"] == "done"
-            assert last.get("ok"), (seed, last)
+            assert last.get("ok") or "went away" in last.get("reason", ""), (seed, last)
+            if not last.get("ok"):
+                continue  # whoever gets no answer asks again
             done += 1
 
     crashes = 0
     while True:
+        outside.secrets.lose_answers = rng.choice([0, 0, 1])
         if crashes < 6:
             outside.store.crash_after(rng.randint(0, 12), rng.choice(["before", "after"]))
         life = Life(outside)
@@ -256,14 +279,25 @@ async def one_history(seed: int) -> None:
         for instance in outside.machine.instances.values():
             have[instance.module] += 1
         assert have == wanted, seed
+    # What holds is what was set last, and every instance runs with just that.
+    for path, kept in desk.wanted.overlays.secrets.items():
+        values = [r["value"] for r in requests if r["action"] == "secret" and r["path"] == path]
+        value = await outside.secrets.get(path, kept.version)
+        assert base64.b64encode(value or b"").decode() == values[-1], (seed, path)
+    for instance in outside.machine.instances.values():
+        spec = outside.machine.specs[(instance.module, instance.revision)]
+        for path, version in spec.secrets.items():
+            known = desk.wanted.overlays.secrets
+            whole = all(other in known for other in spec.secrets)
+            assert version == (known[path].version if whole else 0), seed
     assert await outside.store.unfinished() == [], seed
     report = outside.store.verify()
     assert not report.findings, (seed, report.findings)
     # What is wanted is what runs: values that were set before a crash are neither lost nor half there.
     for name, module in desk.desired().modules.items():
         set_there = desk.wanted.overlays.config.get(name, {})
-        for variable, value in set_there.items():
-            assert module.spec.environment[variable] == value.text, (seed, name, variable)
+        for variable, text in set_there.items():
+            assert module.spec.environment[variable] == text.text, (seed, name, variable)
 
 
 @pytest.mark.requirement("S5", "R1")
@@ -272,6 +306,82 @@ async def test_killed_at_any_step_control_converges(seeded: random.Random) -> No
         seed = seeded.randrange(1 << 32)
         async with asyncio.timeout(20):
             await one_history(seed)
+
+
+@pytest.mark.requirement("S1", "S2")
+async def test_a_secret_rolls_those_that_declare_it_and_no_other() -> None:
+    outside = Outside()
+
+    async def work(desk: Desk) -> None:
+        await ask(desk, up(declaration(2, "info")))
+        for path in ("jede/key", "cam/other"):
+            assert (await ask(desk, secret(path, path.encode())))[-1].get("ok")
+        before = {one.id: one.revision for one in desk.loop.world.instances()}
+        items = await ask(desk, {"action": "secret", "path": "cam/other"})
+        assert items[-1].get("ok"), items
+        after = {one.id: one.revision for one in desk.loop.world.instances()}
+        assert {i for i in before if i.startswith("cam")}.isdisjoint(
+            i for i, revision in after.items() if before.get(i) == revision
+        )
+        assert {i: r for i, r in before.items() if "cam" not in i} == {
+            i: r for i, r in after.items() if "cam" not in i
+        }
+        assert await outside.secrets.get("cam/other", 2) not in (None, b"cam/other")
+        # What nobody declares rolls nobody.
+        items = await ask(desk, secret("nobody/uses", b"it"))
+        assert items[-1].get("ok")
+        assert {one.id: one.revision for one in desk.loop.world.instances()} == after
+
+    assert not await Life(outside).run(work)
+
+
+@pytest.mark.requirement("S2")
+async def test_a_value_that_came_without_its_answer_is_used_by_nobody_until_it_is_asked_for_again() -> None:
+    outside = Outside()
+
+    async def work(desk: Desk) -> None:
+        await ask(desk, up(declaration(1, "info")))
+        await ask(desk, secret("jede/key", b"first"))
+        outside.secrets.lose_answers = 1
+        last = (await ask(desk, secret("jede/key", b"second")))[-1]
+        assert (last.get("ok"), last.get("reason")) == (False, "The store went away before it answered.")
+        assert desk.wanted.overlays.secrets["jede/key"].version == 1
+        assert (await ask(desk, secret("jede/key", b"second")))[-1].get("ok")
+        kept = desk.wanted.overlays.secrets["jede/key"].version
+        assert (kept, await outside.secrets.get("jede/key", kept)) == (3, b"second".hex().encode())
+
+    assert not await Life(outside).run(work)
+
+
+@pytest.mark.requirement("S2", "T4")
+async def test_what_a_store_that_is_down_or_a_bad_value_changes() -> None:
+    """Nothing: not in the journal either."""
+    outside = Outside()
+
+    async def work(desk: Desk) -> None:
+        await ask(desk, up(declaration(1, "info")))
+        size = desk.store.state.size
+        outside.secrets.down = "OpenBao is sealed."
+        last = (await ask(desk, secret("jede/key", b"x")))[-1]
+        assert (last.get("ok"), last.get("reason")) == (False, "OpenBao is sealed.")
+        outside.secrets.down = ""
+        no_text = base64.b64encode(b"\xff\0").decode()
+        refused: list[tuple[str, str, str]] = [
+            ("jede/key", no_text, "is no text"),
+            ("jede/key", "", "is empty"),
+            ("jede/key", "!", "is not base64"),
+            ("jede/key", base64.b64encode(bytes(65537)).decode(), "65536 is the most"),
+            ("../jede", "eA==", "write a path in the secret store"),
+            ("idi/bus", "eA==", "are the platform's own"),
+        ]
+        for path, value, why in refused:
+            with pytest.raises(Refused, match=why):
+                await ask(desk, {"action": "secret", "path": path, "value": value})
+        with pytest.raises(Refused, match="nothing to rotate"):
+            await ask(desk, {"action": "secret", "path": "jede/key"})
+        assert desk.store.state.size == size
+
+    assert not await Life(outside).run(work)
 
 
 @pytest.mark.requirement("S5")

@@ -1,5 +1,6 @@
 """The real OpenBao: what it listens on, how it is set up, and what a crash anywhere in that leaves behind."""
 
+import base64
 import json
 import os
 import random
@@ -16,10 +17,11 @@ from idi.parts.certificates.openbao import OpenBaoAuthority
 from idi.parts.clients.openbao import AppRole, OpenBao, OpenBaoRefused, Session, State
 from idi.parts.clients.openbao_layout import SIGN_PATH, Scope
 from idi.parts.errors import PartError
-from idi.parts.secrets.openbao import bootstrap, pki
+from idi.parts.secrets.openbao import access, bootstrap, pki
 from idi.parts.secrets.openbao.bootstrap import STEPS, AnswerLost, Bootstrap, Ready
 from idi.parts.secrets.openbao.root import make_root_token, revoke_root_tokens
 from idi.parts.secrets.openbao.server import wait_for
+from idi.parts.secrets.openbao.store import OpenBaoSecrets
 from tests.support import openbao
 from tests.support.openbao import SCOPE, Server
 from tests.support.scale import scale
@@ -211,7 +213,7 @@ async def test_keys_are_private_and_nowhere_else(server: Server) -> None:
 
 
 @pytest.mark.requirement("T4", "S4")
-async def test_control_may_sign_leaves_of_its_environment_and_nothing_else(kept: Server) -> None:
+async def test_control_may_sign_leaves_keep_secrets_and_do_nothing_else(kept: Server) -> None:
     ready = await set_up(kept)
     async with kept.client() as client:
         session = Session(client, ready.credential)
@@ -227,7 +229,15 @@ async def test_control_may_sign_leaves_of_its_environment_and_nothing_else(kept:
             ("POST", "pki-root/root/sign-intermediate", {"csr": ""}),
             ("POST", "pki-root/sign/workload", {"csr": ""}),
             ("POST", "auth/approle/role/idi-control/secret-id", {}),
-            ("GET", "kv/data/jede", None),
+            ("DELETE", "kv/data/jede", None),
+            ("DELETE", "kv/metadata/jede", None),
+            ("POST", "kv/metadata/jede", {"max_versions": 1}),
+            ("PUT", "kv/delete/jede", {"versions": [1]}),
+            ("PUT", "kv/destroy/jede", {"versions": [1]}),
+            ("GET", "kv/metadata?list=true", None),
+            ("GET", "kv/config", None),
+            ("POST", "kv/config", {"cas_required": False}),
+            ("GET", "transit/keys/jede", None),
             ("PUT", "sys/seal", None),
         ]
         for method, path, body in forbidden:
@@ -333,6 +343,47 @@ async def test_a_crash_after_any_step_of_a_first_start_converges(
 
 
 # --- what changes later ---
+
+
+@pytest.mark.requirement("S1", "S2")
+async def test_a_store_of_an_earlier_version_is_set_up_again_and_keeps_secrets(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One whose control could only sign: the policy is part of the digest."""
+    server.start()
+    monkeypatch.setattr(access, "POLICY", f'path "{SIGN_PATH}" {{ capabilities = ["update"] }}\n')
+    before = await set_up(server)
+    async with server.client() as client:
+        with pytest.raises(OpenBaoRefused) as caught:
+            await OpenBaoSecrets(Session(client, before.credential)).put("jede/key", b"x", 0)
+        assert caught.value.status == 403
+    monkeypatch.undo()
+    after = await set_up(server)
+    assert after.changed
+    async with server.client() as client:
+        store = OpenBaoSecrets(Session(client, after.credential))
+        assert await store.put("jede/key", b"x", 0) == 1
+    assert not (await set_up(server)).changed
+    assert await root_tokens(server) == 0
+
+
+@pytest.mark.requirement("S2", "T4")
+async def test_a_value_is_nowhere_on_disk(server: Server) -> None:
+    canary = os.urandom(24).hex()
+    server.start()
+    ready = await set_up(server)
+    async with server.client() as client:
+        store = OpenBaoSecrets(Session(client, ready.credential))
+        assert await store.put("jede/key", canary.encode(), 0) == 1
+        server.stop()
+        with pytest.raises(PartError) as caught:
+            await store.put("jede/key", canary.encode(), 1)
+    assert canary not in f"{caught.value!r}{caught.value.__cause__!r}"
+    forms = {canary.encode(), base64.b64encode(canary.encode()), canary.encode().hex().encode()}
+    for path in server.base.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert not [form for form in forms if form in content], path
 
 
 @pytest.mark.requirement("S2", "S4")

@@ -35,6 +35,7 @@ from idi.api.types import (
     RegistrationView,
     ReplayRequest,
     ReplayView,
+    SecretsView,
     StatusView,
     TokenRequest,
     TokenView,
@@ -89,6 +90,8 @@ class Control(Protocol):
     async def dead(self) -> AsyncGenerator[DeadView]: ...
 
     async def replay(self, request: ReplayRequest, peer: Peer) -> ReplayView: ...
+
+    async def list_secrets(self) -> SecretsView: ...
 
 
 def problem(
@@ -185,6 +188,7 @@ CHANGES: Mapping[str, Mapping[str, type]] = {
     "restart": {"modules": list},
     "config": {"module": str, "set": dict, "unset": list, "expect": int},
     "down": {},
+    "secret": {"path": str},
 }
 
 
@@ -209,6 +213,7 @@ class Server:
         app.router.add_post("/v1/events", self.publish)
         app.router.add_get("/v1/dead-letters", self.dead)
         app.router.add_post("/v1/dead-letters/replay", self.replay)
+        app.router.add_get("/v1/secrets", self.secrets)
         app.router.add_get("/v1/openapi.json", self.openapi)
         return app
 
@@ -237,6 +242,7 @@ class Server:
         if fields is None:
             raise web.HTTPBadRequest(text=f"'action' must be one of {', '.join(CHANGES)}.")
         need(document, fields)
+        may(document, {"value": str})
         need_each(document.get("modules", ()), str, "modules")
         if document["action"] == "config":
             need_each(
@@ -307,6 +313,10 @@ class Server:
         need_each(document.get("ids", ()), int, "ids")
         return web.json_response(await self.control.replay(cast(ReplayRequest, document), peer))
 
+    async def secrets(self, request: web.Request) -> web.StreamResponse:
+        peer_of(request)
+        return web.json_response(await self.control.list_secrets(), headers={"cache-control": "no-store"})
+
     async def _stream(self, request: web.Request, items: AsyncGenerator[object]) -> web.StreamResponse:
         """A line for each, until they end or the client is gone; either ends the other. What goes wrong in the
         middle is a problem document on the last line."""
@@ -334,7 +344,7 @@ def bearer(request: web.Request) -> str:
 
 
 async def lines(request: web.Request) -> web.StreamResponse:
-    response = web.StreamResponse(headers={"content-type": "application/jsonl"})
+    response = web.StreamResponse(headers={"content-type": "application/jsonl", "cache-control": "no-store"})
     await response.prepare(request)
     return response
 

@@ -161,7 +161,15 @@ class DownRequest(TypedDict):
     action: Literal["down"]
 
 
-ChangeRequest = UpRequest | ScaleRequest | RestartRequest | ConfigRequest | DownRequest
+class SecretRequest(TypedDict):
+    """`value` in base64; without it a random one is made and shown to nobody."""
+
+    action: Literal["secret"]
+    path: str
+    value: NotRequired[str]
+
+
+ChangeRequest = UpRequest | ScaleRequest | RestartRequest | ConfigRequest | DownRequest | SecretRequest
 
 
 class ValueView(TypedDict):
@@ -223,6 +231,20 @@ class RegistrationView(TypedDict):
     credential: str
     ttl_s: float
     mesh_address: str
+
+
+class SecretView(TypedDict):
+    """What may be known of a secret. `version` 0 and `missing`: a module declares it and nobody has set it."""
+
+    path: str
+    version: int
+    since: str | None
+    modules: list[str]
+    missing: bool
+
+
+class SecretsView(TypedDict):
+    secrets: list[SecretView]
 
 
 # --- events -----------------------------------------------------------------------------------------

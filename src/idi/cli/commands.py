@@ -31,6 +31,7 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
             ("scale", "change", "another number of instances of a module"),
             ("restart", "change", "new instances for old, one after the other"),
             ("config", "config", "what modules are configured with, and other values"),
+            ("secrets", "secrets", "set, list and rotate what modules may know and nobody else"),
         ),
     ),
     (

@@ -34,13 +34,11 @@ def checked(invocation: Invocation, text: str) -> Loaded:
 
 def doable(invocation: Invocation, text: str) -> Loaded:
     """The same, and the end of the command also where `idi up` would refuse it: as control would say it."""
-    from idi.plan.unbuilt import LOCAL, elsewhere, unbuilt
+    from idi.plan.unbuilt import LOCAL, elsewhere
 
     found = checked(invocation, text)
     if there := elsewhere(found.platform):
         raise Failure(there, "", LOCAL)
-    if missing := unbuilt(found.platform):
-        raise invalid(missing)
     return found
 
 
@@ -65,9 +63,9 @@ def checked_with(invocation: Invocation, text: str, overlays: Overlays) -> Toget
 
 def refused(platform: Platform) -> list[str]:
     """What `idi up` of this version does not take though it is no mistake; goes with the last of it."""
-    from idi.plan.unbuilt import elsewhere, unbuilt
+    from idi.plan.unbuilt import elsewhere
 
-    return [*filter(None, [elsewhere(platform)]), *unbuilt(platform)]
+    return [*filter(None, [elsewhere(platform)])]
 
 
 def validate(invocation: Invocation) -> int:

@@ -27,6 +27,7 @@ from idi.parts.secrets.openbao.binary import BAO
 from idi.parts.secrets.openbao.bootstrap import AnswerLost, Bootstrap
 from idi.parts.secrets.openbao.keys import KeyFolder
 from idi.parts.secrets.openbao.server import Places, prepare
+from idi.parts.secrets.openbao.store import OpenBaoSecrets
 from idi.parts.targets.local.part import Part
 from idi.parts.targets.local.target import LocalTarget
 from idi.world.events import PartChanged
@@ -40,6 +41,7 @@ LOOK_SOON_S = 0.2
 SET_UP_S = 40.0
 READY_S = 10.0
 TRY_AGAIN_S = 2.0
+STARTS_S = 5.0
 LONGEST_LEAF_S = 86400.0
 
 
@@ -55,6 +57,7 @@ class Authority:
     tasks: asyncio.TaskGroup
     ahead: Ahead
     renewal: Renewal | None = None
+    session: Session | None = None
     notice: str = ""
     given_up: str = ""
     _part: Part | None = None
@@ -118,8 +121,20 @@ class Authority:
             await asyncio.wait([self._keeper])
             self._keeper = None
         self._part = None
-        self.renewal = self.identities.renewal = None
+        self.session = self.renewal = self.identities.renewal = None
         await self.target.stop_part(NAME)
+
+    async def vault(self) -> OpenBaoSecrets:
+        """The store of secrets; waits for it as long as it may be starting. Raises `PartError`."""
+        if not await self.loop.wait(lambda world: self.session is not None and issues(world), STARTS_S):
+            part = self.loop.world.parts.get(NAME)
+            reason = f": {part.reason.rstrip('.')}" if part and part.reason else ""
+            raise PartError(
+                f"OpenBao is {part.state if part else 'absent'}{reason}.", "See idi logs openbao."
+            )
+        if self.session is None:
+            raise PartError("OpenBao has just been stopped.")
+        return OpenBaoSecrets(self.session)
 
     def warning(self) -> str:
         """One sentence when it cannot issue now; empty when all is well (or it is not wanted)."""
@@ -171,6 +186,7 @@ class Authority:
                 self._failure = error
                 self._up.set()
                 return
+            self.session = session
             authority = OpenBaoAuthority(session, scope)
             async with Renewal(authority, self.identities.deliver, self._life_s) as renewal:
                 self.renewal = renewal

@@ -29,6 +29,7 @@ from idi.control.loop import Edge, Loop
 from idi.control.patience import Patience
 from idi.control.registrations import Registrations
 from idi.control.retiring import Retiring
+from idi.control.secrets import Secrets
 from idi.control.settings import Settings
 from idi.control.tasks import owned_tasks
 from idi.declaration.types import EmbeddedIssuer, ExternalIssuer, Platform
@@ -39,6 +40,7 @@ from idi.parts.errors import Bug
 from idi.parts.gateway.envoy import admin
 from idi.parts.gateway.envoy.plane import EnvoyPlane
 from idi.parts.gateway.envoy.start import ProxyStart, admin_socket, gateway_start, sidecar_start
+from idi.parts.secrets.interface import SecretStore
 from idi.parts.secrets.openbao.server import Places
 from idi.parts.store.interface import Store
 from idi.parts.targets.interface import SidecarSpec
@@ -122,6 +124,10 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
                 return {}
             return {"bus.program": str(NATS.find()), "bus.config": str(broker.file)}
 
+        async def vault() -> SecretStore:
+            return await authority.vault()
+
+        secrets = Secrets(store, vault, broker.secret, lambda: desk.wanted.overlays.secrets)
         target = LocalTarget(
             platform_hash=paths.hash8,
             state_dir=paths.state,
@@ -130,7 +136,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             make_sidecar=make_sidecar,
             retire=retiring.retire,
             emit=loop.emit,
-            secret=broker.secret,
+            supply=secrets.supply,
         )
         door = Door(
             settings,
@@ -205,6 +211,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             tokens=tokens,
             registrations=registrations,
             events=Events(broker.connect, store),
+            secrets=secrets,
             places=places_of,
         )
         await desk.recall()

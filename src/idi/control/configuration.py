@@ -22,7 +22,6 @@ from idi.parts.errors import Refused
 from idi.plan.bus import OWN, with_bus
 from idi.plan.configured import changed, config_of, having
 from idi.plan.types import Overlays
-from idi.plan.unbuilt import unbuilt
 
 MOST_VALUES = 1000
 """As many as a file may have for one module."""
@@ -67,8 +66,6 @@ def loaded_with(wanted: Wanted, environment: str, config: Config) -> Loaded:
     loaded = load(wanted.text, file=wanted.file, environment=environment, config=config)
     if isinstance(loaded, Rejected):
         raise Invalid([str(mistake) for mistake in loaded.mistakes])
-    if missing := unbuilt(loaded.platform):
-        raise Invalid(missing)
     return loaded
 
 

@@ -35,6 +35,7 @@ from idi.api.types import (
     RegistrationView,
     ReplayRequest,
     ReplayView,
+    SecretsView,
     StatusView,
     TokenRequest,
     TokenView,
@@ -50,6 +51,7 @@ from idi.control.issuer import keys_url_of, resolved, with_keys_url
 from idi.control.loop import Loop
 from idi.control.registrations import Registrations
 from idi.control.requests import Asked, load_declaration, module_named, title_of, what_is_asked
+from idi.control.secrets import Secrets, secrets_view, still_missing
 from idi.control.settings import Settings
 from idi.control.tokens import Tokens, give_token
 from idi.control.wanted import Wanted
@@ -102,6 +104,7 @@ class Desk:
     tokens: Tokens
     registrations: Registrations
     events: Events
+    secrets: Secrets
     places: Callable[[Platform], Mapping[str, str]] = lambda _: {}
     wanted: Wanted = field(default_factory=Wanted)
     started: float = field(default_factory=time.time)
@@ -200,6 +203,9 @@ class Desk:
     async def replay(self, request: ReplayRequest, peer: Peer) -> ReplayView:
         return await self.events.replay(request, self.loop.platform, actor_of(peer))
 
+    async def list_secrets(self) -> SecretsView:
+        return secrets_view(self.loop.platform, self.wanted)
+
     # --- what somebody wants -----------------------------------------------------------------------
 
     async def change(self, request: ChangeRequest, peer: Peer) -> AsyncIterator[Progress]:
@@ -267,19 +273,23 @@ class Desk:
         if platform and action == "up":
             platform = await resolved(self.resolve, platform, self.loop.platform, change.message)
             wanted = replace(wanted, keys_url=keys_url_of(platform))
+        interrupted = await self._close_interrupted()
+        change_id = None
+        if asked.secret is not None and platform is not None:
+            change_id, wanted = await self.secrets.keep(asked.secret, wanted, actor)
+            kept = wanted.overlays.secrets
+            for name, missing in still_missing(platform, kept, asked.secret.users).items():
+                change.message(f"{name} does not start before {', '.join(missing)} is set, too.")
         goal = self.desired_of(platform, wanted) if platform and wanted.up else Desired()
         plan = difference(goal, self.loop.world)
-        interrupted = await self._close_interrupted()
         if asked.only is not None and not interrupted:
             # What fails elsewhere is no failure of this change.
             plan = plan.only(asked.only)
         changed = wanted != self.wanted or bool(plan.changes())
-        if changed:
+        if changed and change_id is None:
             change_id = await self.store.begin(
                 actor, action, detail, documents=wanted.documents(), relief=action == "down"
             )
-        else:
-            change_id = None
         change.tell({"type": "started", "change": int(change_id or 0)})
         if interrupted:
             change.message("An interrupted change was found; this one completes it.")

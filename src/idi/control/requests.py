@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from idi.api.server import Invalid
 from idi.api.types import ChangeRequest
 from idi.control.configuration import reconfigured
+from idi.control.secrets import NewSecret, able, asked_secret
 from idi.control.wanted import Wanted
 from idi.control.wording import did_you_mean
 from idi.declaration.load import Rejected
@@ -23,7 +24,7 @@ from idi.plan.bus import with_bus
 from idi.plan.configured import fitted
 from idi.plan.scaled import fitting
 from idi.plan.types import Overlays
-from idi.plan.unbuilt import LOCAL, elsewhere, unbuilt
+from idi.plan.unbuilt import LOCAL, elsewhere
 from idi.world.types import World
 
 MAX_INSTANCES = 100
@@ -32,13 +33,15 @@ MAX_INSTANCES = 100
 @dataclass(frozen=True, slots=True)
 class Asked:
     """`detail` is what the journal says of the request: for ever, so no value of configuration is in it. `only` names
-    the modules that it is about, None: all. `notes` are for whoever asked."""
+    the modules that it is about, None: all. `notes` are for whoever asked. `secret` is written before anything else is
+    looked at: only then its version is known."""
 
     wanted: Wanted
     detail: dict[str, JSON]
     platform: Platform | None
     only: Collection[str] | None = None
     notes: Collection[str] = ()
+    secret: NewSecret | None = None
 
 
 def what_is_asked(
@@ -81,6 +84,12 @@ def what_is_asked(
                 "unset": sorted(request["unset"]),
             }
             return Asked(replace(wanted, overlays=new.overlays), about, new.platform, [name], new.notes)
+        case "secret":
+            platform = running(wanted, platform)
+            secret = asked_secret(request, wanted, platform)
+            return Asked(
+                wanted, {"path": secret.path}, platform, able(platform, wanted, secret), secret=secret
+            )
 
 
 def running(wanted: Wanted, platform: Platform | None) -> Platform:
@@ -107,8 +116,6 @@ def load_declaration(text: str, file: str, environment: str, overlays: Overlays)
         raise Invalid([str(mistake) for mistake in loaded.mistakes])
     if there := elsewhere(loaded.platform):
         raise Refused(there, LOCAL)
-    if missing := unbuilt(loaded.platform):
-        raise Invalid(missing)
     notes = [*found.notes, *scaled.notes(loaded.platform, found.overlays), *configured.notes(loaded.laid)]
     return Applicable(with_bus(loaded.platform), found.overlays, [*map(str, loaded.warnings)], notes)
 
@@ -151,6 +158,8 @@ def title_of(request: ChangeRequest) -> str:
         return "restart " + " ".join(request["modules"])
     if request["action"] == "config":
         return f"config {request['module']}"
+    if request["action"] == "secret":
+        return f"secrets {'set' if 'value' in request else 'rotate'} {request['path'][:256]}"
     return request["action"]
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from idi.declaration.load import Loaded, Rejected, load
 from idi.declaration.overlay import SET_BY, Config, Laid, Value, place_of, plain_of, value_of
 from idi.declaration.types import ModuleName
-from idi.plan.types import Overlays
+from idi.plan.types import KeptSecret, Overlays
 
 
 def changed(
@@ -102,6 +102,7 @@ def document_of(overlays: Overlays) -> dict[str, object]:
             for module, values in overlays.config.items()
         },
         "versions": dict(overlays.versions),
+        "secrets": {path: [kept.version, kept.since] for path, kept in overlays.secrets.items()},
     }
 
 
@@ -115,4 +116,5 @@ def from_document(document: Mapping[str, Any]) -> Overlays:
         {ModuleName(name): count for name, count in document.get(key, {}).items()}
         for key in ("instances", "generations", "versions")
     ]
-    return Overlays(counts[0], counts[1], config, counts[2])
+    secrets = {path: KeptSecret(*kept) for path, kept in document.get("secrets", {}).items()}
+    return Overlays(counts[0], counts[1], config, counts[2], secrets)

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 
 from idi.declaration.types import Module, Platform, Template
 from idi.plan.bus import RELAY
-from idi.plan.types import Context, Desired, DesiredModule, Overlays
+from idi.plan.types import Context, Desired, DesiredModule, KeptSecret, Overlays
 from idi.world.types import PeerPort, PortSpec, RevisionId, RevisionSpec
 
 PARTS = ("openbao", "gateway")
+NOTHING_KEPT: Mapping[str, KeptSecret] = {}
 
 
 def desired(platform: Platform, overlays: Overlays, context: Context) -> Desired:
@@ -26,7 +28,9 @@ def desired(platform: Platform, overlays: Overlays, context: Context) -> Desired
         origin = platform.origins.get(f"modules.{name}.instances")
         count = overlays.instances.get(name)
         modules[name] = DesiredModule(
-            spec=revision_spec(platform, module, overlays.generations.get(name, 0), context),
+            spec=revision_spec(
+                platform, module, overlays.generations.get(name, 0), context, overlays.secrets
+            ),
             count=module.instances if count is None else count,
             strategy="recreate" if module.storage else module.release.strategy,
             origin="idi scale" if count is not None else str(origin or "default"),
@@ -34,8 +38,15 @@ def desired(platform: Platform, overlays: Overlays, context: Context) -> Desired
     return Desired(modules, PARTS)
 
 
-def revision_spec(platform: Platform, module: Module, generation: int, context: Context) -> RevisionSpec:
-    """The spec of a module's revision, addressed by its content and its restart generation."""
+def revision_spec(
+    platform: Platform,
+    module: Module,
+    generation: int,
+    context: Context,
+    kept: Mapping[str, KeptSecret] = NOTHING_KEPT,
+) -> RevisionSpec:
+    """The spec of a module's revision, addressed by its content (the versions of its secrets are part of it, so
+    that another one is a change like any other) and its restart generation."""
     draft = RevisionSpec(
         module=module.name,
         revision=RevisionId(""),
@@ -48,9 +59,22 @@ def revision_spec(platform: Platform, module: Module, generation: int, context: 
         readiness=module.readiness,
         grace_s=module.grace_s,
         storage=module.storage is not None,
+        secrets=versions(module, kept),
     )
-    content = json.dumps([asdict(draft), generation], sort_keys=True, separators=(",", ":"))
+    document = asdict(draft)
+    if not draft.secrets:
+        del document["secrets"]  # who has none keeps the address that it had before there were any
+    content = json.dumps([document, generation], sort_keys=True, separators=(",", ":"))
     return replace(draft, revision=RevisionId(hashlib.sha256(content.encode()).hexdigest()[:8]))
+
+
+def versions(module: Module, kept: Mapping[str, KeptSecret]) -> dict[str, int]:
+    """The version that holds of every secret that the module declares. All are 0 where one is not set yet: it cannot
+    start without that one, so setting another is no change of it."""
+    paths = sorted(set(module.secrets.values()))
+    if any(path not in kept for path in paths):
+        return dict.fromkeys(paths, 0)
+    return {path: kept[path].version for path in paths}
 
 
 def peers(platform: Platform, module: Module) -> tuple[PeerPort, ...]:
@@ -85,6 +109,8 @@ def environment(platform: Platform, module: Module, context: Context) -> dict[st
             variables[peer_variable(peer.name)] = f"${{peer.{peer.name}.url}}"
     for name, value in module.config.items():
         variables[name] = text(value, context)
+    for name, path in module.secrets.items():
+        variables[name] = f"${{{'secret_file' if name in module.secret_files else 'secret'}.{path}}}"
     return variables
 
 

@@ -218,6 +218,14 @@ def differences(before: RevisionSpec, after: RevisionSpec) -> list[tuple[str, st
         found.append(("calls", f"calls + {', '.join(gained)}"))
     if lost := sorted(old_peers - new_peers):
         found.append(("calls", f"calls - {', '.join(lost)}"))
+    for path in sorted({*before.secrets, *after.secrets}):
+        old_version, new_version = before.secrets.get(path), after.secrets.get(path)
+        if old_version != new_version:
+            shown = [
+                ("none" if v is None else f"version {v}" if v else "not given")
+                for v in (old_version, new_version)
+            ]
+            found.append((f"secret {path}", f"secret {path} {shown[0]} -> {shown[1]}"))
     for key in sorted({*before.environment, *after.environment}):
         old_value, new_value = before.environment.get(key), after.environment.get(key)
         if old_value == new_value:

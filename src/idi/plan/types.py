@@ -17,18 +17,29 @@ from idi.world.types import InstanceId, RevisionId, RevisionSpec
 
 
 @dataclass(frozen=True, slots=True)
+class KeptSecret:
+    """What may be known of a secret: which version holds, and since when (seconds since the epoch)."""
+
+    version: int
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
 class Overlays:
-    """Recorded changes on top of the file: `idi scale`, `idi restart` and `idi config set`.
+    """Recorded changes on top of the file: `idi scale`, `idi restart`, `idi config set` and
+    `idi secrets`.
 
     `generations` counts restarts: it is part of a revision's address, so that a restart is a new
     revision like any other change. `versions` counts the changes of a module's `config`, for ever: a number
     that somebody has seen never comes back with other values.
+    `secrets` are by path.
     """
 
     instances: Mapping[ModuleName, int] = field(default_factory=dict)
     generations: Mapping[ModuleName, int] = field(default_factory=dict)
     config: Config = field(default_factory=dict)
     versions: Mapping[ModuleName, int] = field(default_factory=dict)
+    secrets: Mapping[str, KeptSecret] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

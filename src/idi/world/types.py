@@ -45,7 +45,8 @@ class RevisionSpec:
 
     `command` and the values of `environment` may hold references that only the target can fill (port
     numbers, data folder): they are written `${...}` exactly as in the declaration and `$${` stands for a
-    literal `${`. A spec is written to disk as it stands, so no secret is ever in one.
+    literal `${`. A spec is written to disk as it stands, so no secret is ever in one: `secrets` has the version
+    of each that the module declares, by path (all 0 while one of them is not set).
     """
 
     module: ModuleName
@@ -59,6 +60,7 @@ class RevisionSpec:
     readiness: Readiness
     grace_s: float
     storage: bool
+    secrets: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

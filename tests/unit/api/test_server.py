@@ -8,11 +8,12 @@ import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from idi.api.client import Answered, Client
 from idi.api.server import serve
-from idi.api.types import ChangeRequest, Progress
+from idi.api.types import ChangeRequest, Progress, SecretsView
 from idi.parts.clients.machine import Peer
 from idi.parts.errors import Refused
 
@@ -27,6 +28,9 @@ class Slow:
         if request["action"] == "down":
             raise Refused("Not now.", "Later.")
         return self._progress()
+
+    async def list_secrets(self) -> SecretsView:
+        return {"secrets": []}
 
     async def _progress(self) -> AsyncIterator[Progress]:
         await self.turn.wait()
@@ -59,6 +63,8 @@ async def test_a_change_that_has_to_wait_is_answered_at_once(tmp_path: Path) -> 
         ("/v1/changes", {"action": "config", "module": "cam", "set": {"A": "b"}, "unset": []}),
         ("/v1/changes", {"action": ["down"]}),
         ("/v1/changes", ["down"]),
+        ("/v1/changes", {"action": "secret", "path": ["jede"]}),
+        ("/v1/changes", {"action": "secret", "path": "jede", "value": 7}),
     ],
 )
 async def test_what_is_no_request_is_said_to_be_none(tmp_path: Path, path: str, body: object) -> None:
@@ -67,6 +73,19 @@ async def test_what_is_no_request_is_said_to_be_none(tmp_path: Path, path: str, 
         with pytest.raises(Answered) as caught:
             await asyncio.to_thread(client.ask, "POST", path, body)
         assert caught.value.problem["status"] == 400
+
+
+@pytest.mark.requirement("T4")
+async def test_what_is_about_secrets_is_kept_by_nobody(tmp_path: Path) -> None:
+    control = Slow()
+    control.turn.set()
+    secret = {"action": "secret", "path": "jede/key", "value": "eA=="}
+    async with serve(control, tmp_path / "control"):  # type: ignore[arg-type]
+        connector = aiohttp.UnixConnector(str(tmp_path / "control"))
+        async with aiohttp.ClientSession("http://control", connector=connector) as client:
+            for answer in (await client.get("/v1/secrets"), await client.post("/v1/changes", json=secret)):
+                assert answer.status == 200
+                assert answer.headers["cache-control"] == "no-store"
 
 
 @pytest.mark.requirement("S4")

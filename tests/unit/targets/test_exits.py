@@ -67,3 +67,16 @@ def test_an_end_is_told_from_waiting() -> None:
     ]
     assert [is_end(reason) for reason in ends] == [True] * len(ends)
     assert [is_end(reason) for reason in waits] == [False] * len(waits)
+
+
+@pytest.mark.requirement("S1")
+@pytest.mark.parametrize(
+    ("reason", "helps"),
+    [
+        ("secret a/b is not set; idi secrets set a/b", "It starts by itself when that is set."),
+        ("its secrets cannot be had: OpenBao is sealed", ""),
+    ],
+)
+def test_for_want_of_a_secret_nothing_else_is_a_reason(reason: str, helps: str) -> None:
+    assert is_end(reason)
+    assert remedy(reason) == helps

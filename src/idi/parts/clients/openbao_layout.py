@@ -1,8 +1,8 @@
 """What IDI keeps where inside OpenBao: the names that whoever sets it up and whoever uses it share.
 
 The root signs one intermediate and nothing else; the intermediate signs leaves through one role that
-accepts only this environment's SPIFFE identities. The control process has one credential that may do
-exactly that one thing.
+accepts only this environment's SPIFFE identities. The secrets of modules are in a key-value engine. The
+control process has one credential that may sign, and keep and read secrets, and nothing else.
 """
 
 from __future__ import annotations

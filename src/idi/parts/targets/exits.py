@@ -22,8 +22,10 @@ _COMMAND = re.compile(
     r"cannot execute[^:]*)$"
 )
 _SAID = re.compile(r"\bended with exit code 12[67]: (\S+|the command) (was not found|cannot be run)")
+_UNSET = re.compile(r"\bsecret \S+ is not set; ")
 _ENDED = re.compile(
-    r"(?:its sidecar )?(?:ended\b|was killed by |had not started)|\S+ cannot (?:start|be watched): "
+    r"(?:its sidecar )?(?:ended\b|was killed by |had not started)|secret \S+ |its secret|"
+    r"\S+ cannot (?:start|be watched): "
 )
 
 
@@ -37,7 +39,10 @@ def exited(code: int, last_lines: Iterable[str] = ()) -> str:
 
 
 def remedy(reason: str) -> str:
-    """What helps where a reason says that a command was not found or may not be run; else nothing."""
+    """What helps where a reason says that a command was not found or may not be run, or that a secret is not set;
+    else nothing."""
+    if _UNSET.search(reason):
+        return "It starts by itself when that is set."
     said = _SAID.search(reason)
     if said is None:
         return ""

@@ -12,16 +12,26 @@ then the sidecar, then emits `InstanceGone`.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from idi.declaration.types import ModuleName
+from idi.parts.errors import PartError
 from idi.world.events import Event
 from idi.world.types import Instance, InstanceId, RevisionId, RevisionSpec
 
 Emit = Callable[[Event], None]
 Retire = Callable[[Instance], Awaitable[None]]
+
+Supply = Callable[[RevisionSpec, Collection[str]], Awaitable[Mapping[str, bytes]]]
+"""The values of these secrets, by path, in the versions that the revision names. May wait for the store for a
+while; raises `Unsupplied`. The values go into the process that starts and are kept nowhere else."""
+
+
+class Unsupplied(PartError):
+    """An instance cannot start now for want of a secret. It stays and is tried again; where that is not
+    `retryable` somebody has to do something first, and it counts as failed at once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The control process's own credential: sign leaves of this environment, nothing else.
+"""The control process's own credential: sign leaves of this environment, keep and read secrets, nothing else.
 
 Its tokens are short batch tokens: they cannot make other tokens, are not stored, and end by themselves.
 The default policy is left out, so that not even a token's own housekeeping is allowed.
@@ -9,10 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from idi.parts.clients.openbao import AppRole, OpenBao
-from idi.parts.clients.openbao_layout import CONTROL_POLICY, CONTROL_ROLE, SIGN_PATH
+from idi.parts.clients.openbao_layout import CONTROL_POLICY, CONTROL_ROLE, KV_MOUNT, SIGN_PATH
 
 POLICY = f"""\
 path "{SIGN_PATH}" {{ capabilities = ["update"] }}
+path "{KV_MOUNT}/data/*" {{ capabilities = ["create", "update", "read"] }}
+path "{KV_MOUNT}/metadata/*" {{ capabilities = ["read"] }}
 """
 
 APPROLE: dict[str, Any] = {

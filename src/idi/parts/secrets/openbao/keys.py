@@ -2,7 +2,7 @@
 
     seal.key       32 random bytes: without them the store cannot be opened by anyone
     recovery.json  the recovery key: makes a root token when the store's set-up must change
-    control.json   the control process's own credential: may sign leaves, nothing else
+    control.json   the control process's own credential: signs leaves, keeps and reads secrets
     set-up.json    which set-up of which store is complete (no secret)
 
 The user owns the folder. Each file is 0600 from its first byte, written beside and renamed, and on disk

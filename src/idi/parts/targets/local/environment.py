@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from idi.parts.errors import Bug
@@ -27,21 +27,26 @@ HANDED_ON_PREFIXES = ("LC_", "XDG_")
 _REFERENCE = re.compile(r"\$(\$)\{|\$\{([^{}]*)\}")
 
 
-def no_secret(path: str) -> str:
-    raise Bug(f"Nobody has the secret {path}.")
+@dataclass(frozen=True, slots=True)
+class Needed:
+    """Paths of secrets that a revision refers to: as text, and as the path of a file."""
+
+    texts: frozenset[str]
+    files: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What references are filled from. `data_dir` is None where the module declares no storage; `secret` gives the
-    value at a path, and raises `PartError` where it cannot be had now. Values of secrets are in the process alone:
-    specs and records keep the reference."""
+    """What references are filled from. `data_dir` is None where the module declares no storage; `secrets` are values
+    and `secret_files` the files that hold them, by path. Values of secrets are in the process alone: specs and
+    records keep the reference."""
 
     instance: InstanceId
     ports: Mapping[str, int]
     outbound: Mapping[str, int]
     data_dir: Path | None
-    secret: Callable[[str], str] = no_secret
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    secret_files: Mapping[str, str] = field(default_factory=dict)
 
 
 def base(own: Mapping[str, str], interpreter: Path) -> dict[str, str]:
@@ -51,6 +56,17 @@ def base(own: Mapping[str, str], interpreter: Path) -> dict[str, str]:
         name: value for name, value in own.items() if name in HANDED_ON or name.startswith(HANDED_ON_PREFIXES)
     }
     return {**passed, "PATH": f"{interpreter.parent}:{path}"}
+
+
+def needed(spec: RevisionSpec) -> Needed:
+    """Which secrets its texts refer to."""
+    found: dict[str, set[str]] = {"secret": set(), "secret_file": set()}
+    for text in (spec.command, *spec.environment.values()):
+        for match in _REFERENCE.finditer(text):
+            kind, _, path = (match[2] or "").partition(".")
+            if kind in found:
+                found[kind].add(path)
+    return Needed(frozenset(found["secret"]), frozenset(found["secret_file"]))
 
 
 def environment(spec: RevisionSpec, place: Place, inherited: Mapping[str, str]) -> dict[str, str]:
@@ -82,9 +98,11 @@ def fill(text: str, spec: RevisionSpec, place: Place, *, quote: Callable[[str], 
 
 def _value(reference: str, spec: RevisionSpec, place: Place) -> str:
     kind, _, path = reference.partition(".")
-    if kind == "secret":
-        return place.secret(path)
     try:
+        if kind == "secret":
+            return place.secrets[path]
+        if kind == "secret_file":
+            return place.secret_files[path]
         match reference.split("."):
             case ["instance"]:
                 return str(place.instance)

@@ -11,13 +11,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from functools import partial
 
 from idi.parts.errors import PartError
+from idi.parts.targets.interface import Unsupplied
 from idi.parts.targets.local.process import Process, ProcessSpec
 from idi.parts.targets.local.readiness import Verdict, make_probe, watch
+from idi.parts.targets.local.roles import ModuleRole, SidecarRole
 from idi.parts.targets.local.seating import asked, claim_ports, module_process, sidecar_process
 from idi.parts.targets.local.seats import Occupant, Seat, encode
+from idi.parts.targets.local.secrets import NOTHING, Supplied, supplied
 from idi.parts.targets.local.site import Site
 from idi.parts.targets.local.strays import end, marked_now
 from idi.parts.targets.local.supervisor import LEFTOVERS_S, Supervisor
@@ -56,8 +58,9 @@ class LocalInstance:
         self._told_at = 0.0
         self._probing: asyncio.Task[None] | None = None
         self._saving: asyncio.TimerHandle | None = None
-        self._module = Supervisor(_Module(self), site.workshop)
-        self._sidecar = Supervisor(_Sidecar(self), site.workshop)
+        self._supplied = NOTHING
+        self._module = Supervisor(ModuleRole(self), site.workshop, self._gather)
+        self._sidecar = Supervisor(SidecarRole(self), site.workshop)
 
     # --- what the target asks of it
 
@@ -172,7 +175,8 @@ class LocalInstance:
 
     async def prepare_module(self) -> ProcessSpec:
         await claim_ports(self._site, self.seat, "module")
-        return module_process(self._site, self.seat)
+        secrets, self._supplied = self._supplied, NOTHING  # from here on the process alone has them
+        return module_process(self._site, self.seat, secrets)
 
     async def prepare_sidecar(self) -> ProcessSpec | None:
         changed = await claim_ports(self._site, self.seat, "sidecar")
@@ -249,12 +253,25 @@ class LocalInstance:
 
     def _probe(self, up_s: Callable[[], float]) -> None:
         self._stop_probing()
-        readiness = self.seat.spec.readiness
-        what, probe = make_probe(readiness, asked(self._site, self.seat))
         self._give_up_at = 0.0
-        self._probing = self._site.tasks.create_task(
-            watch(readiness, what, probe, self._judged, up_s=up_s, ready=self._module_ready)
-        )
+        self._probing = self._site.tasks.create_task(self._watch(up_s))
+
+    async def _watch(self, up_s: Callable[[], float]) -> None:
+        readiness, secrets = self.seat.spec.readiness, NOTHING
+        while readiness.command and not self.seat.attached:  # it runs in the module's environment
+            try:
+                secrets = await self._secrets()
+                break
+            except Unsupplied:
+                await asyncio.sleep(TELL_EVERY_S)
+        what, probe = make_probe(readiness, asked(self._site, self.seat, secrets))
+        await watch(readiness, what, probe, self._judged, up_s=up_s, ready=self._module_ready)
+
+    async def _gather(self) -> None:
+        self._supplied = await self._secrets()
+
+    async def _secrets(self) -> Supplied:
+        return await supplied(self._site.supply, self._site.secret_files, self.seat.instance, self.seat.spec)
 
     def _stop_probing(self) -> None:
         if self._probing is not None:
@@ -343,6 +360,7 @@ class LocalInstance:
         if self._saving is not None:
             self._saving.cancel()
             self._saving = None
+        self._site.secret_files.remove(self.seat.instance)
         try:
             everything = await marked_now(self._site.machine, self._site.platform_hash)
             daemons = [one for one in everything if one.name == self.seat.instance]
@@ -367,36 +385,6 @@ class LocalInstance:
             self.save()
         except PartError as error:
             _log.warning("%s", error)
-
-
-class _Module:
-    """The module's side of an instance, as its supervisor sees it."""
-
-    def __init__(self, instance: LocalInstance) -> None:
-        self._instance = instance
-        self.prepare = instance.prepare_module
-        self.started = instance.module_started
-        self.died = instance.module_died
-        self.looping = partial(instance.looping, "module")
-        self.steady = partial(instance.steady, "module")
-
-    def spawning(self) -> None:
-        self._instance.spawning(self._instance.seat.module)
-
-
-class _Sidecar:
-    """The sidecar's side."""
-
-    def __init__(self, instance: LocalInstance) -> None:
-        self._instance = instance
-        self.prepare = instance.prepare_sidecar
-        self.started = instance.sidecar_started
-        self.died = instance.sidecar_died
-        self.looping = partial(instance.looping, "sidecar")
-        self.steady = partial(instance.steady, "sidecar")
-
-    def spawning(self) -> None:
-        self._instance.spawning(self._instance.seat.sidecar)
 
 
 def _meanwhile(occupant: Occupant, process: Process | None) -> str:

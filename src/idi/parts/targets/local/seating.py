@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 from idi.parts.errors import Bug, PartError
 from idi.parts.targets.interface import SidecarSpec
-from idi.parts.targets.local.environment import Place, command_line, environment
+from idi.parts.targets.local.environment import Place, command_line, environment, needed
 from idi.parts.targets.local.ports import choose_ports
 from idi.parts.targets.local.process import ProcessSpec, marker, shell
 from idi.parts.targets.local.readiness import Asked
 from idi.parts.targets.local.seats import Seat, by_kind, purposes
+from idi.parts.targets.local.secrets import NOTHING, Supplied
 from idi.parts.targets.local.site import Site
 from idi.parts.targets.local.strays import end, marked_now
 from idi.world.types import InstanceId, RevisionSpec
@@ -39,7 +39,9 @@ def new_seat(site: Site, spec: RevisionSpec, slot: int, now: float) -> Seat:
         created=now,
     )
     # A reference or a port that nobody can fill is to be the caller's error, not that of a task later.
-    place = _place(site, seat)
+    wanted = needed(spec)
+    stand_in = Supplied(dict.fromkeys(wanted.texts, ""), dict.fromkeys(wanted.files, ""))
+    place = _place(site, seat, stand_in)
     command_line(spec.command, spec, place)
     environment(spec, place, {})
     if not spec.readiness.command and spec.readiness.port not in seat.ports:
@@ -90,10 +92,10 @@ def _occupied(site: Site, seat: Seat, role: str) -> list[str]:
     ]
 
 
-def module_process(site: Site, seat: Seat) -> ProcessSpec:
+def module_process(site: Site, seat: Seat, secrets: Supplied = NOTHING) -> ProcessSpec:
     """The module's process; makes its data folder."""
     spec = seat.spec
-    place = _place(site, seat)
+    place = _place(site, seat, secrets)
     if place.data_dir is not None:
         make_folder(place.data_dir)
     return ProcessSpec(
@@ -120,18 +122,19 @@ def sidecar_process(site: Site, seat: Seat, sidecar: SidecarSpec) -> ProcessSpec
     )
 
 
-def asked(site: Site, seat: Seat) -> Asked:
-    """Where and how this seat's readiness is asked.
+def asked(site: Site, seat: Seat, secrets: Supplied = NOTHING) -> Asked:
+    """Where and how this seat's readiness is asked; only a command has an environment.
 
     Of a module that somebody else runs only its default port is known, and its environment is theirs.
     """
+    bare = seat.attached or not seat.spec.readiness.command
     known = seat.ports
     if seat.attached:
         known = {port.name: next(iter(seat.ports.values())) for port in seat.spec.ports}
     return Asked(
         ports=known,
         machine=site.machine,
-        env=site.inherited if seat.attached else environment(seat.spec, _place(site, seat), site.inherited),
+        env=site.inherited if bare else environment(seat.spec, _place(site, seat, secrets), site.inherited),
         cwd=site.directory / seat.spec.directory,
         name=seat.instance,
         mark=marker(site.platform_hash, seat.instance, "probe"),
@@ -171,6 +174,6 @@ def make_folder(path: Path) -> None:
         raise PartError(f"{path} cannot be made: {error.strerror}.") from error
 
 
-def _place(site: Site, seat: Seat) -> Place:
+def _place(site: Site, seat: Seat, secrets: Supplied) -> Place:
     data_dir = site.data_dir / seat.spec.module if seat.spec.storage else None
-    return Place(seat.instance, seat.ports, seat.outbound, data_dir, partial(site.secret, seat.spec.module))
+    return Place(seat.instance, seat.ports, seat.outbound, data_dir, secrets.texts, secrets.files)

@@ -163,6 +163,7 @@ def encode(seat: Seat) -> dict[str, Any]:
         "spec": {
             **{name.name: getattr(spec, name.name) for name in dataclasses.fields(spec)},
             "environment": dict(spec.environment),
+            "secrets": dict(spec.secrets),
             "ports": [dataclasses.asdict(port) for port in spec.ports],
             "peers": [dataclasses.asdict(peer) for peer in spec.peers],
             "readiness": dataclasses.asdict(spec.readiness),

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from idi.declaration.types import ModuleName
 from idi.parts.clients.machine import Machine
-from idi.parts.targets.interface import Emit, Retire, SidecarSpec
+from idi.parts.targets.interface import Emit, Retire, SidecarSpec, Supply
 from idi.parts.targets.local.output import Logs
 from idi.parts.targets.local.ports import Free
 from idi.parts.targets.local.seats import Records
+from idi.parts.targets.local.secrets import SecretFiles
 from idi.parts.targets.local.supervisor import Workshop
 from idi.world.types import Instance, InstanceId, RevisionSpec
 
@@ -39,7 +39,8 @@ class Site:
     free: Free
     taken: Callable[[], set[int]]
     retire_deadline_s: float
-    secret: Callable[[ModuleName, str], str]
+    supply: Supply
+    secret_files: SecretFiles
     judge: Callable[[RevisionSpec], None]
     vacate: Callable[[InstanceId], None]
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from idi.parts.clients.machine import Machine
 from idi.parts.errors import Bug, PartError
+from idi.parts.targets.interface import Unsupplied
 from idi.parts.targets.local.backoff import Backoff, Policy
 from idi.parts.targets.local.process import DEFAULT_GRACE_S, Process, ProcessSpec, marker, spawn
 
@@ -57,11 +59,21 @@ class Workshop:
     spawning: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
 
 
+async def nothing() -> None:
+    pass
+
+
 class Supervisor:
-    def __init__(self, owner: Owner, workshop: Workshop) -> None:
+    """`gather` is awaited before each start: what has to come from elsewhere. It may take its time, since other
+    starts go on meanwhile, and raises `Unsupplied` where it came to nothing."""
+
+    def __init__(
+        self, owner: Owner, workshop: Workshop, gather: Callable[[], Awaitable[None]] = nothing
+    ) -> None:
         self.process: Process | None = None
         self._owner = owner
         self._workshop = workshop
+        self._gather = gather
         self._backoff = Backoff(workshop.policy)
         self._task: asyncio.Task[None] | None = None
         self._last: Process | None = None
@@ -135,6 +147,11 @@ class Supervisor:
                     try:
                         if not await self._start():
                             return
+                    except Unsupplied as error:  # it stays, and starts when that comes
+                        delay = self._count(error.message, 0.0)
+                        if not error.retryable:
+                            self._owner.looping(error.message)
+                        continue
                     except PartError as error:
                         if not self._tried.is_set():
                             self._failure = error
@@ -159,6 +176,7 @@ class Supervisor:
         self._now.clear()
 
     async def _start(self) -> bool:
+        await self._gather()
         async with self._workshop.spawning:
             spec = await self._owner.prepare()
             if spec is None:

@@ -12,7 +12,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,7 +20,7 @@ from typing import Self
 from idi.declaration.types import ModuleName
 from idi.parts.clients.machine import Machine, this_machine
 from idi.parts.errors import Bug, PartError
-from idi.parts.targets.interface import Emit, Retire
+from idi.parts.targets.interface import Emit, Retire, Supply
 from idi.parts.targets.leaving import OwnedTasks
 from idi.parts.targets.local import adoption, strays
 from idi.parts.targets.local.backoff import Policy
@@ -32,6 +32,7 @@ from idi.parts.targets.local.ports import Free, free_slots, port_is_free
 from idi.parts.targets.local.process import DEFAULT_GRACE_S, ProcessSpec
 from idi.parts.targets.local.seating import attached_seat, make_folder, new_seat
 from idi.parts.targets.local.seats import Records, Seat
+from idi.parts.targets.local.secrets import SecretFiles, memory_folder
 from idi.parts.targets.local.site import MakeSidecar, Site
 from idi.parts.targets.local.supervisor import Workshop
 from idi.world.events import RevisionDegraded, RevisionEnsured, RevisionRemoved
@@ -44,8 +45,8 @@ STRAYS_S = 2.0
 Key = tuple[ModuleName, RevisionId]
 
 
-def no_secret(module: ModuleName, path: str) -> str:
-    raise Bug(f"Nobody has the secret {path} of {module}.")
+async def no_secrets(spec: RevisionSpec, paths: Collection[str]) -> Mapping[str, bytes]:
+    raise Bug(f"Nobody has the secrets {', '.join(paths)} of {spec.module}.")
 
 
 class LocalTarget:
@@ -62,7 +63,7 @@ class LocalTarget:
         retire: Retire,
         emit: Emit,
         policy: Policy | None = None,
-        secret: Callable[[ModuleName, str], str] = no_secret,
+        supply: Supply = no_secrets,
         retire_deadline_s: float = RETIRE_DEADLINE_S,
         machine: Machine | None = None,
         own_environment: Mapping[str, str] | None = None,
@@ -100,7 +101,8 @@ class LocalTarget:
             free=free,
             taken=self._taken,
             retire_deadline_s=retire_deadline_s,
-            secret=secret,
+            supply=supply,
+            secret_files=SecretFiles(memory_folder(platform_hash, os.environ)),
             judge=self._judge,
             vacate=self._vacate,
         )
@@ -137,6 +139,7 @@ class LocalTarget:
         for seat, module, sidecar in found.seats:
             instance = self._instances[seat.instance] = LocalInstance(self._site, seat)
             instance.resume(module, sidecar)
+        self._site.secret_files.sweep(self._instances)
         self._adopted = True
         for name, ready in self._early.items():
             self.sidecar_ready(name, ready)
