@@ -10,6 +10,7 @@ import signal
 from collections.abc import Iterable
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.requirements import REQUIREMENTS
 
@@ -17,6 +18,11 @@ SEED = int(os.environ.get("IDI_TEST_SEED") or random.SystemRandom().randrange(1 
 # Worker processes of one run share the seed.
 os.environ["IDI_TEST_SEED"] = str(SEED)
 
+
+# A busy machine is no fault of a property. (With CI set Hypothesis does the same by itself.)
+if os.environ.get("CI") != "true":
+    settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("here")
 
 # A runner that was started in the background ignores hang-ups, and everything it starts would too.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
