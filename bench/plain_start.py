@@ -18,7 +18,7 @@ WAIT_S = 60.0
 
 
 def there(asked: dict[str, Any]) -> bool:
-    """One HTTP request to a port or a Unix socket; `status` is the one that counts, none given: any."""
+    """One HTTP request to a port or a Unix socket; its answer begins as it should."""
     family = socket.AF_UNIX if "socket" in asked else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as link:
         link.settimeout(2.0)
@@ -30,7 +30,7 @@ def there(asked: dict[str, Any]) -> bool:
             head = link.recv(64)
         except OSError:
             return False
-    return head.startswith(f"HTTP/1.1 {asked.get('status', '')}".encode())
+    return head.startswith(asked.get("begins", "HTTP/1.1 ").encode())
 
 
 def main() -> int:

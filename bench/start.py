@@ -93,20 +93,23 @@ def as_started(one: Platform) -> tuple[list[dict[str, Any]], dict[Path, bytes]]:
     runtime = one.paths.runtime
     found = []
     for part in status["parts"]:
+        if "instances" in part:
+            continue  # it is started as modules are
         if part["name"] == "gateway":
             asked: dict[str, Any] = {"socket": str(admin_socket(runtime, "gateway")), "path": "/ready"}
         else:
-            asked = {"socket": str(runtime / "bao.sock"), "path": "/v1/sys/health", "status": 200}
+            asked = {"socket": str(runtime / "bao.sock"), "path": "/v1/sys/health", "begins": "HTTP/1.1 200"}
         found.append(process_of(part["pid"], asked))
-    for module in status["modules"]:
-        for each in module["instances"]:
-            ready = process_of(each["pid"], {"path": "/ready", "status": 200})
+    for module in [*status["parts"], *status["modules"]]:
+        for each in module.get("instances", ()):
+            how = {"path": "/ready", "begins": "INFO" if module["name"] == "bus" else "HTTP/1.1 200"}
+            ready = process_of(each["pid"], how)
             ready["asked"]["port"] = int(ready["environment"]["PORT"])
             sidecar = {"socket": str(admin_socket(runtime, each["id"])), "path": "/ready"}
             found += [ready, process_of(each["sidecar_pid"], sidecar)]
     files = {
         path: path.read_bytes()
-        for pattern in ("*.envoy.json", "openbao.hcl")
+        for pattern in ("*.envoy.json", "openbao.hcl", "nats.conf")
         for path in runtime.glob(pattern)
     }
     return found, files
