@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from idi.parts.bus.errors import BadEvent, BusDown, BusFull
-from idi.parts.bus.interface import Bus, Delivery, Event, Shape, Subscription, Topic
+from idi.parts.bus.interface import Bus, Delivery, Event, GivenUp, Shape, Subscription, Topic
 from idi.parts.errors import Refused
 from tests.support.buses import BusStage, NatsStage, SimulatedBusStage
 
@@ -130,6 +130,42 @@ async def test_working_gives_time(stage: BusStage) -> None:
         await one.done()
         assert await bus.waiting(CAM) == 0
         assert one.attempt == 1
+
+
+async def test_after_its_attempts_an_event_is_given_up_and_that_is_told_until_it_is_done_with(
+    stage: BusStage,
+) -> None:
+    thrice = replace(CAM, attempts=3, answer_s=0.5)
+    async with shaped(stage, Shape({DECIDED: Topic(DECIDED)}, (thrice,))) as bus:
+        await published(bus, 2)
+        for attempt in (1, 2, 3):
+            bad, good = await taken(bus, 2, thrice) if attempt == 1 else (*await taken(bus, 1, thrice), None)
+            assert bad is not None
+            assert (bad.event.sequence, bad.attempt) == (1, attempt)
+            if good is not None:
+                await good.done()
+
+        async def told() -> GivenUp:
+            async with asyncio.timeout(15), aclosing(bus.given_up()) as found:
+                async with asyncio.TaskGroup() as tasks:
+                    # A broker notices when it would hand it out once more.
+                    waiting = tasks.create_task(nothing_comes(bus, thrice))
+                    one = await anext(found)
+                    waiting.cancel()
+                return one
+
+        one = await told()
+        assert (one.topic, one.module, one.sequence, one.attempts) == (DECIDED, "cam", 1, 3)
+        await one.delivery.done()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await told()
+
+
+async def nothing_comes(bus: Bus, subscription: Subscription) -> None:
+    async with aclosing(bus.take(subscription)) as found:
+        async for delivery in found:
+            raise AssertionError(f"attempt {delivery.attempt}")
 
 
 async def test_no_more_are_out_than_may_be(stage: BusStage) -> None:

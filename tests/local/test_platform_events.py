@@ -149,6 +149,19 @@ def test_what_cannot_be_delivered_is_dead_and_can_be_replayed(shop: Platform) ->
     assert times(shop, "dead") == 1, "it was replayed to mail, not to stock"
 
 
+def test_what_a_consumer_never_acknowledges_is_dead_too(shop: Platform) -> None:
+    """The module's own way to the broker; the broker counts, the relay writes the letter."""
+    assert publish(shop, event("refused", subject="never")).status_code == 200
+
+    def dead() -> list[dict[str, Any]]:
+        lines = shop.run("events", "dead", "--json").stdout.splitlines()
+        return [one for one in map(json.loads, lines) if one["module"] == "stock"]
+
+    [letter] = until(dead, 30.0)
+    assert letter["event"]["id"] == "refused"
+    assert (letter["attempts"], letter["reason"]) == (3, "was not acknowledged in 3 attempts")
+
+
 def test_without_the_broker_http_goes_on_and_publishing_says_503(shop: Platform) -> None:
     bus = shop.pids()["bus"]
     os.kill(bus, signal.SIGSTOP)

@@ -1,7 +1,8 @@
 """A module of a few lines that hears of events: it writes down each one before it answers.
 
-PORT, LOG (a file; a line per event: type, id, attempt). `bad` in the data is answered 500. `slow` takes a second. With
-BUS_URL and CONSUMES it also takes that type from the broker itself, by nats-py, and writes it down the same way.
+PORT, LOG (a file; a line per event: type, id, attempt). `bad` in the data is answered 500. With
+BUS_URL and CONSUMES it also takes that type from the broker itself, by nats-py, and writes it down the same way; what
+has the subject `never` it always refuses.
 """
 
 import asyncio
@@ -63,7 +64,11 @@ async def consume() -> None:
     while True:
         try:
             for message in await taken.fetch(20, timeout=1):
-                heard(topic, (message.headers or {}).get("ce-id", "?"), str(message.metadata.num_delivered))
+                headers = message.headers or {}
+                if headers.get("ce-subject") == "never":
+                    await message.nak()
+                    continue
+                heard(topic, headers.get("ce-id", "?"), str(message.metadata.num_delivered))
                 await message.ack()
         except (TimeoutError, nats.errors.Error):
             await asyncio.sleep(0.05)

@@ -301,7 +301,7 @@ class ReplayRequest(TypedDict):
 
 
 class ReplayView(TypedDict):
-    """`left`: those whose module handles nothing any more; `gone`: ids that no dead letter has (any more)."""
+    """`left`: those to whose module nothing is posted (any more); `gone`: ids that no dead letter has (any more)."""
 
     replayed: list[int]
     left: list[int]

@@ -137,7 +137,11 @@ def relay_text(platform: Platform) -> str:
         "topics": {event.name: topic(platform, event.name) for event in platform.events.values()},
         "publishers": {m.name: sorted(m.publishes) for m in platform.modules.values() if m.publishes},
         "deliveries": list(deliveries(platform)),
-        "consumers": [[event, m.name] for m in platform.modules.values() for event in sorted(m.consumes)],
+        "consumers": [
+            [event, module.name, platform.events[event].attempts]
+            for module in platform.modules.values()
+            for event in sorted(module.consumes)
+        ],
     }
     return json.dumps(document, sort_keys=True, separators=(",", ":"))
 

@@ -67,10 +67,14 @@ async def whole(bus: Bus, event: Event) -> Event | None:
     return None
 
 
-async def write(bus: Bus, id: str, module: str, event: Event, reason: str, tries: list[Try]) -> None:
+async def write(
+    bus: Bus, id: str, module: str, event: Event, reason: str, tries: list[Try], attempts: int = 0
+) -> None:
     """Keep it. The broker bounds an event with its headers, and one may be as large as that by itself: then its letter
-    says only what it is, and it is kept where it was."""
+    says only what it is, and it is kept where it was. `attempts` where nobody wrote down each of them."""
     headers = dead_headers(module, event, reason, tries)
+    if attempts:
+        headers[DEAD_ATTEMPTS] = str(attempts)
     try:
         await bus.publish(DEAD, id, headers, event.payload)
     except BadEvent as error:

@@ -24,6 +24,7 @@ from aiohttp.typedefs import Handler
 from idi.parts.bus.errors import BusDown
 from idi.parts.bus.interface import Bus, Shape
 from idi.parts.errors import IdiError, Refused
+from idi.relay import given_up
 from idi.relay.delivering import Delivering
 from idi.relay.publishing import BODY_BYTES, Publishing, problem
 from idi.relay.settings import ANSWER_S, Settings
@@ -123,6 +124,7 @@ class Relay:
         await tries.recall()
         async with connections() as http, asyncio.TaskGroup() as tasks:
             following = tasks.create_task(tries.follow(ANSWER_S + SETTLE_S))
+            burying = tasks.create_task(given_up.bury(self._bus)) if settings.consumers else None
             each = [Delivering(settings, one, self._bus, http, tries) for one in settings.subscriptions()]
             running = [tasks.create_task(one.run()) for one in each]
             await self._stop.wait()
@@ -135,6 +137,8 @@ class Relay:
             if running:
                 await asyncio.wait(running)
             following.cancel()
+            if burying is not None:
+                burying.cancel()
             await leave(each, tries, settings.grace_s * HAND_BACK)
 
 

@@ -62,8 +62,8 @@ class Settings:
     topics: Mapping[str, Topic]
     deliveries: Mapping[tuple[str, str], Deliver]
     urls: Mapping[str, str]
-    consumers: tuple[tuple[str, str], ...] = ()
-    """Type and module of those that take from the broker by themselves; the relay only makes their place."""
+    consumers: tuple[tuple[str, str, int], ...] = ()
+    """Type, module and attempts of those that take from the broker by themselves; the relay only makes their place."""
     timeout_s: float = TIMEOUT_S
     grace_s: float = GRACE_S
 
@@ -80,7 +80,9 @@ class Settings:
         own = [Topic(DEAD, KEEP_DEAD_S), Topic(TRIES, self.tries_keep_s)]
         own += [Topic(again_topic(module), KEEP_DEAD_S) for module in self.urls]
         topics = {**self.topics, **{topic.name: topic for topic in own}}
-        consumed = (Subscription(topic, module) for topic, module in self.consumers)
+        consumed = (
+            Subscription(topic, module, attempts=attempts) for topic, module, attempts in self.consumers
+        )
         return Shape(topics, (*self.subscriptions(), *consumed))
 
     def subscriptions(self) -> Iterator[Subscription]:
@@ -107,6 +109,6 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
             one["module"]: environment[one["module"].upper().replace("-", "_") + "_URL"]
             for one in told["deliveries"]
         },
-        consumers=tuple((topic, module) for topic, module in told["consumers"]),
+        consumers=tuple((topic, module, attempts) for topic, module, attempts in told["consumers"]),
         grace_s=float(environment[GRACE]) * 0.8 if environment.get(GRACE) else GRACE_S,
     )

@@ -178,7 +178,7 @@ def test_the_relay_reads_what_it_is_told() -> None:
         ("jede.revoked", "cam"): ("/revoked", 8, 1.0, 300.0),
         ("jede.decided", "my-pas"): ("/", 3, 2.0, 8.0),
     }
-    assert found.consumers == (("jede.decided", "eat"),)
+    assert found.consumers == (("jede.decided", "eat", 3),)
     assert found.urls == {"cam": "http://127.0.0.1:3", "my-pas": "http://127.0.0.1:4"}
 
 

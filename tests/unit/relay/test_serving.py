@@ -310,7 +310,7 @@ def environment(**changes: str) -> dict[str, str]:
                 "order": "subject",
             },
         ],
-        "consumers": [[TYPE, "vtl"]],
+        "consumers": [[TYPE, "vtl", 3]],
     }
     return {
         "PORT": "7",
@@ -352,7 +352,7 @@ def test_the_shape_of_it() -> None:
     delivered = [(TYPE, "my-cam"), (TYPE, "pas"), ("idi.again.my-cam", "my-cam"), ("idi.again.pas", "pas")]
     assert list(shape.subscriptions) == [
         *(Subscription(topic, module, ANSWER_S, IN_FLIGHT) for topic, module in delivered),
-        Subscription(TYPE, "vtl"),
+        Subscription(TYPE, "vtl", attempts=3),
     ]
 
 

@@ -32,12 +32,14 @@ class Topic:
 @dataclass(frozen=True, slots=True)
 class Subscription:
     """`answer_s`: an event that was handed out and not answered for so long is handed out again. `in_flight`: so many
-    may be out at once."""
+    may be out at once. `attempts`: so often at most, then it is `given_up`; 0 for without end, where whoever takes
+    them decides."""
 
     topic: str
     module: str
     answer_s: float = 30.0
     in_flight: int = 64
+    attempts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,18 @@ class Delivery(Protocol):
         """It takes longer: another `answer_s` from now."""
 
 
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """An event that a subscription was handed `attempts` times and was never done with. `delivery` is of this message:
+    it comes again until that is done."""
+
+    topic: str
+    module: str
+    sequence: int
+    attempts: int
+    delivery: Delivery
+
+
 class Bus(Protocol):
     """Raises `BusDown` (retryable) while the broker cannot be reached, `BusFull` where a topic is."""
 
@@ -100,6 +114,9 @@ class Bus(Protocol):
 
     def take(self, subscription: Subscription) -> AsyncGenerator[Delivery]:
         """What comes, oldest first, until closed."""
+
+    def given_up(self) -> AsyncGenerator[GivenUp]:
+        """What subscriptions with `attempts` came to the end of, until closed."""
 
     async def waiting(self, subscription: Subscription) -> int:
         """How many events it was not done with yet."""

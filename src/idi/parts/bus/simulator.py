@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from idi.parts.bus.errors import BadEvent, BusDown, BusFull
-from idi.parts.bus.interface import Delivery, Event, Receipt, Shape, Subscription, Topic
+from idi.parts.bus.interface import Delivery, Event, GivenUp, Receipt, Shape, Subscription, Topic
 from idi.parts.errors import Refused
 
 MOST_PAYLOAD = 4 << 20
@@ -34,6 +34,7 @@ class Kept:
     events: dict[str, list[Event]] = field(default_factory=dict)
     ids: dict[str, dict[str, tuple[float, int]]] = field(default_factory=dict)
     last: dict[str, int] = field(default_factory=dict)
+    given_up: list[tuple[str, str, int, int]] = field(default_factory=list)
     places: dict[tuple[str, str], _Place] = field(default_factory=dict)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     down: bool = False
@@ -144,10 +145,24 @@ class SimulatedBus:
         for sequence, (due, attempts) in sorted(place.open.items()):
             if sequence not in held:
                 del place.open[sequence]
+            elif due <= now and attempts and place.made.attempts and attempts >= place.made.attempts:
+                del place.open[sequence]
+                self.kept.given_up.append((topic, place.made.module, sequence, attempts))
             elif due <= now and (attempts or out < place.made.in_flight):
                 place.open[sequence] = (now + place.made.answer_s, attempts + 1)
                 return SimulatedDelivery(self, place, held[sequence], attempts + 1)
         return None
+
+    async def given_up(self) -> AsyncGenerator[GivenUp]:
+        at = 0
+        while True:
+            known = self.kept.given_up
+            if at < len(known):
+                one = known[at]
+                yield GivenUp(*one, _Noted(self, one))
+                at = at + 1 if at < len(known) and known[at] == one else at
+                continue
+            await asyncio.sleep(0.02)
 
     async def waiting(self, subscription: Subscription) -> int:
         self._answers()
@@ -200,3 +215,27 @@ class SimulatedDelivery:
         self.bus._answers()
         if self.event.sequence in self.place.open:
             self.place.open[self.event.sequence] = (time.time() + self.place.made.answer_s, self.attempt)
+
+
+@dataclass(slots=True)
+class _Noted:
+    """The message that an event was given up."""
+
+    bus: SimulatedBus
+    one: tuple[str, str, int, int]
+    attempt: int = 1
+
+    @property
+    def event(self) -> Event:
+        return Event(self.one[0], self.one[2], {}, b"", 0.0)
+
+    async def done(self) -> None:
+        self.bus._answers()
+        self.bus.kept.given_up.remove(self.one)
+
+    async def again(self, after_s: float) -> None:
+        del after_s  # it comes again in any case
+        self.bus._answers()
+
+    async def working(self) -> None:
+        self.bus._answers()

@@ -12,8 +12,10 @@ Every call is bounded in time. The client reconnects by itself for as long as it
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self, TypeVar
@@ -34,8 +36,8 @@ from nats.js.client import JetStreamContext
 from nats.js.errors import APIError, FetchTimeoutError, NotFoundError
 
 from idi.parts.bus.errors import BadEvent, BusDown, BusFull
-from idi.parts.bus.interface import Delivery, Event, Receipt, Shape, Subscription, Topic
-from idi.parts.bus.nats.names import stream_of, topic_of
+from idi.parts.bus.interface import Delivery, Event, GivenUp, Receipt, Shape, Subscription, Topic
+from idi.parts.bus.nats.names import GIVEN_UP, GIVEN_UP_SUBJECT, stream_of, topic_of
 from idi.parts.errors import Refused
 
 log = logging.getLogger(__name__)
@@ -52,6 +54,8 @@ OWN = "Nats-"
 """Headers that the broker reads or writes are no part of the event."""
 FULL = frozenset({10023, 10047, 10077, 10122})
 """Insufficient resources, storage resources exceeded, maximum bytes exceeded, maximum messages exceeded."""
+
+TAKES_GIVEN_UP = Subscription(GIVEN_UP, "relay")
 
 _T = TypeVar("_T")
 
@@ -106,8 +110,8 @@ class NatsBus:
             done += await self._subscription(subscription)
         return done
 
-    async def _topic(self, topic: Topic) -> list[str]:
-        config = stream_config(topic)
+    async def _topic(self, topic: Topic, *subjects: str) -> list[str]:
+        config = stream_config(topic, *subjects)
         try:
             info = await self._asked(self._stream.stream_info(stream_of(topic.name)))
         except NotFoundError:
@@ -126,6 +130,9 @@ class NatsBus:
         return [f"topic {topic.name} changed"]
 
     async def _subscription(self, one: Subscription) -> list[str]:
+        if one.attempts:
+            await self._topic(Topic(GIVEN_UP), GIVEN_UP_SUBJECT)
+            await self._subscription(TAKES_GIVEN_UP)
         config = consumer_config(one)
         try:
             info = await self._asked(self._stream.consumer_info(stream_of(one.topic), one.module))
@@ -133,10 +140,11 @@ class NatsBus:
             await self._asked(self._stream.add_consumer(stream_of(one.topic), config))
             return [f"subscription of {one.module} to {one.topic} made"]
         now = info.config
-        if (now.ack_wait, now.max_ack_pending) == (config.ack_wait, config.max_ack_pending):
+        new = (config.ack_wait, config.max_ack_pending, config.max_deliver)
+        if (now.ack_wait, now.max_ack_pending, now.max_deliver) == new:
             return []
         # What a consumer was made with and cannot change (where it began) is taken from what it is.
-        changed = replace(now, ack_wait=config.ack_wait, max_ack_pending=config.max_ack_pending)
+        changed = replace(now, ack_wait=new[0], max_ack_pending=new[1], max_deliver=new[2])
         await self._asked(self._stream.add_consumer(stream_of(one.topic), changed))
         return [f"subscription of {one.module} to {one.topic} changed"]
 
@@ -198,6 +206,18 @@ class NatsBus:
                     self._fetching.discard(limit)
         except (FetchTimeoutError, TimeoutError):
             return []
+
+    async def given_up(self) -> AsyncGenerator[GivenUp]:
+        async with aclosing(self.take(TAKES_GIVEN_UP)) as found:
+            async for delivery in found:
+                told = json.loads(delivery.event.payload)
+                yield GivenUp(
+                    topic_of(told["stream"]),
+                    told["consumer"],
+                    told["stream_seq"],
+                    told["deliveries"],
+                    delivery,
+                )
 
     async def waiting(self, subscription: Subscription) -> int:
         info = await self._asked(
@@ -283,10 +303,10 @@ class NatsDelivery:
         await self.bus._asked(self.message.in_progress())
 
 
-def stream_config(topic: Topic) -> StreamConfig:
+def stream_config(topic: Topic, *subjects: str) -> StreamConfig:
     return StreamConfig(
         name=stream_of(topic.name),
-        subjects=[topic.name],
+        subjects=[*subjects] or [topic.name],
         retention=RetentionPolicy.LIMITS,
         discard=DiscardPolicy.OLD if topic.drop_oldest else DiscardPolicy.NEW,
         storage=StorageType.FILE if topic.durable else StorageType.MEMORY,
@@ -309,7 +329,7 @@ def consumer_config(subscription: Subscription) -> ConsumerConfig:
         ack_policy=AckPolicy.EXPLICIT,
         deliver_policy=DeliverPolicy.ALL,
         ack_wait=subscription.answer_s,
-        max_deliver=-1,
+        max_deliver=subscription.attempts or -1,
         max_ack_pending=subscription.in_flight,
     )
 

@@ -6,6 +6,11 @@ stand in a topic's. A subscription is a durable consumer of the module's name.
 
 from __future__ import annotations
 
+GIVEN_UP = "idi.given-up"
+"""The topic in which the broker's own word is kept that a consumer came to the end of its attempts."""
+
+GIVEN_UP_SUBJECT = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>"
+
 
 def stream_of(topic: str) -> str:
     return topic.replace(".", "=")
