@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -13,6 +12,7 @@ from typing import Protocol, Self, TypeVar
 
 from idi.parts.bus.errors import BusDown
 from idi.parts.bus.interface import Bus
+from idi.parts.bus.nats.binary import NATS
 from idi.parts.bus.nats.bus import NatsBus
 from idi.parts.bus.nats.config import Login, render
 from idi.parts.bus.simulator import Kept, SimulatedBus
@@ -90,7 +90,7 @@ class NatsStage(_Patient):
 
     async def start(self) -> None:
         self.process = await asyncio.create_subprocess_exec(
-            os.environ.get("IDI_NATS", "nats-server"),
+            str(NATS.find()),
             "-c",
             str(self.write()),
             *("-a", "127.0.0.1", "-p", str(self.port), "-sd", str(self.folder / "streams")),
