@@ -805,6 +805,10 @@ func upgrade(w http.ResponseWriter, a *ask) error {
 	socketsLock.Unlock()
 	if code := socket.run(); code != 0 {
 		socket.close(code)
+		// What the client still sends is read and thrown away, for a while: closing on it would reset the
+		// connection, and the client might never see the code.
+		conn.SetReadDeadline(time.Now().Add(time.Second))
+		io.Copy(io.Discard, io.LimitReader(socket.reader, 4*maxMessage))
 	}
 	socketsLock.Lock()
 	delete(sockets, socket)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 
@@ -9,6 +10,7 @@ from standins.python.http1 import Connection, Upgrade, Upgraded
 from standins.python.messages import Problem, Request
 
 MAX_MESSAGE = 1024 * 1024
+DISCARD_S = 1.0
 GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 
@@ -61,10 +63,11 @@ class Echo(Upgraded):
         self.message = bytearray()
         self.kind = 0
         self.closed = False
+        self.refused = False
 
     def feed(self, data: bytes) -> None:
         if self.closed:
-            if data:
+            if data and not self.refused:
                 self.connection.transport.close()
             return
         self.buffer += data
@@ -72,8 +75,12 @@ class Echo(Upgraded):
             while not self.closed and self._frame():
                 pass
         except _Fail as fail:
+            # What the client still sends is thrown away, for a while: closing on it would reset the connection, and the
+            # client might never see the code.
+            self.refused = True
+            self.buffer.clear()
             self._close(fail.code)
-            self.connection.transport.close()
+            asyncio.get_running_loop().call_later(DISCARD_S, self.connection.transport.close)
 
     def going_away(self) -> None:
         self._close(1001)
