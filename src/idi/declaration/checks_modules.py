@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from idi.declaration.names import peer_variable
 from idi.declaration.nearest import listed
 from idi.declaration.nodes import Items, Node, Scalar, Table, find, items, keys, names_of
 from idi.declaration.reader import Reader
@@ -56,11 +57,6 @@ def _variables(module: Table, name: str, reader: Reader) -> None:
                 )
             elif section == "secrets" and variable in config:
                 reader.report(key, f"{variable} stands under both config and secrets; keep one.")
-
-
-def peer_variable(peer: str) -> str:
-    """The variable that holds a peer's URL: `night-watch` is in NIGHT_WATCH_URL."""
-    return peer.upper().replace("-", "_") + "_URL"
 
 
 def _called(module: Table) -> tuple[str, ...]:

@@ -103,3 +103,8 @@ NAMESPACE = Text(
     r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?",
     "junzi",
 )
+
+
+def peer_variable(peer: str) -> str:
+    """The variable that holds a peer's URL: `night-watch` is in NIGHT_WATCH_URL."""
+    return peer.upper().replace("-", "_") + "_URL"

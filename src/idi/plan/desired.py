@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 
+from idi.declaration.names import peer_variable
 from idi.declaration.types import Module, Platform, Template
 from idi.plan.bus import RELAY
 from idi.plan.types import Context, Desired, DesiredModule, KeptSecret, Overlays
@@ -112,10 +113,6 @@ def environment(platform: Platform, module: Module, context: Context) -> dict[st
     for name, path in module.secrets.items():
         variables[name] = f"${{{'secret_file' if name in module.secret_files else 'secret'}.{path}}}"
     return variables
-
-
-def peer_variable(peer: str) -> str:
-    return peer.upper().replace("-", "_") + "_URL"
 
 
 def text(template: Template, context: Context) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from idi.declaration.names import peer_variable
 from idi.parts.bus.interface import Shape, Subscription, Topic
 from idi.parts.bus.own import DEAD, KEEP_DEAD_S, TRIES, again_topic
 
@@ -105,10 +106,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
         publishers={module: frozenset(types) for module, types in told["publishers"].items()},
         topics={name: Topic(name, **shape) for name, shape in told["topics"].items()},
         deliveries={(one["topic"], one["module"]): Deliver(**one) for one in told["deliveries"]},
-        urls={
-            one["module"]: environment[one["module"].upper().replace("-", "_") + "_URL"]
-            for one in told["deliveries"]
-        },
+        urls={one["module"]: environment[peer_variable(one["module"])] for one in told["deliveries"]},
         consumers=tuple((topic, module, attempts) for topic, module, attempts in told["consumers"]),
         grace_s=float(environment[GRACE]) * 0.8 if environment.get(GRACE) else GRACE_S,
     )
