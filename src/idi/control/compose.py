@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -119,10 +120,12 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
         broker = Broker(paths.runtime / "nats.conf", credentials.derive, lambda: loop.world)
         loop.listeners.append(broker.hear)
 
+        nats = cache(NATS.find)  # asked for at every status, and it does not move while control lives
+
         def places_of(platform: Platform) -> dict[str, str]:
             if BUS not in platform.modules:
                 return {}
-            return {"bus.program": str(NATS.find()), "bus.config": str(broker.file)}
+            return {"bus.program": str(nats()), "bus.config": str(broker.file)}
 
         async def vault() -> SecretStore:
             return await authority.vault()
