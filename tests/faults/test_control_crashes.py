@@ -22,8 +22,9 @@ import pytest
 from idi.api.paths import paths_for
 from idi.api.server import Invalid
 from idi.api.types import ChangeRequest, Progress
+from idi.control.actors import CONTROL
 from idi.control.apply import Executor
-from idi.control.desk import CONTROL, Desk
+from idi.control.desk import Desk
 from idi.control.events import Events
 from idi.control.figures import Figures, Reading
 from idi.control.loop import Edge, Loop

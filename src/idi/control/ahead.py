@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import logging
 import os
-import pwd
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from idi.control.actors import user
 from idi.control.settings import Settings
 from idi.parts.clients import private_file
 from idi.parts.clients.machine import this_machine
@@ -114,9 +114,4 @@ def process_of(places: Places, program: Path, log_file: Path) -> ProcessSpec:
 
 def asker() -> Actor:
     """Who ran `idi up`: it started control, as the user that control runs as."""
-    uid = os.getuid()
-    try:
-        name = pwd.getpwuid(uid).pw_name
-    except KeyError:
-        name = str(uid)
-    return Actor("peer", name, uid=uid, pid=os.getppid())
+    return user(os.getuid(), os.getppid())

@@ -22,13 +22,11 @@ from idi.parts.bus.interface import Bus
 from idi.parts.bus.nats.config import Login, render
 from idi.parts.clients import private_file
 from idi.parts.errors import Refused
-from idi.plan.bus import BUS, PASSWORD, RELAY, grants
+from idi.plan.bus import BUS, PASSWORD, RELAY, RELAY_USER, grants
 from idi.world.events import Event, InstanceReady
 from idi.world.types import InstanceId, World
 
 log = logging.getLogger(__name__)
-
-RELAY_USER = "idi"
 
 
 @dataclass(slots=True)

@@ -58,12 +58,21 @@ def reconfigured(
     version = overlays.versions.get(module, 0)
     if version != now["version"]:
         notes.append(f"The configuration of {module} is version {version} now.")
-    platform = with_bus(with_keys_url(loaded.platform, wanted.keys_url))
-    return Reconfigured(overlays, platform, tuple(notes))
+    return Reconfigured(overlays, whole(loaded, wanted), tuple(notes))
+
+
+def read(wanted: Wanted, environment: str, config: Config) -> Loaded | Rejected:
+    """The declaration that was applied last, with these values."""
+    return load(wanted.text, file=wanted.file, environment=environment, config=config)
+
+
+def whole(loaded: Loaded, wanted: Wanted) -> Platform:
+    """With all that is no part of the file: the bus, and where an external issuer's keys were found."""
+    return with_bus(with_keys_url(loaded.platform, wanted.keys_url))
 
 
 def loaded_with(wanted: Wanted, environment: str, config: Config) -> Loaded:
-    loaded = load(wanted.text, file=wanted.file, environment=environment, config=config)
+    loaded = read(wanted, environment, config)
     if isinstance(loaded, Rejected):
         raise Invalid([str(mistake) for mistake in loaded.mistakes])
     return loaded

@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import pwd
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -42,27 +41,27 @@ from idi.api.types import (
     UpRequest,
 )
 from idi.api.views import Surroundings, plan_view, status_view
+from idi.control.actors import CONTROL, user
 from idi.control.apply import Application, Executor
 from idi.control.changes import Change
-from idi.control.configuration import configuration
+from idi.control.configuration import configuration, read, whole
 from idi.control.events import Events
 from idi.control.figures import Figures
-from idi.control.issuer import keys_url_of, resolved, with_keys_url
+from idi.control.issuer import keys_url_of, resolved
 from idi.control.loop import Loop
 from idi.control.registrations import Registrations
-from idi.control.requests import Asked, load_declaration, module_named, title_of, what_is_asked
+from idi.control.requests import Asked, load_declaration, module_named, running, title_of, what_is_asked
 from idi.control.secrets import Secrets, secrets_view, still_missing
 from idi.control.settings import Settings
 from idi.control.tokens import Tokens, give_token
 from idi.control.wanted import Wanted
 from idi.control.wording import what_failed
-from idi.declaration.load import Loaded, load
+from idi.declaration.load import Loaded
 from idi.declaration.types import Platform
 from idi.parts.clients.machine import Peer
 from idi.parts.errors import Bug, IdiError, Refused
 from idi.parts.gateway.interface import DataPlane
 from idi.parts.store.interface import Actor, Store
-from idi.plan.bus import with_bus
 from idi.plan.describe import describe_all
 from idi.plan.desired import desired
 from idi.plan.difference import difference
@@ -74,9 +73,6 @@ log = logging.getLogger(__name__)
 QUEUE = 16
 RESUME_AFTER_S = 3.0
 ACKNOWLEDGED_S = 10.0
-
-CONTROL = Actor("idi", "control")
-"""Who acts when nobody asked: an interrupted change is taken up again."""
 
 
 @dataclass(slots=True)
@@ -167,17 +163,17 @@ class Desk:
         return plan_view(describe_all(plan), values, [*found.warnings, *found.notes])
 
     async def config(self) -> ConfigView:
-        if self.loop.platform is None or not self.wanted.up:
-            raise Refused("The platform is not up.", "Run idi up first.")
+        running(self.wanted, self.loop.platform)
         return configuration(self.wanted, self.settings.environment)
+
+    async def list_secrets(self) -> SecretsView:
+        return secrets_view(self.loop.platform, self.wanted)
 
     async def token(self, request: TokenRequest, peer: Peer) -> TokenView:
         return await give_token(request, actor_of(peer), self.loop.platform, self.tokens, self.store)
 
     async def register(self, request: RegistrationRequest, peer: Peer) -> RegistrationView:
-        platform = self.loop.platform
-        if platform is None or not self.wanted.up or self.closing:
-            raise Refused("The platform is not up.", "Run idi up first.")
+        platform = running(self.wanted, None if self.closing else self.loop.platform)
         spec = self.desired().modules[module_named(platform, request["module"])].spec
         return await self.registrations.register(request, spec, actor_of(peer))
 
@@ -202,9 +198,6 @@ class Desk:
 
     async def replay(self, request: ReplayRequest, peer: Peer) -> ReplayView:
         return await self.events.replay(request, self.loop.platform, actor_of(peer))
-
-    async def list_secrets(self) -> SecretsView:
-        return secrets_view(self.loop.platform, self.wanted)
 
     # --- what somebody wants -----------------------------------------------------------------------
 
@@ -352,14 +345,9 @@ class Desk:
         """Read what was wanted before control ended; traffic follows it before anybody asks."""
         self.wanted = await Wanted.recall(self.store)
         if self.wanted.text:
-            loaded = load(
-                self.wanted.text,
-                file=self.wanted.file,
-                environment=self.settings.environment,
-                config=self.wanted.overlays.config,
-            )
+            loaded = read(self.wanted, self.settings.environment, self.wanted.overlays.config)
             if isinstance(loaded, Loaded):
-                platform = with_bus(with_keys_url(loaded.platform, self.wanted.keys_url))
+                platform = whole(loaded, self.wanted)
                 self.loop.declare(platform)
                 self.adopt_platform(platform)
             else:
@@ -395,8 +383,4 @@ class Desk:
 
 
 def actor_of(peer: Peer) -> Actor:
-    try:
-        name = pwd.getpwuid(peer.uid).pw_name
-    except KeyError:
-        name = str(peer.uid)
-    return Actor("peer", name, uid=peer.uid, pid=peer.pid)
+    return user(peer.uid, peer.pid)

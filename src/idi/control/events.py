@@ -11,7 +11,6 @@ import json
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from idi.api.types import (
     DeadView,
@@ -21,6 +20,7 @@ from idi.api.types import (
     ReplayRequest,
     ReplayView,
 )
+from idi.api.views import rfc3339
 from idi.control.wording import did_you_mean
 from idi.declaration.types import Platform
 from idi.parts.bus import own
@@ -164,11 +164,9 @@ def known_topic(name: str, declared: list[str]) -> None:
         )
 
 
-async def letters(bus: Bus) -> AsyncGenerator[Event]:
+def letters(bus: Bus) -> AsyncGenerator[Event]:
     """Every dead letter that there is now."""
-    async with aclosing(bus.read(own.DEAD, follow=False)) as found:
-        async for letter in found:
-            yield letter
+    return bus.read(own.DEAD, follow=False)
 
 
 def event_view(event: Event) -> EventView:
@@ -205,7 +203,3 @@ def dead_view(letter: Event) -> DeadView:
         ],
         "event": event_view(letter)["event"],
     }
-
-
-def rfc3339(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -34,6 +34,9 @@ OWN = frozenset({BUS, RELAY})
 PASSWORD = Reference(("secret", "idi/bus"))
 """What a module shows to the broker; each has its own."""
 
+RELAY_USER = "idi"
+"""Who the relay is to the broker, and control beside it."""
+
 EVENTS_URL = Template((Reference(("peer", RELAY, "url")), "/events"))
 
 STORAGE_BYTES = 8 << 30
@@ -125,7 +128,7 @@ def relay(platform: Platform) -> Module:
         RELAY,
         run=Template(("exec python -m idi.relay",)),
         calls=(BUS, *handlers),
-        config=Frozen({"BUS_URL": bus_url("idi"), "IDI_RELAY": Template((relay_text(platform),))}),
+        config=Frozen({"BUS_URL": bus_url(RELAY_USER), "IDI_RELAY": Template((relay_text(platform),))}),
         readiness=Readiness(http="/ready"),
     )
 
