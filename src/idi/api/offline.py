@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
 File = str | os.PathLike[str]
 
-WANTED, WANTED_VERSION = "wanted", 1
-"""The document in which control keeps what is wanted (`idi.control.wanted`)."""
-
 
 def log_folder(file: File, environment: str) -> Path:
     return Path(place(file, environment)[2]) / "logs"
@@ -108,15 +105,15 @@ class AuditLog:
 def recorded_overlays(file: File, environment: str) -> Overlays:
     """What was recorded on top of the file for the next `idi up`; raises `Refused` where it cannot be read."""
     from idi.parts.store.sqlite.check import read_document
-    from idi.plan.configured import from_document
+    from idi.plan.recorded import DOCUMENT, VERSION, from_document
     from idi.plan.types import Overlays
 
     folder = journal_folder(file, environment)
-    raw = read_document(folder, WANTED)
+    raw = read_document(folder, DOCUMENT)
     if raw is None:
         return Overlays()
     document = json.loads(raw)
-    if document.get("version") != WANTED_VERSION:
+    if document.get("version") != VERSION:
         raise Refused(
             f"What was wanted is in another version's words in {folder}.", "Use the IDI that wrote it."
         )

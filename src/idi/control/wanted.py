@@ -7,11 +7,8 @@ from dataclasses import dataclass, field
 
 from idi.parts.errors import Refused
 from idi.parts.store.interface import Store
-from idi.plan.configured import document_of, from_document
+from idi.plan.recorded import DOCUMENT, VERSION, document_of, from_document
 from idi.plan.types import Overlays
-
-DOCUMENT = "wanted"
-VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)

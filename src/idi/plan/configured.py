@@ -13,12 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from idi.declaration.load import Loaded, Rejected, load
-from idi.declaration.overlay import SET_BY, Config, Laid, Value, place_of, plain_of, value_of
+from idi.declaration.overlay import SET_BY, Config, Laid, Value, place_of
 from idi.declaration.types import ModuleName
-from idi.plan.types import KeptSecret, Overlays
+from idi.plan.types import Overlays
 
 
 def changed(
@@ -87,34 +86,3 @@ def notes(laid: Iterable[Laid]) -> list[str]:
 
 def says(one: Laid) -> str:
     return f"{one.before} says otherwise" if one.before else "the file has none"
-
-
-# --- as a document ---
-
-
-def document_of(overlays: Overlays) -> dict[str, object]:
-    """As control keeps them; the same overlays are the same document."""
-    return {
-        "instances": dict(overlays.instances),
-        "generations": dict(overlays.generations),
-        "config": {
-            module: {name: plain_of(value) for name, value in values.items()}
-            for module, values in overlays.config.items()
-        },
-        "versions": dict(overlays.versions),
-        "secrets": {path: [kept.version, kept.since] for path, kept in overlays.secrets.items()},
-    }
-
-
-def from_document(document: Mapping[str, Any]) -> Overlays:
-    """What `document_of` made, also before there was configuration in it."""
-    config = {
-        ModuleName(module): {name: value_of(value) for name, value in values.items()}
-        for module, values in document.get("config", {}).items()
-    }
-    counts = [
-        {ModuleName(name): count for name, count in document.get(key, {}).items()}
-        for key in ("instances", "generations", "versions")
-    ]
-    secrets = {path: KeptSecret(*kept) for path, kept in document.get("secrets", {}).items()}
-    return Overlays(counts[0], counts[1], config, counts[2], secrets)

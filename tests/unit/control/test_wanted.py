@@ -6,11 +6,12 @@ import json
 
 import pytest
 
-from idi.control.wanted import DOCUMENT, Wanted
+from idi.control.wanted import Wanted
 from idi.declaration.types import ModuleName
 from idi.parts.errors import Refused
 from idi.parts.store.interface import Actor
 from idi.parts.store.memory import MemoryStore
+from idi.plan.recorded import DOCUMENT
 from idi.plan.types import KeptSecret, Overlays
 
 ME = Actor("peer", "me")

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from idi.declaration.load import Loaded, Rejected
 from idi.declaration.overlay import Value, value_of
 from idi.declaration.types import ModuleName
-from idi.plan.configured import changed, document_of, fitted, from_document, having, notes
+from idi.plan.configured import changed, fitted, having, notes
 from idi.plan.desired import desired
+from idi.plan.recorded import document_of, from_document
 from idi.plan.types import Context, Overlays
 
 pytestmark = pytest.mark.requirement("S1")
