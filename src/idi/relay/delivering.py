@@ -135,7 +135,7 @@ class Delivering:
             # It came again although it is in hand: the broker missed a beat. Its answer is to the newest.
             known.delivery = delivery
             return
-        key = f"{self._module} {event.topic} {event.sequence} {event.at:.6f}"
+        key = letters.key_of(self._module, event)
         held = self._held[event.sequence] = Held(delivery, event, key, len(event.payload))
         while self._bytes and self._bytes + held.size > HELD_BYTES:
             self._freed.clear()

@@ -10,14 +10,13 @@ import asyncio
 import logging
 from contextlib import aclosing
 
-from idi.parts.bus.interface import Bus, Event, GivenUp
+from idi.parts.bus.interface import Bus, GivenUp
 from idi.parts.errors import IdiError
 from idi.relay import letters
 
 log = logging.getLogger(__name__)
 
 AGAIN_S = 2.0
-READ_S = 10.0
 
 
 async def bury(bus: Bus) -> None:
@@ -34,20 +33,12 @@ async def bury(bus: Bus) -> None:
 
 async def _bury(bus: Bus, one: GivenUp) -> None:
     try:
-        event = await _event(bus, one)
-        if event is not None:
+        event = await letters.kept(bus, one.topic, one.sequence)
+        if event is not None:  # else it was too old meanwhile
             reason = f"was not acknowledged in {one.attempts} attempts"
-            key = f"{one.module} {one.topic} {one.sequence} {event.at:.6f}"
+            key = letters.key_of(one.module, event)
             await letters.write(bus, key, one.module, letters.believed(event, ""), reason, [], one.attempts)
             log.warning("%s is dead for %s: %s", one.topic, one.module, reason)
         await one.delivery.done()
     except (IdiError, TimeoutError) as error:  # it is told again
         log.info("%s %s for %s: %s", one.topic, one.sequence, one.module, error)
-
-
-async def _event(bus: Bus, one: GivenUp) -> Event | None:
-    """None where it was too old meanwhile."""
-    async with asyncio.timeout(READ_S), aclosing(bus.read(one.topic, one.sequence, follow=False)) as found:
-        async for event in found:
-            return event if event.sequence == one.sequence else None
-    return None

@@ -49,22 +49,29 @@ def believed(event: Event, module: str) -> Event:
     return replace(event, headers=mine)
 
 
+def key_of(module: str, event: Event) -> str:
+    """What an event is to one module: its attempts and its letter go by it. A topic that was made anew counts from
+    one again, so the time is part of it."""
+    return f"{module} {event.topic} {event.sequence} {event.at:.6f}"
+
+
+async def kept(bus: Bus, topic: str, sequence: int) -> Event | None:
+    """The event in its topic; None where it is kept no longer."""
+    async with asyncio.timeout(READ_S), aclosing(bus.read(topic, sequence, follow=False)) as found:
+        async for one in found:
+            return one if one.sequence == sequence else None
+    return None
+
+
 async def whole(bus: Bus, event: Event) -> Event | None:
     """With all that its letter had no room for; None where it is kept no longer."""
     if CUT not in event.headers:
         return event
-    sequence = int(event.headers[DEAD_SEQUENCE])
     ours = {name: value for name, value in event.headers.items() if name.startswith(OWN) and name != CUT}
-    async with (
-        asyncio.timeout(READ_S),
-        aclosing(bus.read(event.headers[DEAD_TOPIC], sequence, follow=False)) as found,
-    ):
-        async for one in found:
-            if one.sequence == sequence:
-                theirs = believed(one, "").headers
-                return replace(event, headers={**theirs, **ours}, payload=one.payload)
-            return None
-    return None
+    one = await kept(bus, event.headers[DEAD_TOPIC], int(event.headers[DEAD_SEQUENCE]))
+    if one is None:
+        return None
+    return replace(event, headers={**believed(one, "").headers, **ours}, payload=one.payload)
 
 
 async def write(

@@ -120,6 +120,14 @@ class SimulatedBus:
         async with self.kept.changed:
             self.kept.changed.notify_all()
 
+    async def _change(self) -> None:
+        """Wait for one, or until time may have made one."""
+        try:
+            async with asyncio.timeout(0.02), self.kept.changed:
+                await self.kept.changed.wait()
+        except TimeoutError:
+            return
+
     async def take(self, subscription: Subscription) -> AsyncGenerator[Delivery]:
         place = self.kept.places[(subscription.topic, subscription.module)]
         while True:
@@ -127,11 +135,7 @@ class SimulatedBus:
             if delivery is not None:
                 yield delivery
                 continue
-            try:
-                async with asyncio.timeout(0.02), self.kept.changed:
-                    await self.kept.changed.wait()
-            except TimeoutError:
-                continue
+            await self._change()
 
     def _next(self, place: _Place) -> SimulatedDelivery | None:
         now, topic = time.time(), place.made.topic
@@ -186,11 +190,7 @@ class SimulatedBus:
                     yield event
             if not follow:
                 return
-            try:
-                async with asyncio.timeout(0.02), self.kept.changed:
-                    await self.kept.changed.wait()
-            except TimeoutError:
-                continue
+            await self._change()
 
 
 @dataclass(slots=True)
