@@ -24,7 +24,7 @@ from idi.parts.targets.exits import is_end, remedy
 from idi.parts.targets.interface import Target
 from idi.plan.describe import Described, describe
 from idi.plan.types import AwaitReady, Detach, Ensure, Plan, Remove, Retry, StartPart, Step, StopPart
-from idi.world.types import Instance, InstanceId, World
+from idi.world.types import Instance, InstanceId, ModuleWorld, World
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class Executor:
         """Wait for readiness; a failed instance ends the wait at once with its last lines."""
 
         def settled(world: World) -> bool:
-            return self.leaving or enough(world, step) or bool(failed(world, step))
+            return self.leaving or enough(world, step) or failed(world, step)
 
         in_time = await self.loop.wait(settled, step.deadline_s)
         world = self.loop.world
@@ -101,8 +101,8 @@ class Executor:
             return
         if self.leaving:
             raise StepFailed("Not waited for any longer, since the platform is to go down.")
-        mine = [i for i in world.instances() if i.module == step.module and i.revision == step.revision]
-        culprits = [i for i in mine if i.state == "failed"] or [i for i in mine if i.state != "ready"]
+        there = mine(world, step)
+        culprits = [i for i in there if i.state == "failed"] or [i for i in there if i.state != "ready"]
         if not culprits:
             raise StepFailed(f"{step.module} has no instance of revision {step.revision}.")
         culprit = culprits[0]
@@ -128,19 +128,18 @@ def way_out_of(culprit: Instance) -> str:
     return f"See idi logs {culprit.module}; mend it and run the command again."
 
 
+def mine(world: World, step: AwaitReady) -> list[Instance]:
+    """The instances that a step waits for."""
+    module = world.modules.get(step.module, ModuleWorld())
+    return [i for i in module.instances.values() if i.revision == step.revision]
+
+
 def enough(world: World, step: AwaitReady) -> bool:
-    module = world.modules.get(step.module)
-    if module is None:
-        return step.count == 0
-    ready = (i for i in module.instances.values() if i.revision == step.revision and i.state == "ready")
-    return sum(1 for _ in ready) >= step.count
+    return sum(i.state == "ready" for i in mine(world, step)) >= step.count
 
 
-def failed(world: World, step: AwaitReady) -> list[str]:
-    module = world.modules.get(step.module)
-    if module is None:
-        return []
-    return [i.id for i in module.instances.values() if i.revision == step.revision and i.state == "failed"]
+def failed(world: World, step: AwaitReady) -> bool:
+    return any(i.state == "failed" for i in mine(world, step))
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from idi.control.apply import Executor, StepFailed, enough
+from idi.control.apply import Executor, StepFailed, enough, mine
 from idi.control.tasks import unless
 from idi.plan.types import AwaitReady
 from idi.world.types import InstanceId, World
@@ -19,17 +19,16 @@ class Patience(Executor):
     lacks: Callable[[InstanceId], bool] = lambda _: False
 
     async def await_ready(self, step: AwaitReady) -> None:
+        def lacking(world: World) -> list[InstanceId]:
+            return [one.id for one in mine(world, step) if self.lacks(one.id)]
+
         def in_vain(world: World) -> bool:
-            return bool(self.lost()) and not enough(world, step) and any(map(self.lacks, mine(world, step)))
+            return bool(self.lost()) and not enough(world, step) and bool(lacking(world))
 
         async def ready() -> bool:
             await Executor.await_ready(self, step)  # not `super()`: a dataclass with slots is another class
             return True
 
         if not await unless(ready(), self.loop.wait(in_vain, step.deadline_s + 1.0)):
-            first = next(filter(self.lacks, mine(self.loop.world, step)), step.module)
+            first = next(iter(lacking(self.loop.world)), step.module)
             raise StepFailed(f"{first} gets no certificate: {self.lost()}", "See idi logs openbao.")
-
-
-def mine(world: World, step: AwaitReady) -> list[InstanceId]:
-    return [i.id for i in world.instances() if (i.module, i.revision) == (step.module, step.revision)]

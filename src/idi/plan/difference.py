@@ -29,7 +29,7 @@ from idi.plan.types import (
     Step,
     StopPart,
 )
-from idi.world.types import ModuleWorld, Revision, RevisionId, RevisionSpec, World
+from idi.world.types import Instance, ModuleWorld, Revision, RevisionId, RevisionSpec, World
 
 UNDECLARED = "no longer declared"
 GOES_DOWN = "the platform goes down"
@@ -149,9 +149,8 @@ def grow(
 
 def retry(module: ModuleWorld, spec: RevisionSpec) -> list[Step]:
     """What had failed already does not fail the wait for it before it was tried again."""
-    mine = (i for i in module.instances.values() if i.revision == spec.revision and i.supervised)
-    failed = [i.id for i in mine if i.state == "failed"]
-    return [Retry(spec.module, spec.revision, len(failed), "it had failed")] if failed else []
+    failed = sum(i.state == "failed" for i in supervised(module, spec.revision))
+    return [Retry(spec.module, spec.revision, failed, "it had failed")] if failed else []
 
 
 def await_ready(spec: RevisionSpec, count: int) -> AwaitReady:
@@ -164,16 +163,18 @@ def remove(revision: Revision, why: str) -> Remove:
 
 def kept(module: ModuleWorld, revision: Revision) -> int:
     """Instances that there are of a revision: fewer than its count where one could not be started at all."""
-    name = revision.spec.revision
-    there = (i for i in module.instances.values() if i.revision == name and i.supervised)
-    return min(revision.count, sum(1 for i in there if i.state != "stopping"))
+    there = sum(i.state != "stopping" for i in supervised(module, revision.spec.revision))
+    return min(revision.count, there)
 
 
 def ready(module: ModuleWorld, revision: RevisionId) -> int:
     """Ready supervised instances of a revision."""
-    return sum(
-        1 for i in module.instances.values() if i.revision == revision and i.state == "ready" and i.supervised
-    )
+    return sum(i.state == "ready" for i in supervised(module, revision))
+
+
+def supervised(module: ModuleWorld, revision: RevisionId) -> list[Instance]:
+    """Its instances without those that others run."""
+    return [i for i in module.instances.values() if i.revision == revision and i.supervised]
 
 
 def reason_for(spec: RevisionSpec, others: Mapping[RevisionId, Revision]) -> str:
