@@ -27,7 +27,7 @@ from idi.declaration.types import ModuleName, Platform
 from idi.parts.errors import IdiError, PartError, Refused
 from idi.parts.secrets.interface import LARGEST_BYTES, SecretStore
 from idi.parts.store.interface import Actor, ChangeId, Step, Store
-from idi.parts.targets.interface import Unsupplied
+from idi.parts.targets.interface import Unsupplied, text_of
 from idi.plan.types import KeptSecret
 from idi.world.types import RevisionSpec
 
@@ -163,11 +163,7 @@ def still_missing(
 
 
 def check_text(path: str, value: bytes) -> None:
-    try:
-        text = value.decode()
-    except UnicodeDecodeError:
-        text = "\0"
-    if "\0" in text:
+    if text_of(value) is None:
         raise Refused(
             f"{path} is given to a module as a variable, and this value is no text.",
             "Declare it as: file, or set a text.",

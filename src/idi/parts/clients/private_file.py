@@ -15,6 +15,11 @@ from typing import Any
 from idi.parts.errors import PartError
 
 
+def opener(path: str, flags: int) -> int:
+    """For `open`, where what is written need not be whole: 0600 from the first byte, too."""
+    return os.open(path, flags, 0o600)
+
+
 def write(path: Path, content: bytes) -> None:
     """Nothing is written where the same is there already: that needs no room on a full disk."""
     if _holds(path, content):

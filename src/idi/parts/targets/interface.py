@@ -34,6 +34,16 @@ class Unsupplied(PartError):
     `retryable` somebody has to do something first, and it counts as failed at once."""
 
 
+def text_of(value: bytes) -> str | None:
+    """A secret as a variable holds it; None where it is no text: a C string in UTF-8 is all that an environment can
+    hold."""
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        return None
+    return None if "\0" in text else text
+
+
 @dataclass(frozen=True, slots=True)
 class SidecarSpec:
     """How to start the sidecar of one instance: what to run, which files it needs (path -> bytes,

@@ -22,6 +22,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from idi.parts.clients import private_file
 from idi.parts.targets.local.marks import Marks
 
 LONGEST_LINE = 64 * 1024
@@ -58,7 +59,7 @@ class LogFile:
         with (
             self._lock,
             open(self.path, "r+b", buffering=0) as source,
-            open(beside, "wb", buffering=0, opener=_private) as copy,
+            open(beside, "wb", buffering=0, opener=private_file.opener) as copy,
         ):
             self._keeps = True
             source.seek(max(0, source.seek(0, os.SEEK_END) - largest_bytes))
@@ -226,10 +227,6 @@ def _pieces_back(line: bytes, end: int, whole: int) -> Iterator[tuple[int, bytes
     begin = end - whole - len(line)
     for at in range(first, 0, -LONGEST_LINE):
         yield begin + at, line[at - LONGEST_LINE : at]
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def _size(path: Path) -> int:

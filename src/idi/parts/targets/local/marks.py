@@ -19,6 +19,8 @@ import os
 from array import array
 from pathlib import Path
 
+from idi.parts.clients import private_file
+
 MOST_MARKS = 10_000
 _MAGIC = b"IDImark1"
 _PAIR = 16
@@ -130,7 +132,7 @@ class Marks:
 
     def _write_anew(self) -> None:
         beside = self._path.with_name(f"{self._path.name}.new")
-        with open(beside, "wb", opener=_private) as file:
+        with open(beside, "wb", opener=private_file.opener) as file:
             file.write(_MAGIC + array("q", [self.base]).tobytes() + self._records(0))
         beside.rename(self._path)
 
@@ -144,7 +146,3 @@ def _spread(times: array[int], width: int) -> list[int]:
             kept.append(place)
             before = times[place]
     return [*kept, len(times) - 1]
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

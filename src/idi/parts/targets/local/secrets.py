@@ -18,7 +18,7 @@ from pathlib import Path
 
 from idi.parts.clients import private_file
 from idi.parts.errors import PartError
-from idi.parts.targets.interface import Supply, Unsupplied
+from idi.parts.targets.interface import Supply, Unsupplied, text_of
 from idi.parts.targets.local.environment import needed
 from idi.world.types import InstanceId, RevisionSpec
 
@@ -142,12 +142,8 @@ async def supplied(supply: Supply, files: SecretFiles, instance: InstanceId, spe
 
 
 def as_text(path: str, value: bytes) -> str:
-    """As a variable; a C string in UTF-8 is all that an environment can hold."""
-    try:
-        text = value.decode()
-    except UnicodeDecodeError:
-        text = "\0"
-    if "\0" in text:
+    text = text_of(value)
+    if text is None:
         raise Unsupplied(
             f"secret {path} is no text, which a variable must be",
             "Declare it as: file, or set a text.",
