@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from dataclasses import dataclass
+from heapq import heappop, heappush, heapreplace
 
 from idi.api.types import (
     DeadView,
@@ -77,12 +78,12 @@ class Events:
     async def _tail(
         self, names: list[str], since: int, attributes: Mapping[str, str]
     ) -> AsyncGenerator[EventView]:
-        """A group of tasks wraps what goes through it, also that nobody listens any more: so nothing does."""
+        """What is kept in the order in which it came, then what comes. A group of tasks wraps what goes through it,
+        also that nobody listens any more: so nothing does."""
         came: asyncio.Queue[EventView | IdiError] = asyncio.Queue(64)
 
-        async def read(bus: Bus, name: str) -> None:
+        async def follow(bus: Bus, name: str, start: int) -> None:
             try:
-                start = since or await bus.last(name) + 1
                 async for event in bus.read(name, start):
                     view = event_view(event)
                     if matches(view, attributes):
@@ -91,20 +92,29 @@ class Events:
                 await came.put(error)
 
         failed: IdiError | None = None
-        async with self.connect() as bus, asyncio.TaskGroup() as tasks:
-            readers = [tasks.create_task(read(bus, name)) for name in names]
-            try:
-                while not failed:
-                    view = await came.get()
-                    if isinstance(view, IdiError):
-                        failed = view
-                    else:
-                        yield view
-            except GeneratorExit:
-                pass
-            finally:
-                for reader in readers:
-                    reader.cancel()
+        async with self.connect() as bus:
+            starts = {name: since or await bus.last(name) + 1 for name in names}
+            if since:
+                async with aclosing(in_order(bus, starts)) as kept:
+                    async for event in kept:
+                        starts[event.topic] = event.sequence + 1
+                        view = event_view(event)
+                        if matches(view, attributes):
+                            yield view
+            async with asyncio.TaskGroup() as tasks:
+                readers = [tasks.create_task(follow(bus, name, start)) for name, start in starts.items()]
+                try:
+                    while not failed:
+                        item = await came.get()
+                        if isinstance(item, IdiError):
+                            failed = item
+                        else:
+                            yield item
+                except GeneratorExit:
+                    pass
+                finally:
+                    for reader in readers:
+                        reader.cancel()
         if failed:
             raise failed
 
@@ -167,6 +177,28 @@ def known_topic(name: str, declared: list[str]) -> None:
 def letters(bus: Bus) -> AsyncGenerator[Event]:
     """Every dead letter that there is now."""
     return bus.read(own.DEAD, follow=False)
+
+
+async def in_order(bus: Bus, starts: Mapping[str, int]) -> AsyncGenerator[Event]:
+    """What topics hold now, from these sequences on, by the time at which it came; one event of each is held."""
+    async with AsyncExitStack() as reading:
+        rest = [
+            await reading.enter_async_context(aclosing(bus.read(name, start, follow=False)))
+            for name, start in starts.items()
+        ]
+        heads: list[tuple[float, int, Event]] = []
+        for at, events in enumerate(rest):
+            async for event in events:
+                heappush(heads, (event.at, at, event))
+                break
+        while heads:
+            _, at, event = heads[0]
+            yield event
+            async for following in rest[at]:
+                heapreplace(heads, (following.at, at, following))
+                break
+            else:
+                heappop(heads)
 
 
 def event_view(event: Event) -> EventView:

@@ -208,6 +208,19 @@ async def test_watching_from_a_number_on_and_by_attributes(desk: Desk) -> None:
     assert await ids(2, since=1, subject="case-1", x="3") == ["3", "7"]
 
 
+async def test_what_is_kept_of_several_types_comes_in_the_order_in_which_it_came(desk: Desk) -> None:
+    sent = [(str(number), TYPE if number % 3 else "jede.revoked") for number in range(1, 12)]
+    for id, type in sent:
+        await desk.publish(document(id, type=type))
+        await asyncio.sleep(0.001)
+    async with asyncio.TaskGroup() as tasks:
+        watching = tasks.create_task(desk.tail(12, since=1))
+        await asyncio.sleep(0.05)
+        await desk.publish(document("12"))
+    seen = [(view["event"]["id"], view["topic"]) for view in watching.result() if view["event"]]
+    assert seen == [*sent, ("12", TYPE)]
+
+
 async def test_watching_shows_what_is_no_event(desk: Desk) -> None:
     await desk.bus.publish(TYPE, "1", {"ce-id": "1"}, b"plain")
     await desk.bus.publish(TYPE, "2", to_headers(event("2")), b"[" * 100_000)
