@@ -31,11 +31,11 @@ from idi.control.loop import Edge, Loop
 from idi.control.registrations import Registrations
 from idi.control.secrets import Secrets
 from idi.control.settings import Settings
-from idi.control.tasks import owned_tasks
 from idi.declaration.types import Platform
 from idi.parts.bus.errors import BusDown
 from idi.parts.bus.interface import Bus
 from idi.parts.clients.machine import Peer
+from idi.parts.clients.owned_tasks import OwnedTasks
 from idi.parts.discovery.registry import Registry
 from idi.parts.errors import PartError, Refused
 from idi.parts.gateway.interface import BarrierResult, Rejection
@@ -162,7 +162,7 @@ class Life:
 
         target = SimulatedTarget(loop.emit, retire, machine=outside.machine)
         registrations = Registrations(Registry(b"key", lambda: 0.0), NothingAttached(), outside.store)
-        async with target, owned_tasks() as tasks:
+        async with target, OwnedTasks() as tasks:
             desk = Desk(
                 settings=Settings(paths_for(FILE, "dev"), "dev", str(FILE.parent)),
                 store=outside.store,

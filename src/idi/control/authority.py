@@ -15,7 +15,7 @@ from pathlib import Path
 from idi.control.ahead import NAME, Ahead, process_of
 from idi.control.identities import Identities
 from idi.control.loop import Loop
-from idi.control.tasks import unless
+from idi.control.unless import unless
 from idi.declaration.types import Platform
 from idi.parts.certificates.openbao import OpenBaoAuthority
 from idi.parts.certificates.renewal import Renewal

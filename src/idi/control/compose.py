@@ -32,10 +32,10 @@ from idi.control.registrations import Registrations
 from idi.control.retiring import Retiring
 from idi.control.secrets import Secrets
 from idi.control.settings import Settings
-from idi.control.tasks import owned_tasks
 from idi.declaration.types import EmbeddedIssuer, ExternalIssuer, Platform
 from idi.parts.bus.nats.binary import NATS
 from idi.parts.clients.machine import this_machine
+from idi.parts.clients.owned_tasks import OwnedTasks
 from idi.parts.discovery.registry import Registry
 from idi.parts.errors import Bug
 from idi.parts.gateway.envoy import admin
@@ -72,7 +72,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
     stays out of the world until a change wants it."""
     paths = settings.paths
     async with AsyncExitStack() as stack:
-        tasks = await stack.enter_async_context(owned_tasks())
+        tasks = await stack.enter_async_context(OwnedTasks())
         credentials = Credentials.load(paths.keys)
         xds_socket = paths.runtime / "xds"
 
@@ -157,7 +157,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
         await stack.enter_async_context(target)
 
         # What works on the parts above ends before them.
-        changes = await stack.enter_async_context(owned_tasks())
+        changes = await stack.enter_async_context(OwnedTasks())
 
         keepers: dict[str, Keeper] = {OPENBAO: authority, GATEWAY: door}
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from idi.control.apply import Executor, StepFailed, enough, mine
-from idi.control.tasks import unless
+from idi.control.unless import unless
 from idi.plan.types import AwaitReady
 from idi.world.types import InstanceId, World
 

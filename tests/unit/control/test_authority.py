@@ -14,8 +14,8 @@ from idi.control import authority as module
 from idi.control.authority import Authority
 from idi.control.identities import Identities
 from idi.control.loop import Edge, Loop
-from idi.control.tasks import owned_tasks
 from idi.parts.clients.openbao import Health, State
+from idi.parts.clients.owned_tasks import OwnedTasks
 from idi.parts.errors import PartError
 from idi.world.events import InstanceGone, InstanceSeen
 from tests.support.planes import RememberingPlane
@@ -48,7 +48,7 @@ def closed() -> None:
 
 async def test_a_connection_that_closes_under_a_certificates_feet_ends_nothing() -> None:
     renewal: Any = Issued(closed)
-    async with owned_tasks() as tasks:
+    async with OwnedTasks() as tasks:
         identities = Identities(RememberingPlane(), lambda workload: f"spiffe://{workload}", tasks, renewal)
         identities.hear(InstanceSeen(instance("cam", 1, "aaaa", "starting")))
         await turns()
@@ -57,7 +57,7 @@ async def test_a_connection_that_closes_under_a_certificates_feet_ends_nothing()
 
 async def test_nothing_is_issued_for_what_went_at_once() -> None:
     renewal: Any = Issued()
-    async with owned_tasks() as tasks:
+    async with OwnedTasks() as tasks:
         identities = Identities(RememberingPlane(), lambda workload: f"spiffe://{workload}", tasks, renewal)
         seen = instance("cam", 1, "aaaa", "starting")
         identities.hear(InstanceSeen(seen))
@@ -87,7 +87,7 @@ async def test_an_openbao_that_does_not_end_is_looked_at_again(
     places: Any = SimpleNamespace(socket=tmp_path / "bao.sock")
     unused: Any = None
     loop = Loop(RememberingPlane(), Edge("127.0.0.1", 8080, lambda platform: unused))
-    async with asyncio.timeout(10), owned_tasks() as tasks:
+    async with asyncio.timeout(10), OwnedTasks() as tasks:
         authority = Authority(places, tmp_path / "log", unused, loop, unused, tasks, unused)
         tasks.create_task(authority._watch(client, part))
         await again.wait()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from idi.control.registrations import Registrations
-from idi.control.tasks import owned_tasks
+from idi.parts.clients.owned_tasks import OwnedTasks
 from idi.parts.discovery.registry import Registry
 from idi.parts.errors import PartError
 from idi.parts.store.interface import Actor
@@ -47,7 +47,7 @@ async def test_without_a_journal_what_is_not_heard_of_ends_all_the_same(
     now = 0.0
     store, sidecars = MemoryStore(), Sidecars()
     registrations = Registrations(Registry(b"key", lambda: now), sidecars, store)
-    async with owned_tasks() as tasks:
+    async with OwnedTasks() as tasks:
         keeping = tasks.create_task(registrations.keep())
         await asyncio.sleep(0)
         if breaks == "before it is registered":

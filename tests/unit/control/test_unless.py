@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from idi.control.tasks import unless
+from idi.control.unless import unless
 
 
 async def test_the_work_counts_where_it_is_done_first() -> None:

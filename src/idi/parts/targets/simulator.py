@@ -18,9 +18,9 @@ from types import TracebackType
 from typing import Self
 
 from idi.declaration.types import ModuleName
+from idi.parts.clients.owned_tasks import OwnedTasks
 from idi.parts.errors import PartError
 from idi.parts.targets.interface import Emit, Retire
-from idi.parts.targets.leaving import OwnedTasks
 from idi.parts.targets.local.ports import choose_ports, free_slots
 from idi.parts.targets.local.seats import by_kind, purposes
 from idi.world.events import (

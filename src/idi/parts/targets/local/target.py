@@ -19,9 +19,9 @@ from typing import Self
 
 from idi.declaration.types import ModuleName
 from idi.parts.clients.machine import Machine, this_machine
+from idi.parts.clients.owned_tasks import OwnedTasks
 from idi.parts.errors import Bug, PartError
 from idi.parts.targets.interface import Emit, Retire, Supply
-from idi.parts.targets.leaving import OwnedTasks
 from idi.parts.targets.local import adoption, strays
 from idi.parts.targets.local.backoff import Policy
 from idi.parts.targets.local.environment import base

@@ -1,6 +1,6 @@
-"""Tasks that a target owns from entering it to leaving it.
+"""Tasks that something long-lived owns from entering it to leaving it.
 
-A `TaskGroup` waits for its tasks; a target that is left has to end them instead. The documented way to
+A `TaskGroup` waits for its tasks; what is left has to end them instead. The documented way to
 end a group from within is to have one of its tasks raise.
 """
 
