@@ -95,10 +95,10 @@ def from_file(invocation: Invocation) -> ConfigView:
 
     text = invocation.text()
     overlays = recorded_overlays(invocation.file, invocation.env)
-    found = checked_with(invocation, text, overlays)
+    loaded, found = checked_with(invocation, text, overlays)
     for note in found.notes:
         invocation.screen.warn([(note, "yellow")])
-    return config_view(found.platform, found.overlays)
+    return config_view(loaded.platform, found.overlays)
 
 
 def module_of(view: ConfigView, name: str) -> ModuleConfigView:

@@ -49,34 +49,31 @@ def run(invocation: Invocation) -> int:
 
 def offline(invocation: Invocation, text: str) -> PlanView:
     """The same document, computed here: nothing runs, so everything would be started."""
-    doable(invocation, text)
     import os
 
     from idi.api.offline import recorded_overlays
     from idi.api.views import plan_view
-    from idi.plan import configured, scaled
-    from idi.plan.bus import with_bus
+    from idi.plan import scaled
+    from idi.plan.applicable import applicable
     from idi.plan.describe import describe_all
     from idi.plan.desired import desired
     from idi.plan.difference import difference
-    from idi.plan.scaled import fitting
     from idi.plan.types import Context, Overlays
     from idi.world.types import World
 
-    directory = os.path.dirname(os.path.realpath(invocation.file))
-    context = Context(directory, "http://127.0.0.1:8080")
     unread = []
     try:
         overlays = recorded_overlays(invocation.file, invocation.env)
     except IdiError as error:
         overlays = Overlays()
         unread.append(f"What idi scale and idi config set recorded is not in this plan. {error}")
-    found = checked_with(invocation, text, overlays)
-    overlays = fitting(found.platform, found.overlays)
-    steps = difference(desired(with_bus(found.platform), overlays, context), World())
-    warnings = [*map(str, found.warnings), *unread, *found.notes]
-    warnings += [*scaled.notes(found.platform, overlays), *configured.notes(found.laid)]
-    return plan_view(describe_all(steps), scaled.origins(found.platform, overlays), warnings)
+    loaded, fitted = checked_with(invocation, text, overlays)
+    doable(loaded.platform)
+    found = applicable(loaded, fitted)
+    context = Context(os.path.dirname(os.path.realpath(invocation.file)), "http://127.0.0.1:8080")
+    steps = difference(desired(found.platform, found.overlays, context), World())
+    warnings = [*found.warnings, *unread, *found.notes]
+    return plan_view(describe_all(steps), scaled.origins(found.platform, found.overlays), warnings)
 
 
 def show(invocation: Invocation, view: PlanView, instead: str) -> None:

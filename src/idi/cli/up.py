@@ -21,7 +21,7 @@ from idi.cli.parser import port
 from idi.cli.progress import Follower
 from idi.cli.pump import follow, pump
 from idi.cli.signals import Signals
-from idi.cli.validate import doable
+from idi.cli.validate import checked, doable
 from idi.cli.view import STOPPING, Board
 from idi.cli.words import took
 
@@ -52,7 +52,7 @@ def run(invocation: Invocation) -> int:
         try:
             status = client.status()
         except NotRunning:
-            doable(invocation, text)  # a mistake is found before anything is started
+            doable(checked(invocation, text).platform)  # a mistake is found before anything is started
         else:
             same_ports(invocation, status)
             return attach(invocation, client, request, signals)

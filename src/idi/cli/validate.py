@@ -9,10 +9,10 @@ from idi.cli.invocation import Invocation
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import ArgumentParser
-    from collections.abc import Sequence
 
     from idi.declaration.load import Loaded, Rejected
     from idi.declaration.types import Platform
+    from idi.plan.configured import Fitted
     from idi.plan.types import Overlays
 
 
@@ -32,33 +32,23 @@ def checked(invocation: Invocation, text: str) -> Loaded:
     return found
 
 
-def doable(invocation: Invocation, text: str) -> Loaded:
-    """The same, and the end of the command also where `idi up` would refuse it: as control would say it."""
-    from idi.plan.unbuilt import LOCAL, elsewhere
-
-    found = checked(invocation, text)
-    if there := elsewhere(found.platform):
-        raise Failure(there, "", LOCAL)
-    return found
-
-
-class Together:
-    """A declaration with what was recorded on top of it; `notes` say which of that does not fit any more."""
-
-    def __init__(self, found: Loaded, overlays: Overlays, notes: Sequence[str]) -> None:
-        self.platform, self.warnings, self.laid = found.platform, found.warnings, found.laid
-        self.overlays = overlays
-        self.notes = notes
-
-
-def checked_with(invocation: Invocation, text: str, overlays: Overlays) -> Together:
+def checked_with(invocation: Invocation, text: str, overlays: Overlays) -> tuple[Loaded, Fitted]:
+    """The same with what was recorded on top of it."""
     from idi.declaration.load import Rejected
     from idi.plan.configured import fitted
 
     found = fitted(text, invocation.file, invocation.env, overlays)
     if isinstance(found.loaded, Rejected):
         raise invalid([str(mistake) for mistake in found.loaded.mistakes])
-    return Together(found.loaded, found.overlays, found.notes)
+    return found.loaded, found
+
+
+def doable(platform: Platform) -> None:
+    """The end of the command where `idi up` would refuse it: as control would say it."""
+    from idi.plan.unbuilt import LOCAL, elsewhere
+
+    if there := elsewhere(platform):
+        raise Failure(there, "", LOCAL)
 
 
 def refused(platform: Platform) -> list[str]:

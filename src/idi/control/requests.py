@@ -19,8 +19,7 @@ from idi.declaration.load import Rejected
 from idi.declaration.types import ModuleName, Platform
 from idi.parts.errors import Refused
 from idi.parts.store.interface import JSON
-from idi.plan import configured, scaled
-from idi.plan.bus import with_bus
+from idi.plan.applicable import Applicable, applicable
 from idi.plan.configured import fitted
 from idi.plan.scaled import fitting
 from idi.plan.types import Overlays
@@ -53,8 +52,9 @@ def what_is_asked(
             found = load_declaration(request["text"], request["file"], environment, wanted.overlays)
             keep_the_name(found.platform, platform, world)
             keep_where_events_are(found.platform, platform)
-            overlays = fitting(found.platform, found.overlays)
-            after = replace(wanted, up=True, text=request["text"], file=request["file"], overlays=overlays)
+            after = replace(
+                wanted, up=True, text=request["text"], file=request["file"], overlays=found.overlays
+            )
             return Asked(after, {"file": request["file"]}, found.platform, notes=found.notes)
         case "down":
             return Asked(replace(wanted, up=False), {}, platform)
@@ -98,16 +98,6 @@ def running(wanted: Wanted, platform: Platform | None) -> Platform:
     return platform
 
 
-@dataclass(frozen=True, slots=True)
-class Applicable:
-    """A declaration that can be applied here, with what holds on top of it and what is worth saying of that."""
-
-    platform: Platform
-    overlays: Overlays
-    warnings: list[str]
-    notes: list[str]
-
-
 def load_declaration(text: str, file: str, environment: str, overlays: Overlays) -> Applicable:
     """The declaration, if this version can do all of it on this machine."""
     found = fitted(text, file, environment, overlays)
@@ -116,8 +106,7 @@ def load_declaration(text: str, file: str, environment: str, overlays: Overlays)
         raise Invalid([str(mistake) for mistake in loaded.mistakes])
     if there := elsewhere(loaded.platform):
         raise Refused(there, LOCAL)
-    notes = [*found.notes, *scaled.notes(loaded.platform, found.overlays), *configured.notes(loaded.laid)]
-    return Applicable(with_bus(loaded.platform), found.overlays, [*map(str, loaded.warnings)], notes)
+    return applicable(loaded, found)
 
 
 def keep_the_name(platform: Platform, before: Platform | None, world: World) -> None:
