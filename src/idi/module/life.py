@@ -24,8 +24,8 @@ import aiohttp
 from aiohttp import web
 
 from idi.module import tracing
-from idi.module.events import GiveUp, Handling, Retry, received
-from idi.module.http import Handler, Request, caller_of, response, response_of
+from idi.module.events import GiveUp, Handling, received
+from idi.module.http import Answer, Handler, Request, caller_of, response, response_of
 from idi.module.problem import Misconfigured, Problem
 
 log = logging.getLogger("idi.module")
@@ -184,7 +184,7 @@ class Life:
         try:
             return await handler(request)
         except Problem as problem:
-            if problem.status >= 500 or isinstance(problem, GiveUp):
+            if problem.status >= 500:
                 log.warning("%s %s: %s", request.method, request.path, problem.detail)
             return response_of(problem)
         except web.HTTPRequestEntityTooLarge:
@@ -239,14 +239,19 @@ class Life:
             raise Problem(403, f"An event comes from the platform's {RELAY}, not from {caller}.")
         event = received(request.headers, await request.read())
         if event.type != type:
-            raise GiveUp(f"At {request.path} {type} is handled, not {event.type}.")
+            return response_of(GiveUp(f"At {request.path} {type} is handled, not {event.type}."))
         try:
             async with asyncio.timeout(self._limits.answer_s) as limit:
                 await handling(event)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            raise Retry(f"{type} was not handled within {self._limits.answer_s:g} s.") from None
+        except Problem as problem:
+            log.warning("%s, attempt %d: %s", type, event.attempt, problem.detail)
+            return response(Answer(problem.detail, problem.status, problem.headers))
+        except Exception as error:
+            if isinstance(error, TimeoutError) and limit.expired():
+                log.warning("%s was not handled within %g s", type, self._limits.answer_s)
+                return response(Answer(f"not handled within {self._limits.answer_s:g} s", 503))
+            log.exception("%s, attempt %d", type, event.attempt)
+            return response(Answer(f"{error.__class__.__name__}; the log of {self._name} says more", 500))
         return response(None)
 
 
