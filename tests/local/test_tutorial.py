@@ -95,6 +95,12 @@ def test_so_does_the_one_for_python(one: Platform) -> None:
     follow(DOCS / "tutorial-python.md", one)
 
 
+@pytest.mark.requirement("B1", "S1", "S2", "G2")
+def test_so_does_the_one_for_node(one: Platform) -> None:
+    need_part("Node", shutil.which("node"), "https://nodejs.org, 20 or newer")
+    follow(DOCS / "tutorial-node.md", one)
+
+
 def follow(page: Path, one: Platform) -> None:
     shell = Shell(one)
     begun = time.monotonic()

@@ -8,6 +8,7 @@ import json
 import os
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 from idi.module import Event, GiveUp, Module, Request, Retry, Secret, SecretFile, tracing
 
@@ -100,4 +101,5 @@ async def placed(event: Event) -> None:
 
 
 if __name__ == "__main__":
-    {"orders": orders, "stock": stock}[os.environ["IDI_MODULE"]].run()
+    modules: dict[str, Module[Any]] = {"orders": orders, "stock": stock}
+    modules[os.environ["IDI_MODULE"]].run()
