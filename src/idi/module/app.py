@@ -23,7 +23,7 @@ from typing import Any, Generic, TypeVar, overload
 import aiohttp
 
 from idi.module import config as variables
-from idi.module import logs
+from idi.module import logs, tracing
 from idi.module.events import Handling, Publisher
 from idi.module.http import Handler
 from idi.module.life import Check, Life, Limits, Parts, Route, sending
@@ -130,6 +130,7 @@ class Module(Generic[C]):
         """Ready inside of it, on the port that it gives. Raises `Misconfigured`."""
         name = environment.get("IDI_MODULE") or self.parts.name
         port = self._prepare(name, environment)
+        tracing.opentelemetry()
         async with AsyncExitStack() as entered:
             self._session = await entered.enter_async_context(sending())
             self._publisher = Publisher(self._session, environment.get("EVENTS_URL", ""), name)

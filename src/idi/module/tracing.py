@@ -17,14 +17,15 @@ from typing import Any, Literal
 REQUEST_ID = "x-request-id"
 TRACE = ("traceparent", "tracestate")
 CARRIED = (*TRACE, "baggage", REQUEST_ID)
-Kind = Literal["SERVER", "CLIENT", "PRODUCER", "CONSUMER"]
+Kind = Literal["SERVER", "CLIENT", "PRODUCER"]
 
 _carried: ContextVar[Mapping[str, str]] = ContextVar("idi_carried", default={})  # noqa: B039 - never written to
 
 
 @functools.cache
-def _opentelemetry() -> Any:
-    """Its `trace` and `propagate`; None where it is not installed."""
+def opentelemetry() -> Any:
+    """Its `trace` and `propagate`; None where it is not installed. Asked for once before the module is ready, so that no
+    request waits for the import."""
     try:
         return importlib.import_module("opentelemetry.trace"), importlib.import_module(
             "opentelemetry.propagate"
@@ -50,7 +51,7 @@ def step(
 ) -> Iterator[Mapping[str, str]]:
     """One step; gives what goes on from it. `came`: the headers with which it begins, where it begins here."""
     on = carried() if came is None else {one: came[one] for one in CARRIED if came.get(one)}
-    api = _opentelemetry()
+    api = opentelemetry()
     if api is None:
         with _set(on):
             yield on
@@ -71,7 +72,7 @@ def step(
 
 def failed(reason: str) -> None:
     """The step under way did not do what it should."""
-    if api := _opentelemetry():
+    if api := opentelemetry():
         trace, _ = api
         trace.get_current_span().set_status(trace.StatusCode.ERROR, reason)
 

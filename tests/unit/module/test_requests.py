@@ -161,7 +161,12 @@ def calling(**more: Any) -> Module[None]:
     return app
 
 
-async def test_a_call_carries_the_trace_and_the_requests_id() -> None:
+@pytest.mark.parametrize("installed", [True, False])
+async def test_a_call_carries_the_trace_and_the_requests_id(
+    monkeypatch: pytest.MonkeyPatch, installed: bool
+) -> None:
+    if not installed:
+        monkeypatch.setattr(tracing, "opentelemetry", lambda: None)
     came = {"traceparent": TRACE, "tracestate": "a=b", "baggage": "user=1", "x-request-id": "r-1"}
     async with testing.client(calling(), peers={"orders": answering()}) as client:
         seen = (await client.get("/trace", headers={**came, "cookie": "c=1"})).json()
