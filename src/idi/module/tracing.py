@@ -24,12 +24,12 @@ _carried: ContextVar[Mapping[str, str]] = ContextVar("idi_carried", default={}) 
 
 @functools.cache
 def opentelemetry() -> Any:
-    """Its `trace` and `propagate`; None where it is not installed. Asked for once before the module is ready, so that no
-    request waits for the import."""
+    """Its `trace`, `propagate` and `context`; None where it is not installed. Asked for once before the module is ready,
+    so that no request waits for the import."""
     try:
-        return importlib.import_module("opentelemetry.trace"), importlib.import_module(
-            "opentelemetry.propagate"
-        )
+        return [
+            importlib.import_module(f"opentelemetry.{name}") for name in ("trace", "propagate", "context")
+        ]
     except ImportError:
         return None
 
@@ -46,9 +46,7 @@ def trace_id() -> str:
 
 
 @contextmanager
-def step(
-    name: str, kind: Kind, came: Mapping[str, str] | None = None, attributes: Mapping[str, str] | None = None
-) -> Iterator[Mapping[str, str]]:
+def step(name: str, kind: Kind, came: Mapping[str, str] | None = None) -> Iterator[Mapping[str, str]]:
     """One step; gives what goes on from it. `came`: the headers with which it begins, where it begins here."""
     on = carried() if came is None else {one: came[one] for one in CARRIED if came.get(one)}
     api = opentelemetry()
@@ -56,24 +54,26 @@ def step(
         with _set(on):
             yield on
         return
-    trace, propagate = api
-    context = None if came is None else propagate.extract(on)
-    tracer = trace.get_tracer("idi.module")
-    with tracer.start_as_current_span(
-        name, context=context, kind=trace.SpanKind[kind], attributes=attributes
-    ):
-        injected: dict[str, str] = {}
-        propagate.inject(injected)
-        if request_id := on.get(REQUEST_ID):
-            injected[REQUEST_ID] = request_id
-        with _set(injected):
-            yield injected
+    trace, propagate, context = api
+    # Not the tracer's `context` argument: by that one baggage would not go on.
+    token = None if came is None else context.attach(propagate.extract(on, context.Context()))
+    try:
+        with trace.get_tracer("idi.module").start_as_current_span(name, kind=trace.SpanKind[kind]):
+            injected: dict[str, str] = {}
+            propagate.inject(injected)
+            if request_id := on.get(REQUEST_ID):
+                injected[REQUEST_ID] = request_id
+            with _set(injected):
+                yield injected
+    finally:
+        if token is not None:
+            context.detach(token)
 
 
 def failed(reason: str) -> None:
     """The step under way did not do what it should."""
     if api := opentelemetry():
-        trace, _ = api
+        trace = api[0]
         trace.get_current_span().set_status(trace.StatusCode.ERROR, reason)
 
 

@@ -41,10 +41,12 @@ CODE = """
             await client.get("/", headers=headers)
 
     asyncio.run(main())
-    spans = {one.name: one for one in kept.get_finished_spans() if format(one.context.trace_id, "032x").startswith("4bf9")}
+    found = [one for one in kept.get_finished_spans() if format(one.context.trace_id, "032x").startswith("4bf9")]
+    spans = {one.name: one for one in found}
     parents = {one.context.span_id: one.name for one in spans.values()}
     for name, one in sorted(spans.items()):
-        print(name, one.kind.name, parents.get(one.parent.span_id, format(one.parent.span_id, "016x")), one.status.status_code.name)
+        parent = parents.get(one.parent.span_id, format(one.parent.span_id, "016x"))
+        print(name, one.kind.name, parent, one.status.status_code.name)
 """
 
 
