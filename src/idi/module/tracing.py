@@ -24,8 +24,8 @@ _carried: ContextVar[Mapping[str, str]] = ContextVar("idi_carried", default={}) 
 
 @functools.cache
 def opentelemetry() -> Any:
-    """Its `trace`, `propagate` and `context`; None where it is not installed. Asked for once before the module is ready,
-    so that no request waits for the import."""
+    """Its `trace`, `propagate` and `context`; None where it is not installed. Asked for once before the module is
+    ready, so that no request waits for the import."""
     try:
         return [
             importlib.import_module(f"opentelemetry.{name}") for name in ("trace", "propagate", "context")

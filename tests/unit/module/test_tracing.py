@@ -1,5 +1,5 @@
-"""Where OpenTelemetry is installed, what a module does is spans of it; where it is not, the context goes on all the same
-(`test_requests`, `test_events`).
+"""Where OpenTelemetry is installed, what a module does is spans of it; where it is not, the context goes on all the
+same (`test_requests`, `test_events`).
 """
 
 from __future__ import annotations
