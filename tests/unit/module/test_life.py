@@ -29,12 +29,15 @@ from idi.module import Limits, Module, Request
 class Config:
     tip: int = 0
 
-app = Module(Config, name="orders", limits=Limits(grace_s=float(os.environ.get("GRACE", 8)), linger_s=0.2))
+app = Module(Config, name="orders", limits=Limits(
+    grace_s=float(os.environ.get("GRACE", 8)), linger_s=float(os.environ.get("LINGER", 0.2))
+))
 
 @app.lifespan
 async def around():
     print("enter", flush=True)
-    await asyncio.sleep(float(os.environ.get("STARTS", 0)))
+    while "GATE" in os.environ and not os.path.exists("gate-is-open"):
+        await asyncio.sleep(0.02)
     yield
     print("leave", flush=True)
 
@@ -51,6 +54,7 @@ if __name__ == "__main__":
 
 class Process:
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.folder = folder
         (folder / "app.py").write_text(APP)
         self.port = free_port()
         self.popen = subprocess.Popen(
@@ -105,12 +109,13 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
 
 
 def test_readiness_says_the_truth_and_what_is_under_way_is_finished(start: Callable[..., Process]) -> None:
-    one = start(STARTS="1")
+    one = start(GATE="1", LINGER="2")
     until(lambda: one.get("/ready") == 503)
     assert one.get("/slow?s=0") == 503, "it is starting"
+    (one.folder / "gate-is-open").touch()
     until(lambda: one.get("/ready") == 200)
     answers: list[int] = []
-    asking = threading.Thread(target=lambda: answers.append(one.get("/slow?s=1.5")))
+    asking = threading.Thread(target=lambda: answers.append(one.get("/slow?s=4")))
     asking.start()
     until(lambda: "asked" in one.lines)
     one.popen.send_signal(signal.SIGTERM)
@@ -138,7 +143,7 @@ def test_the_grace_has_an_end(start: Callable[..., Process]) -> None:
 
 
 def test_it_ends_while_it_starts(start: Callable[..., Process]) -> None:
-    one = start(STARTS="60")
+    one = start(GATE="1")
     until(lambda: "enter" in one.lines)
     one.popen.send_signal(signal.SIGTERM)
     assert one.end() == 0
