@@ -5,8 +5,6 @@ both forms and both ways, and NATS's client for Go with the broker.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -18,8 +16,8 @@ import pytest
 from cloudevents.core.bindings.http import HTTPMessage, to_binary_event, to_structured_event
 from cloudevents.core.v1.event import CloudEvent
 
+from tests.support.go_program import go_program
 from tests.support.platform import ROOT, Platform, platform, until
-from tests.support.scale import need_part
 
 RECEIVES = (ROOT / "tests" / "support" / "cloudevents_module.py").read_text()
 DECLARATION = """
@@ -84,15 +82,7 @@ def test_the_cloudevents_sdk_publishes_and_reads(
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Go program, built outside of the checkout; Go keeps what it downloads and builds in its own cache."""
-    go = shutil.which("go")
-    need_part("Go", go, "https://go.dev/dl, 1.24 or newer")
-    binary = tmp_path_factory.mktemp("client") / "client"
-    own = {**os.environ, "GOFLAGS": "-mod=readonly -buildvcs=false", "CGO_ENABLED": "0"}
-    command = [str(go), "build", "-o", str(binary), "."]
-    built = subprocess.run(command, cwd=SOURCE, env=own, capture_output=True, text=True, timeout=600)
-    need_part("Go's module proxy", built.returncode == 0, built.stderr.strip()[-300:])
-    return binary
+    return go_program(SOURCE, tmp_path_factory.mktemp("client"))
 
 
 def run(client: Path, bus_url: str, *arguments: str) -> list[str]:
