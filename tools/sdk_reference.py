@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from types import FunctionType
 
 ORDER = (
-    "Module", "Limits", "Request", "Answer", "Problem", "Peer", "Reply", "PeerError", "Event", "Retry", "GiveUp",
-    "NotPublished", "Secret", "SecretFile", "NotDeclared", "Misconfigured",
+    "Module", "Limits", "Request", "Answer", "Problem", "Peer", "Call", "Reply", "PeerError", "Event", "Retry",
+    "GiveUp", "NotPublished", "Secret", "SecretFile", "NotDeclared", "Misconfigured",
 )  # fmt: skip
 INSIDE = ("document", "headers", "mistakes", "running", "variable", "url")
 HEAD = """\

@@ -6,12 +6,13 @@ from idi.module.app import Module
 from idi.module.events import Event, GiveUp, NotPublished, Retry
 from idi.module.http import Answer, Request
 from idi.module.life import Limits
-from idi.module.peers import Peer, PeerError, Reply
+from idi.module.peers import Call, Peer, PeerError, Reply
 from idi.module.problem import Misconfigured, NotDeclared, Problem
 from idi.module.secret import Secret, SecretFile
 
 __all__ = [
     "Answer",
+    "Call",
     "Event",
     "GiveUp",
     "Limits",

@@ -31,7 +31,6 @@ from idi.module.peers import Peers
 from idi.module.problem import Misconfigured
 
 C = TypeVar("C")
-F = TypeVar("F", bound=Callable[..., Any])
 HOST = "127.0.0.1"
 
 
@@ -86,21 +85,20 @@ class Module(Generic[C]):
 
     # -- what it says of itself
 
-    def route(self, method: str, path: str, *, answer_s: float | None = 0.0) -> Callable[[Handler], Handler]:
-        """`answer_s`: another time to answer in than `limits` say; None for no limit."""
+    def route(self, method: str, path: str, *, answer_s: float = 0.0) -> Callable[[Handler], Handler]:
+        """`answer_s`: how long it may take, where that is not what `limits` say; `math.inf` for a stream."""
 
         def register(handler: Handler) -> Handler:
-            limit = self.parts.limits.answer_s if answer_s == 0.0 else answer_s
-            self.parts.routes.append(Route(method, path, handler, limit))
+            self.parts.routes.append(Route(method, path, handler, answer_s or self.parts.limits.answer_s))
             return handler
 
         return register
 
-    def get(self, path: str, **more: Any) -> Callable[[Handler], Handler]:
-        return self.route("GET", path, **more)
+    def get(self, path: str, *, answer_s: float = 0.0) -> Callable[[Handler], Handler]:
+        return self.route("GET", path, answer_s=answer_s)
 
-    def post(self, path: str, **more: Any) -> Callable[[Handler], Handler]:
-        return self.route("POST", path, **more)
+    def post(self, path: str, *, answer_s: float = 0.0) -> Callable[[Handler], Handler]:
+        return self.route("POST", path, answer_s=answer_s)
 
     def on(self, type: str, path: str = "") -> Callable[[Handling], Handling]:
         """Handle events of a type. `path` is the one that is declared under `handles`: `/events/order-placed` for

@@ -51,12 +51,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`answer_s` is None for one that goes on for as long as it likes (a stream)."""
-
     method: str
     path: str
     handler: Handler
-    answer_s: float | None
+    answer_s: float
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, overload
+from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 import aiohttp
 
@@ -57,6 +57,16 @@ class Reply:
             raise PeerError(502, f"{misfit}.", peer=self.peer, answered=self.status) from None
 
 
+class Call(TypedDict, total=False):
+    """How a call may differ: its `body` as bytes instead of JSON, `expect` for the statuses that are no `PeerError`."""
+
+    body: bytes
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    deadline_s: float
+    expect: Collection[int]
+
+
 @dataclass(frozen=True, slots=True)
 class Peer:
     name: str
@@ -81,13 +91,13 @@ class Peer:
             f"`calls: [{self.name}]` to it in platform.yaml."
         )
 
-    async def get(self, path: str, **more: Any) -> Reply:
+    async def get(self, path: str, **more: Unpack[Call]) -> Reply:
         return await self.request("GET", path, **more)
 
-    async def post(self, path: str, json: object = None, **more: Any) -> Reply:
+    async def post(self, path: str, json: object = None, **more: Unpack[Call]) -> Reply:
         return await self.request("POST", path, json, **more)
 
-    async def delete(self, path: str, **more: Any) -> Reply:
+    async def delete(self, path: str, **more: Unpack[Call]) -> Reply:
         return await self.request("DELETE", path, **more)
 
     async def request(

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Unpack
 
 import aiohttp
 
@@ -20,7 +20,7 @@ from idi.module.app import Module
 from idi.module.events import Event, received
 from idi.module.http import Request
 from idi.module.life import Limits, sending
-from idi.module.peers import Peer, Reply
+from idi.module.peers import Call, Peer, Reply
 
 ANY = range(100, 600)
 
@@ -32,14 +32,15 @@ class Client:
     peer: Peer
     published: list[Event] = field(default_factory=list)
 
-    async def get(self, path: str, **more: Any) -> Reply:
+    async def get(self, path: str, **more: Unpack[Call]) -> Reply:
         return await self.request("GET", path, **more)
 
-    async def post(self, path: str, json: object = None, **more: Any) -> Reply:
-        return await self.request("POST", path, json=json, **more)
+    async def post(self, path: str, json: object = None, **more: Unpack[Call]) -> Reply:
+        return await self.request("POST", path, json, **more)
 
-    async def request(self, method: str, path: str, **more: Any) -> Reply:
-        return await self.peer.request(method, path, **{"expect": ANY, **more})
+    async def request(self, method: str, path: str, json: object = None, **more: Unpack[Call]) -> Reply:
+        more.setdefault("expect", ANY)
+        return await self.peer.request(method, path, json, **more)
 
     async def event(
         self, type: str, data: object = None, *, path: str = "", attempt: int = 1, **more: str

@@ -179,7 +179,7 @@ def test_a_port_that_is_taken(start: Callable[..., Process]) -> None:
 def test_log_lines_are_json_in_a_platform(start: Callable[..., Process]) -> None:
     one = start(IDI_MODULE="orders")
     until(lambda: one.get("/ready") == 200)
-    [line] = [json.loads(line) for line in one.lines if line.startswith("{")]
+    [line] = until(lambda: [json.loads(line) for line in one.lines if line.startswith("{")])
     assert (line["level"], line["msg"], line["port"]) == ("info", "ready", one.port)
 
 

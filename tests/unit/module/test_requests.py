@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Unpack
 
 import pytest
 from aiohttp import web
 
-from idi.module import Answer, Limits, Misconfigured, Module, PeerError, Problem, Request, testing, tracing
+from idi.module import (
+    Answer,
+    Call,
+    Limits,
+    Misconfigured,
+    Module,
+    PeerError,
+    Problem,
+    Request,
+    testing,
+    tracing,
+)
 
 pytestmark = pytest.mark.requirement("G2")
 
@@ -44,7 +56,7 @@ def answering() -> Module[None]:
     async def nothing(_: Request) -> object:
         return None
 
-    @app.get("/stream", answer_s=None)
+    @app.get("/stream", answer_s=math.inf)
     async def stream(request: Request) -> object:
         found = web.StreamResponse()
         await found.prepare(request.raw)
@@ -150,7 +162,7 @@ async def until_refused(client: testing.Client) -> Any:
 # -- peers
 
 
-def calling(**more: Any) -> Module[None]:
+def calling(**more: Unpack[Call]) -> Module[None]:
     app = Module(name="jede", limits=QUICK)
 
     @app.get("/{path:.*}")
