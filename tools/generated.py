@@ -45,6 +45,12 @@ def requirements() -> str:
     return page()
 
 
+def module_sdk() -> str:
+    from tools.sdk_reference import page
+
+    return page()
+
+
 def document(value: object) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
@@ -53,6 +59,7 @@ FILES: dict[str, Callable[[], str]] = {
     "docs/reference/declaration.md": declaration,
     "docs/reference/commands.md": commands,
     "docs/reference/control-api.json": control_api,
+    "docs/reference/module-sdk.md": module_sdk,
     "docs/requirements.md": requirements,
     "platform.schema.json": schema,
 }

@@ -3,9 +3,7 @@
 The verifiers: Tessera's fsck (tlog-tiles) and Go's own checksum database code (notes, inclusion proofs).
 """
 
-import os
 import random
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -14,8 +12,9 @@ import pytest
 from idi.parts.audit.export import export_proof, export_tiles
 from idi.parts.store.interface import Actor, Step
 from idi.parts.store.sqlite.check import open_log, prove
+from tests.support.go_program import go_program
 from tests.support.journals import Place
-from tests.support.scale import need_part, scale
+from tests.support.scale import scale
 
 pytestmark = pytest.mark.requirement("S5")
 
@@ -25,15 +24,7 @@ SIZES = (1, 2, 255, 256, 257, 700)
 
 @pytest.fixture(scope="module")
 def verifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Go program, built outside of the checkout; Go keeps what it downloads and builds in its own cache."""
-    go = shutil.which("go")
-    need_part("Go", go, "https://go.dev/dl, 1.24 or newer")
-    binary = tmp_path_factory.mktemp("verifier") / "verifier"
-    environment = {**os.environ, "GOFLAGS": "-mod=readonly -buildvcs=false", "CGO_ENABLED": "0"}
-    command = [str(go), "build", "-o", str(binary), "."]
-    built = subprocess.run(command, cwd=SOURCE, env=environment, capture_output=True, text=True, timeout=600)
-    need_part("Go's module proxy", built.returncode == 0, built.stderr.strip()[-300:])
-    return binary
+    return go_program(SOURCE, tmp_path_factory.mktemp("verifier"))
 
 
 def accepts(verifier: Path, *arguments: object) -> tuple[bool, str]:

@@ -1,4 +1,4 @@
-"""The tutorial does what it says: its files are written, its commands run, its outputs compared.
+"""The tutorials do what they say: their files are written, their commands run, their outputs compared.
 
 ```python prices.py    the file of that name, as it stands
 ```sh                  run in one shell, one block after the other; a block that fails fails the test
@@ -21,7 +21,7 @@ import pytest
 from tests.support.platform import ROOT, Platform, platform
 from tests.support.scale import need_part
 
-PAGE = ROOT / "docs" / "tutorial.md"
+DOCS = ROOT / "docs"
 WITHIN_S = 60.0
 _BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -87,10 +87,25 @@ def one() -> Iterator[Platform]:
 @pytest.mark.requirement("G1", "G2", "S3", "S5", "D1")
 def test_every_step_of_the_tutorial_does_what_it_says(one: Platform) -> None:
     need_part("curl", shutil.which("curl"), "install curl")
+    follow(DOCS / "tutorial.md", one)
+
+
+@pytest.mark.requirement("B1", "S1", "S2", "G2")
+def test_so_does_the_one_for_python(one: Platform) -> None:
+    follow(DOCS / "tutorial-python.md", one)
+
+
+@pytest.mark.requirement("B1", "S1", "S2", "G2")
+def test_so_does_the_one_for_node(one: Platform) -> None:
+    need_part("Node", shutil.which("node"), "https://nodejs.org, 20 or newer")
+    follow(DOCS / "tutorial-node.md", one)
+
+
+def follow(page: Path, one: Platform) -> None:
     shell = Shell(one)
     begun = time.monotonic()
     printed = ""
-    for block in blocks(PAGE):
+    for block in blocks(page):
         match block.language:
             case "sh":
                 printed = shell.run(block, with_ports(block.text, one))
@@ -103,7 +118,7 @@ def test_every_step_of_the_tutorial_does_what_it_says(one: Platform) -> None:
                 (one.folder / block.file).write_text(block.text)
     shell.close()
     took = time.monotonic() - begun
-    assert took < WITHIN_S, f"the tutorial took {took:.0f} s"
+    assert took < WITHIN_S, f"{page.name} took {took:.0f} s"
     assert not one.processes()
 
 

@@ -1,9 +1,10 @@
 """Handing events to modules: a POST through the mesh for each, until it is answered 2xx.
 
 For every module and type there is one subscription at the broker, and a task that takes from it. An attempt that fails
-is written down (`idi.tries`) and the event is asked for again after a pause; after the last attempt the event goes to
-the dead letters (`idi.dead`), payload and attempts with it, and only then is the broker told that it is done. A relay
-that ends in between repeats: at least once, and the same dead letter is kept once.
+is written down (`idi.tries`) and the event is asked for again after a pause; after the last attempt, or where the
+module says that no other would help, the event goes to the dead letters (`idi.dead`), payload and attempts with it, and
+only then is the broker told that it is done. A relay that ends in between repeats: at least once, and the same dead
+letter is kept once.
 
 Whatever was taken is in hand (`_held`) until the broker has its answer, and the broker is told in between that it is
 worked on: so an event that waits for its turn is not handed out a second time meanwhile. How much is in hand is
@@ -40,6 +41,9 @@ AT_ONCE = 32
 
 HELD_BYTES = 32 << 20
 """Payloads in hand for one module and type."""
+
+GIVE_UP, NEVER = "x-idi-give-up", float("inf")
+"""The header by which a module says that no further attempt would help."""
 
 REASON_CHARS = 500
 AGAIN_S = 2.0
@@ -236,13 +240,13 @@ class Delivering:
             await self._done(held)
             return None
         await self._tries.add(held.key, reason)
-        if attempt >= deliver.attempts:
+        if attempt >= deliver.attempts or wait_s == NEVER:
             await self._bury(held, reason)
             return None
         return max(deliver.pause_s(attempt), wait_s)
 
     async def _post(self, deliver: Deliver, event: CloudEvent, attempt: int) -> tuple[str, float]:
-        """Why it failed, empty where it did not; and how long the module asks to be left alone."""
+        """Why it failed, empty where it did not; and how long the module asks to be left alone: `NEVER` is for good."""
         headers = {**to_headers(event), "x-idi-attempt": str(attempt)}
         for name in ("traceparent", "tracestate"):
             value = event.attributes.get(name, "")
@@ -263,7 +267,8 @@ class Delivering:
                     return "", 0.0
                 told = (await answer.content.read(2000)).decode(errors="replace")
                 reason = f"answered {answer.status}" + (f": {told}" if told.strip() else "")
-                return in_a_line(reason), asked_for(answer.headers)
+                never = GIVE_UP in answer.headers
+                return in_a_line(reason), NEVER if never else asked_for(answer.headers)
         except TimeoutError:
             return f"no answer within {timeout_s:g} s", 0.0
         except (aiohttp.ClientError, OSError) as error:

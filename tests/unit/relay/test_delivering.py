@@ -29,7 +29,7 @@ from idi.parts.bus.own import (
 from idi.parts.bus.simulator import SimulatedBus, SimulatedDelivery
 from idi.relay import delivering as delivering_module
 from idi.relay import letters
-from idi.relay.delivering import Delivering, asked_for, in_a_line
+from idi.relay.delivering import GIVE_UP, Delivering, asked_for, in_a_line
 from idi.relay.settings import LONGEST_WAIT_S, Deliver
 from tests.unit.relay.stage import BROKEN, OK, TYPE, Answer, Got, Stage, event, settings, staged, tries_of
 
@@ -110,6 +110,16 @@ async def test_a_module_that_asks_to_be_left_alone_is(stage: Stage) -> None:
         await stage.until_done()
     first, second = stage.module.got
     assert second.at - first.at >= 0.95
+
+
+async def test_a_module_that_gives_up_is_not_asked_again(stage: Stage) -> None:
+    stage.module.answers = {"1": [BROKEN, (422, "no such order", {GIVE_UP: "1", "retry-after": "60"}), OK]}
+    await stage.publish(event("1"))
+    async with stage.relay():
+        await stage.until_done()
+    [letter] = await stage.letters()
+    assert [got.attempt for got in stage.module.got] == [1, 2]
+    assert tries_of(letter) == ["answered 500: boom", "answered 422: no such order"]
 
 
 async def test_no_answer_in_time_is_a_try(stage: Stage) -> None:
