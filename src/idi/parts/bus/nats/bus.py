@@ -1,4 +1,4 @@
-"""The bus on NATS JetStream, by nats-py.
+"""The bus on NATS JetStream, by nats-py; what is published goes by a connection of its own (`publisher`).
 
 A topic is a stream of its own with `discard: new`: one that is full refuses further events instead of dropping old
 ones. A subscription is a durable pull consumer with explicit acknowledgement and no end of redeliveries: who hands the
@@ -22,7 +22,7 @@ from typing import Self, TypeVar
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.errors import Error, MaxPayloadError
+from nats.errors import Error
 from nats.js.api import (
     AckPolicy,
     ConsumerConfig,
@@ -38,6 +38,7 @@ from nats.js.errors import APIError, FetchTimeoutError, NotFoundError
 from idi.parts.bus.errors import BadEvent, BusDown, BusFull
 from idi.parts.bus.interface import Delivery, Event, GivenUp, Receipt, Shape, Subscription, Topic
 from idi.parts.bus.nats.names import GIVEN_UP, GIVEN_UP_SUBJECT, stream_of, topic_of
+from idi.parts.bus.nats.publisher import Publisher, TooLarge, Unanswered
 from idi.parts.errors import Refused
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ QUIET_S = 2.0
 """Of what is kept already nothing comes for so long: there is no more."""
 
 MESSAGE_ID = "Nats-Msg-Id"
+EXPECTED_STREAM = "Nats-Expected-Stream"
 OWN = "Nats-"
 """Headers that the broker reads or writes are no part of the event."""
 FULL = frozenset({10023, 10047, 10077, 10122})
@@ -66,6 +68,7 @@ class NatsBus:
     def __init__(self, url: str, user: str, password: str) -> None:
         self._url, self._user, self._password = url, user, password
         self._client = Client()
+        self._publisher = Publisher(url, user, password)
         self._fetching: set[asyncio.Timeout] = set()
 
     async def __aenter__(self) -> Self:
@@ -92,6 +95,7 @@ class NatsBus:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._publisher.close()
         await self._client.close()
 
     async def _connected_anew(self) -> None:
@@ -161,19 +165,14 @@ class NatsBus:
                 continue
 
     async def publish(self, topic: str, id: str, headers: Mapping[str, str], payload: bytes) -> Receipt:
+        headers = {**headers, MESSAGE_ID: id, EXPECTED_STREAM: stream_of(topic)}
         try:
-            ack = await self._asked(
-                self._stream.publish(
-                    topic,
-                    payload,
-                    stream=stream_of(topic),
-                    headers={**headers, MESSAGE_ID: id},
-                    timeout=ANSWER_S,
-                )
-            )
-        except MaxPayloadError as error:
-            raise BadEvent(f"The event is larger than {self._client.max_payload} bytes.") from error
-        return Receipt(ack.seq, bool(ack.duplicate))
+            said = await self._publisher.publish(topic, headers, payload)
+        except TooLarge as error:
+            raise BadEvent(f"The event is larger than {error} bytes.") from error
+        except (Unanswered, TimeoutError) as error:
+            raise BusDown(f"NATS does not answer: {_words(error)}.") from error
+        return receipt(said)
 
     async def take(self, subscription: Subscription) -> AsyncGenerator[Delivery]:
         told = ""
@@ -270,12 +269,10 @@ class NatsBus:
         try:
             async with asyncio.timeout(ANSWER_S):
                 return await call
-        except (NotFoundError, MaxPayloadError):
+        except NotFoundError:
             raise
         except APIError as error:
-            if error.err_code in FULL:
-                raise BusFull(f"NATS keeps no more: {error.description}.") from error
-            raise BusDown(f"NATS refuses: {error.description}.") from error
+            raise refused(error.err_code, error.description) from error
         except (Error, OSError, TimeoutError) as error:
             raise BusDown(f"NATS does not answer: {_words(error)}.") from error
 
@@ -332,6 +329,22 @@ def consumer_config(subscription: Subscription) -> ConsumerConfig:
         max_deliver=subscription.attempts or -1,
         max_ack_pending=subscription.in_flight,
     )
+
+
+def receipt(said: bytes) -> Receipt:
+    """What the broker answered to an event."""
+    if not said:
+        raise BusDown("NATS refuses: there is no such topic.")
+    told = json.loads(said)
+    if "error" in told:
+        raise refused(told["error"].get("err_code"), told["error"].get("description"))
+    return Receipt(told["seq"], bool(told.get("duplicate")))
+
+
+def refused(code: int | None, description: str | None) -> BusFull | BusDown:
+    if code in FULL:
+        return BusFull(f"NATS keeps no more: {description}.")
+    return BusDown(f"NATS refuses: {description}.")
 
 
 def event_of(message: Msg) -> Event:
