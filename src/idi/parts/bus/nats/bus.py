@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -51,7 +51,12 @@ QUIET_S = 2.0
 """Of what is kept already nothing comes for so long: there is no more."""
 
 MESSAGE_ID = "Nats-Msg-Id"
-EXPECTED_STREAM = "Nats-Expected-Stream"
+OTHER_LAST = b'"err_code":10070'
+"""Refused: the topic's last event is another than was expected."""
+
+WINDOW = 32
+"""Of a batch so many are on their way at once."""
+
 OWN = "Nats-"
 """Headers that the broker reads or writes are no part of the event."""
 FULL = frozenset({10023, 10047, 10077, 10122})
@@ -165,14 +170,36 @@ class NatsBus:
                 continue
 
     async def publish(self, topic: str, id: str, headers: Mapping[str, str], payload: bytes) -> Receipt:
-        headers = {**headers, MESSAGE_ID: id, EXPECTED_STREAM: stream_of(topic)}
         try:
-            said = await self._publisher.publish(topic, headers, payload)
-        except TooLarge as error:
-            raise BadEvent(f"The event is larger than {error} bytes.") from error
-        except (Unanswered, TimeoutError) as error:
-            raise BusDown(f"NATS does not answer: {_words(error)}.") from error
-        return receipt(said)
+            return receipt(
+                await self._publisher.publish(topic, {**headers, **own_headers(topic, id)}, payload)
+            )
+        except (TooLarge, Unanswered, TimeoutError) as error:
+            raise not_kept(error) from error
+
+    async def publish_all(self, topic: str, events: Sequence[tuple[str, Mapping[str, str], bytes]]) -> None:
+        """So many on their way at once, each one saying which has to be the topic's last before it: where one is
+        refused, or somebody else's comes in between, those after it are refused too, and go on their way again."""
+        at, window = 0, WINDOW
+        while at < len(events):
+            each = [
+                ({**headers, **own_headers(topic, id, events[n - 1][0] if n > at else "")}, payload)
+                for n, (id, headers, payload) in enumerate(events[at : at + window], at)
+            ]
+            try:
+                answers = await self._publisher.publish_all(topic, each)
+            except (Unanswered, TimeoutError) as error:
+                raise not_kept(error) from error
+            for kept, said in enumerate(answers):
+                if isinstance(said, BaseException):
+                    raise not_kept(said) from said
+                if kept and OTHER_LAST in said:
+                    window = kept
+                    break
+                receipt(said)
+                at += 1
+            else:
+                window = min(WINDOW, 2 * window)
 
     async def take(self, subscription: Subscription) -> AsyncGenerator[Delivery]:
         told = ""
@@ -329,6 +356,17 @@ def consumer_config(subscription: Subscription) -> ConsumerConfig:
         max_deliver=subscription.attempts or -1,
         max_ack_pending=subscription.in_flight,
     )
+
+
+def own_headers(topic: str, id: str, last: str = "") -> dict[str, str]:
+    headers = {MESSAGE_ID: id, "Nats-Expected-Stream": stream_of(topic)}
+    return headers | {"Nats-Expected-Last-Msg-Id": last} if last else headers
+
+
+def not_kept(error: BaseException) -> BadEvent | BusDown:
+    if isinstance(error, TooLarge):
+        return BadEvent(f"The event is larger than {error} bytes.")
+    return BusDown(f"NATS does not answer: {_words(error)}.")
 
 
 def receipt(said: bytes) -> Receipt:

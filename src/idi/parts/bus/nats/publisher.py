@@ -13,7 +13,7 @@ import asyncio
 import json
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -43,13 +43,32 @@ class Publisher:
 
     async def publish(self, subject: str, headers: Mapping[str, str], payload: bytes) -> bytes:
         """The broker's answer, as it is; empty where nobody takes that subject."""
+        return await (await self._usable()).send(subject, headers, payload)
+
+    async def publish_all(
+        self, subject: str, events: Iterable[tuple[Mapping[str, str], bytes]]
+    ) -> list[bytes | BaseException]:
+        """One after another without waiting in between: answers, or why there are none. After one that is too large
+        nothing is sent."""
+        link = await self._usable()
+        answers: list[Awaitable[bytes]] = []
+        refused: list[bytes | BaseException] = []
+        for headers, payload in events:
+            try:
+                answers.append(link.send(subject, headers, payload))
+            except (TooLarge, Unanswered) as error:
+                refused.append(error)
+                break
+        return await asyncio.gather(*answers, return_exceptions=True) + refused
+
+    async def _usable(self) -> _Link:
         link = self._link
         if link is None or link.lost:
             link = await self._connected()
         if not link.writable.is_set():
             async with asyncio.timeout(ANSWER_S):
                 await link.writable.wait()
-        return await link.send(subject, headers, payload)
+        return link
 
     def close(self) -> None:
         if self._link is not None:
