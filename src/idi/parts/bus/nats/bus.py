@@ -175,7 +175,13 @@ class NatsBus:
                 await self._publisher.publish(topic, {**headers, **own_headers(topic, id)}, payload)
             )
         except (TooLarge, Unanswered, TimeoutError) as error:
-            raise not_kept(error) from error
+            raise failed(error) from error
+
+    async def _done(self, subject: str) -> None:
+        try:
+            await self._publisher.publish(subject, {}, Msg.Ack.Ack)
+        except (Unanswered, TimeoutError) as error:
+            raise failed(error) from error
 
     async def publish_all(self, topic: str, events: Sequence[tuple[str, Mapping[str, str], bytes]]) -> None:
         """So many on their way at once, each one saying which has to be the topic's last before it: where one is
@@ -189,10 +195,10 @@ class NatsBus:
             try:
                 answers = await self._publisher.publish_all(topic, each)
             except (Unanswered, TimeoutError) as error:
-                raise not_kept(error) from error
+                raise failed(error) from error
             for kept, said in enumerate(answers):
                 if isinstance(said, BaseException):
-                    raise not_kept(said) from said
+                    raise failed(said) from said
                 if kept and OTHER_LAST in said:
                     window = kept
                     break
@@ -318,7 +324,7 @@ class NatsDelivery:
         return self.message.metadata.num_delivered or 1
 
     async def done(self) -> None:
-        await self.bus._asked(self.message.ack_sync(timeout=ANSWER_S))
+        await self.bus._done(self.message.reply)
 
     async def again(self, after_s: float) -> None:
         await self.bus._asked(self.message.nak(delay=max(after_s, 0.001)))
@@ -363,7 +369,7 @@ def own_headers(topic: str, id: str, last: str = "") -> dict[str, str]:
     return headers | {"Nats-Expected-Last-Msg-Id": last} if last else headers
 
 
-def not_kept(error: BaseException) -> BadEvent | BusDown:
+def failed(error: BaseException) -> BadEvent | BusDown:
     if isinstance(error, TooLarge):
         return BadEvent(f"The event is larger than {error} bytes.")
     return BusDown(f"NATS does not answer: {_words(error)}.")
@@ -371,8 +377,6 @@ def not_kept(error: BaseException) -> BadEvent | BusDown:
 
 def receipt(said: bytes) -> Receipt:
     """What the broker answered to an event."""
-    if not said:
-        raise BusDown("NATS refuses: there is no such topic.")
     told = json.loads(said)
     if "error" in told:
         raise refused(told["error"].get("err_code"), told["error"].get("description"))

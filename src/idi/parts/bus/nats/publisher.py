@@ -42,7 +42,7 @@ class Publisher:
         self._connecting: asyncio.Future[_Link] | None = None
 
     async def publish(self, subject: str, headers: Mapping[str, str], payload: bytes) -> bytes:
-        """The broker's answer, as it is; empty where nobody takes that subject."""
+        """The broker's answer, as it is."""
         return await (await self._usable()).send(subject, headers, payload)
 
     async def publish_all(
@@ -142,7 +142,7 @@ class _Link(asyncio.Protocol):
         await self._begun
 
     def send(self, subject: str, headers: Mapping[str, str], payload: bytes) -> asyncio.Future[bytes]:
-        head = head_of(headers)
+        head = head_of(headers) if headers else b""
         size = len(head) + len(payload)
         if size > self._most:
             raise TooLarge(f"{self._most}")
@@ -155,8 +155,9 @@ class _Link(asyncio.Protocol):
         answer.add_done_callback(lambda _: self._waiting.pop(number, None))
         if self._sweep is None:
             self._sweep = self._loop.call_at(now + ANSWER_S, self._swept)
-        line = f"HPUB {subject} {self._inbox}.{number} {len(head)} {size}\r\n".encode()
-        self.transport.write(b"".join((line, head, payload, b"\r\n")))
+        line = f"{subject} {self._inbox}.{number} {f'{len(head)} ' if head else ''}{size}\r\n"
+        verb = b"HPUB " if head else b"PUB "
+        self.transport.write(b"".join((verb, line.encode(), head, payload, b"\r\n")))
         return answer
 
     def _swept(self) -> None:
@@ -210,9 +211,12 @@ class _Link(asyncio.Protocol):
                 size = int(words[-1])
                 if len(buffer) < end + 4 + size:
                     break
-                # One with headers says that nobody is there.
-                payload = buffer[end + 2 : end + 2 + size] if words[0] == b"MSG" else b""
-                self._answered(int(words[1].rpartition(b".")[2]), payload)
+                answer = self._waiting.get(int(words[1].rpartition(b".")[2]), (0.0, None))[1]
+                if answer is not None and not answer.done():
+                    if words[0] == b"MSG":
+                        answer.set_result(buffer[end + 2 : end + 2 + size])
+                    else:  # a status
+                        answer.set_exception(Unanswered("nobody is there for it"))
                 at = end + 4 + size
             else:
                 self._said(words[0], buffer[at:end])
@@ -220,11 +224,6 @@ class _Link(asyncio.Protocol):
         self._buffer = buffer[at:]
         if len(self._buffer) > MOST_LINE:
             self.transport.abort()
-
-    def _answered(self, number: int, payload: bytes) -> None:
-        found = self._waiting.get(number)
-        if found is not None and not found[1].done():
-            found[1].set_result(payload)
 
     def _said(self, word: bytes, line: bytes) -> None:
         if word == b"PING":
