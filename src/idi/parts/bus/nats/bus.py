@@ -35,10 +35,11 @@ from nats.js.api import (
 from nats.js.client import JetStreamContext
 from nats.js.errors import APIError, FetchTimeoutError, NotFoundError
 
-from idi.parts.bus.errors import BadEvent, BusDown, BusFull
+from idi.parts.bus.errors import BusDown
 from idi.parts.bus.interface import Delivery, Event, GivenUp, Receipt, Shape, Subscription, Topic
 from idi.parts.bus.nats.names import GIVEN_UP, GIVEN_UP_SUBJECT, stream_of, topic_of
 from idi.parts.bus.nats.publisher import Publisher, TooLarge, Unanswered
+from idi.parts.bus.nats.receipts import OTHER_LAST, failed, own_headers, receipt, refused, words_of
 from idi.parts.errors import Refused
 
 log = logging.getLogger(__name__)
@@ -50,17 +51,11 @@ AGAIN_S = 0.25
 QUIET_S = 2.0
 """Of what is kept already nothing comes for so long: there is no more."""
 
-MESSAGE_ID = "Nats-Msg-Id"
-OTHER_LAST = b'"err_code":10070'
-"""Refused: the topic's last event is another than was expected."""
-
 WINDOW = 32
 """Of a batch so many are on their way at once."""
 
 OWN = "Nats-"
 """Headers that the broker reads or writes are no part of the event."""
-FULL = frozenset({10023, 10047, 10077, 10122})
-"""Insufficient resources, storage resources exceeded, maximum bytes exceeded, maximum messages exceeded."""
 
 TAKES_GIVEN_UP = Subscription(GIVEN_UP, "relay")
 
@@ -94,7 +89,7 @@ class NatsBus:
                     reconnected_cb=self._connected_anew,
                 )
         except (Error, OSError, TimeoutError) as error:
-            raise BusDown(f"NATS does not answer at {self._url}: {_words(error)}.") from error
+            raise BusDown(f"NATS does not answer at {self._url}: {words_of(error)}.") from error
         return self
 
     async def __aexit__(
@@ -221,7 +216,7 @@ class NatsBus:
                 finally:
                     await _quietly(handle.unsubscribe())
             except (Error, OSError) as error:
-                if (words := _words(error)) != told:
+                if (words := words_of(error)) != told:
                     log.info("events of %s for %s: %s", subscription.topic, subscription.module, words)
                     told = words
                 await asyncio.sleep(AGAIN_S)
@@ -289,7 +284,7 @@ class NatsBus:
                 except TimeoutError:
                     return  # what was last when this began is deleted by now
                 except (Error, OSError) as error:
-                    raise BusDown(f"NATS does not answer: {_words(error)}.") from error
+                    raise BusDown(f"NATS does not answer: {words_of(error)}.") from error
                 event = event_of(message)
                 yield event
                 if upto and (event.sequence >= upto or not message.metadata.num_pending):
@@ -307,7 +302,7 @@ class NatsBus:
         except APIError as error:
             raise refused(error.err_code, error.description) from error
         except (Error, OSError, TimeoutError) as error:
-            raise BusDown(f"NATS does not answer: {_words(error)}.") from error
+            raise BusDown(f"NATS does not answer: {words_of(error)}.") from error
 
 
 @dataclass(slots=True)
@@ -364,31 +359,6 @@ def consumer_config(subscription: Subscription) -> ConsumerConfig:
     )
 
 
-def own_headers(topic: str, id: str, last: str = "") -> dict[str, str]:
-    headers = {MESSAGE_ID: id, "Nats-Expected-Stream": stream_of(topic)}
-    return headers | {"Nats-Expected-Last-Msg-Id": last} if last else headers
-
-
-def failed(error: BaseException) -> BadEvent | BusDown:
-    if isinstance(error, TooLarge):
-        return BadEvent(f"The event is larger than {error} bytes.")
-    return BusDown(f"NATS does not answer: {_words(error)}.")
-
-
-def receipt(said: bytes) -> Receipt:
-    """What the broker answered to an event."""
-    told = json.loads(said)
-    if "error" in told:
-        raise refused(told["error"].get("err_code"), told["error"].get("description"))
-    return Receipt(told["seq"], bool(told.get("duplicate")))
-
-
-def refused(code: int | None, description: str | None) -> BusFull | BusDown:
-    if code in FULL:
-        return BusFull(f"NATS keeps no more: {description}.")
-    return BusDown(f"NATS refuses: {description}.")
-
-
 def event_of(message: Msg) -> Event:
     metadata = message.metadata
     headers = {name: value for name, value in (message.headers or {}).items() if not name.startswith(OWN)}
@@ -399,7 +369,7 @@ def event_of(message: Msg) -> Event:
 
 
 async def _noted(error: Exception) -> None:
-    log.debug("nats: %s", _words(error))
+    log.debug("nats: %s", words_of(error))
 
 
 async def _quietly(call: Awaitable[object]) -> None:
@@ -408,8 +378,3 @@ async def _quietly(call: Awaitable[object]) -> None:
         await call
     except (Error, OSError, TimeoutError):
         pass
-
-
-def _words(error: BaseException) -> str:
-    text = str(error).removeprefix("nats: ")
-    return text or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
