@@ -88,7 +88,7 @@ lint: $(V)/.stamp-dev ## style, types, import contracts, file lengths, generated
 format: $(V)/.stamp-dev ## put the code into its form
 	@$(V)/bin/ruff check --quiet --fix . ; $(V)/bin/ruff format --quiet .
 
-FIGURES := command gateway hop propagation start idle durability
+FIGURES := command gateway hop propagation start idle durability events
 bench: $(V)/.stamp-dev ## every figure, each with its noise, short counts (one: python -m bench.NAME)
 	@for figure in $(FIGURES); do $(PY) -m bench.$$figure --short $(ARGS) || exit 1; done
 

@@ -98,6 +98,60 @@ async def test_an_id_is_taken_once(stage: BusStage) -> None:
         assert await bus.waiting(CAM) == 1
 
 
+def batch(name: str, *sizes: int) -> list[tuple[str, dict[str, str], bytes]]:
+    return [(f"{name}-{n}", {"ce-id": f"{name}{n}"}, b"x" * size) for n, size in enumerate(sizes)]
+
+
+async def ids(bus: Bus) -> list[str]:
+    return [event.headers["ce-id"] async for event in bus.read(DECIDED, follow=False)]
+
+
+async def test_many_at_once_get_their_own_receipts(stage: BusStage) -> None:
+    async with shaped(stage) as bus:
+        each = [bus.publish(DECIDED, str(n), {"ce-id": str(n)}, b"x") for n in range(300)]
+        receipts = await asyncio.gather(*each)
+        kept = {event.sequence: event.headers["ce-id"] async for event in bus.read(DECIDED, follow=False)}
+        assert [kept[one.sequence] for one in receipts] == [str(n) for n in range(300)]
+
+
+async def test_a_batch_is_kept_in_its_order_and_once(stage: BusStage) -> None:
+    async with shaped(stage) as bus:
+        many = batch("a", *[10] * 100)
+        await bus.publish_all(DECIDED, many[:40])
+        await bus.publish(DECIDED, "between", {"ce-id": "between"}, b"")
+        await bus.publish_all(DECIDED, many)
+        names = [f"a{n}" for n in range(100)]
+        assert await ids(bus) == [*names[:40], "between", *names[40:]]
+
+
+async def test_batches_of_several_publishers_keep_each_its_order(stage: BusStage) -> None:
+    async with shaped(stage) as bus, stage.bus() as other, stage.bus() as third:
+        each = [batch(name, *[10] * 100) for name in "abc"]
+        busses = (bus, other, third)
+        await asyncio.gather(
+            *(one.publish_all(DECIDED, many) for one, many in zip(busses, each, strict=True))
+        )
+        found = await ids(bus)
+        assert len(found) == 300
+        for name in "abc":
+            assert [id for id in found if id[0] == name] == [f"{name}{n}" for n in range(100)]
+
+
+async def test_of_a_batch_that_fails_those_before_are_kept_and_none_after(stage: BusStage) -> None:
+    small = Shape({DECIDED: Topic(DECIDED, most_bytes=20_000)}, (CAM,))
+    async with shaped(stage, small) as bus:
+        many = batch("a", 10, 10, 19_900, 10, 10)
+        with pytest.raises(BusFull):
+            await bus.publish_all(DECIDED, many)
+        assert await ids(bus) == ["a0", "a1"]
+        await bus.shape(replace(small, topics={DECIDED: Topic(DECIDED, most_bytes=40_000)}))
+        await bus.publish_all(DECIDED, many)
+        assert await ids(bus) == [f"a{n}" for n in range(5)]
+        with pytest.raises(BadEvent):
+            await bus.publish_all(DECIDED, batch("b", 10, 5 << 20, 10))
+        assert await ids(bus) == [*(f"a{n}" for n in range(5)), "b0"]
+
+
 async def test_what_is_not_answered_comes_again(stage: BusStage) -> None:
     async with shaped(stage) as bus:
         await published(bus, 1)
@@ -285,6 +339,31 @@ async def test_reading_changes_nothing_for_anybody(stage: BusStage) -> None:
                     break
         assert [event.sequence for event in seen] == [2, 3, 4, 5]
         assert numbers(await taken(bus, 5)) == [0, 1, 2, 3, 4]
+
+
+async def test_nothing_on_its_way_is_said_to_be_kept_when_the_broker_is_killed(stage: BusStage) -> None:
+    async with shaped(stage) as bus:
+        kept: list[str] = []
+        some = asyncio.Event()
+
+        async def publish(number: int) -> None:
+            with contextlib.suppress(BusDown):
+                await bus.publish(DECIDED, str(number), {"ce-id": str(number)}, b"")
+                kept.append(str(number))
+                if len(kept) == 20:
+                    some.set()
+
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(200):
+                tasks.create_task(publish(number))
+            await some.wait()
+            await stage.kill()
+        await stage.start()
+        await stage.patiently(lambda: bus.publish(DECIDED, "late", {"ce-id": "late"}, b""))
+        await stage.patiently(lambda: bus.last(DECIDED))
+        found = await ids(bus)
+        assert set(kept) <= set(found)
+        assert len(found) == len(set(found))
 
 
 async def test_a_broker_that_is_not_there_is_said_to_be_down(stage: BusStage) -> None:

@@ -96,6 +96,9 @@ class Delivering:
             async with asyncio.TaskGroup() as tasks:
                 taking = tasks.create_task(self._take(tasks))
                 await self._leaving.wait()
+                # What came together with one that waits for room is in hand too before no more is taken.
+                self._freed.set()
+                await asyncio.sleep(0)
                 taking.cancel()
                 for held in self._held.values():
                     if held.task is not None and not held.busy:
@@ -141,9 +144,11 @@ class Delivering:
             return
         key = letters.key_of(self._module, event)
         held = self._held[event.sequence] = Held(delivery, event, key, len(event.payload))
-        while self._bytes and self._bytes + held.size > HELD_BYTES:
+        while self._bytes and self._bytes + held.size > HELD_BYTES and not self._leaving.is_set():
             self._freed.clear()
             await self._freed.wait()
+        if self._leaving.is_set():
+            return  # to be handed back
         self._bytes += held.size
         held.task = tasks.create_task(self._hand(held))
 

@@ -26,9 +26,8 @@ LONGEST_WAIT_S = 3600.0
 KEEP_LEAST_S = 86400.0
 """What is known of attempts outlives at least a night without a relay."""
 
-GRACE_S, GRACE = 8.0, "IDI_GRACE_S"
-"""For what is under way at SIGTERM: within the ten seconds that a module has by default, or four fifths of what the
-environment says."""
+GRACE_S = 8.0
+"""For what is under way at SIGTERM: within the ten seconds that a module has by default, as the relay does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,5 +107,4 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
         deliveries={(one["topic"], one["module"]): Deliver(**one) for one in told["deliveries"]},
         urls={one["module"]: environment[peer_variable(one["module"])] for one in told["deliveries"]},
         consumers=tuple((topic, module, attempts) for topic, module, attempts in told["consumers"]),
-        grace_s=float(environment[GRACE]) * 0.8 if environment.get(GRACE) else GRACE_S,
     )

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Self
@@ -16,10 +16,11 @@ from typing import Self
 import aiohttp
 import pytest
 
-from idi.parts.bus.interface import Event, Shape, Subscription, Topic
+from idi.parts.bus.interface import Delivery, Event, Shape, Subscription, Topic
 from idi.parts.bus.own import DEAD, KEEP_DEAD_S, TRIES
 from idi.parts.bus.simulator import SimulatedBus
 from idi.parts.errors import Refused
+from idi.relay import delivering as delivering_module
 from idi.relay import serving
 from idi.relay.serving import Relay
 from idi.relay.settings import ANSWER_S, IN_FLIGHT, LONGEST_WAIT_S, from_environment
@@ -128,6 +129,42 @@ async def test_it_ends_what_is_under_way_and_hands_the_rest_back(stage: Stage) -
         await stage.until(lambda: len(stage.module.taken) == 6)
     assert time.monotonic() - began < 5
     assert stage.module.taken[2:] == ["a1", "a2", "a3", "a4"]
+
+
+class Fetching(SimulatedBus):
+    """One that takes what is there all at once, as a broker's client does."""
+
+    async def take(self, subscription: Subscription) -> AsyncGenerator[Delivery]:
+        place = self.kept.places[(subscription.topic, subscription.module)]
+        while True:
+            each = []
+            while (one := self._next(place)) is not None:
+                each.append(one)
+            for one in each:
+                yield one
+            await self._change()
+
+
+async def test_what_was_taken_and_had_no_room_yet_is_handed_back_too(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivering_module, "HELD_BYTES", 2000)
+
+    async def answer(_: Got) -> Answer:
+        await asyncio.sleep(0.5)
+        return OK
+
+    stage.module.answer = answer
+    bus = Fetching(stage.kept)
+    await stage.shape()
+    await stage.publish(*(event(str(n), b"x" * 1000) for n in range(8)))
+    async with running(stage, bus) as (relay, task):
+        await stage.until(lambda: len(stage.module.got) == 2)
+        relay.stop()
+        await asyncio.wait_for(task, 3)
+    [place] = [place for (topic, _), place in stage.kept.places.items() if topic == TYPE]
+    assert sorted(place.open) == [3, 4, 5, 6, 7, 8]
+    assert all(due <= time.time() for due, _ in place.open.values()), "they come at once"
 
 
 async def test_a_delivery_that_outlasts_the_grace_is_cut_and_handed_back(stage: Stage) -> None:
@@ -354,10 +391,3 @@ def test_the_shape_of_it() -> None:
         *(Subscription(topic, module, ANSWER_S, IN_FLIGHT) for topic, module in delivered),
         Subscription(TYPE, "vtl", attempts=3),
     ]
-
-
-@pytest.mark.parametrize(
-    ("said", "grace_s"), [({}, 8.0), ({"IDI_GRACE_S": "10"}, 8.0), ({"IDI_GRACE_S": "2"}, 1.6)]
-)
-def test_the_grace_is_less_than_what_it_is_given(said: dict[str, str], grace_s: float) -> None:
-    assert from_environment(environment(**said)).grace_s == grace_s

@@ -34,10 +34,13 @@ MOST_HEADER_BYTES = 12 << 10
 """All attributes together. Servers take from 16 KiB of headers on, and proxies add some of their own."""
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
+_CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\ud800-\\udfff]")
 _MEDIA_TYPE = re.compile(r"[!-~]+(?: +[!-~]+)*")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _SPARED = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
 """What the HTTP binding leaves as it is in a header; a space, quotes, percent and all else is percent-encoded."""
+_PLAIN = re.compile(r"[!#$&-~]*")
+"""Nothing but that."""
 
 
 class Malformed(Exception):
@@ -201,6 +204,8 @@ def binary(headers: Mapping[str, str], body: bytes) -> CloudEvent:
 
 def decoded(name: str, value: str) -> str:
     """A header's value as the HTTP binding has it: out of its quotes first, then percent-decoded once."""
+    if _PLAIN.fullmatch(value):
+        return value
     if quoted := _QUOTED.fullmatch(value):
         value = re.sub(r"\\(.)", r"\1", quoted[1])
     try:
@@ -227,7 +232,7 @@ def checked(event: CloudEvent, which: str) -> CloudEvent:
             raise Malformed(f"{which} has an attribute called data, which the event's data is.")
         if len(value) > LONGEST_VALUE:
             raise too_long(name, which)
-        if any(ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0 or 0xD800 <= ord(c) < 0xE000 for c in value):
+        if _CONTROL.search(value):
             raise Malformed(f"{name} of {which} has a control character.")
     form = attributes.get("datacontenttype")
     if form is not None and (not _MEDIA_TYPE.fullmatch(form) or form.lower().startswith(NESTED)):
@@ -264,7 +269,7 @@ def _headers(event: CloudEvent) -> Iterator[tuple[str, str]]:
         if name == "datacontenttype":
             yield "content-type", value
         else:
-            yield PREFIX + name, quote(value, safe=_SPARED)
+            yield PREFIX + name, value if _PLAIN.fullmatch(value) else quote(value, safe=_SPARED)
 
 
 def from_headers(headers: Mapping[str, str], payload: bytes) -> CloudEvent:

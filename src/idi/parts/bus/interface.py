@@ -10,7 +10,7 @@ An event is a CloudEvent in binary form: its attributes are headers (`ce-id`, `c
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -111,6 +111,10 @@ class Bus(Protocol):
 
     async def publish(self, topic: str, id: str, headers: Mapping[str, str], payload: bytes) -> Receipt:
         """Returns when the event is kept as the topic says."""
+
+    async def publish_all(self, topic: str, events: Sequence[tuple[str, Mapping[str, str], bytes]]) -> None:
+        """Ids, headers and payloads, kept in this order. Of one that fails those before are kept and none after, as
+        far as the broker told; all of them again adds what is missing, in its order."""
 
     def take(self, subscription: Subscription) -> AsyncGenerator[Delivery]:
         """What comes, oldest first, until closed."""

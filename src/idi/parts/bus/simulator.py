@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -112,6 +112,10 @@ class SimulatedBus:
         self.kept.ids[topic][id] = (now, sequence)
         await self.wake()
         return Receipt(sequence)
+
+    async def publish_all(self, topic: str, events: Sequence[tuple[str, Mapping[str, str], bytes]]) -> None:
+        for event in events:
+            await self.publish(topic, *event)
 
     def _held(self, topic: str) -> int:
         return sum(len(event.payload) + 100 for event in self.kept.events[topic])

@@ -1,4 +1,4 @@
-"""The bus on NATS JetStream, by nats-py.
+"""The bus on NATS JetStream, by nats-py; what is published goes by a connection of its own (`publisher`).
 
 A topic is a stream of its own with `discard: new`: one that is full refuses further events instead of dropping old
 ones. A subscription is a durable pull consumer with explicit acknowledgement and no end of redeliveries: who hands the
@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -22,7 +22,7 @@ from typing import Self, TypeVar
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.errors import Error, MaxPayloadError
+from nats.errors import Error
 from nats.js.api import (
     AckPolicy,
     ConsumerConfig,
@@ -35,9 +35,11 @@ from nats.js.api import (
 from nats.js.client import JetStreamContext
 from nats.js.errors import APIError, FetchTimeoutError, NotFoundError
 
-from idi.parts.bus.errors import BadEvent, BusDown, BusFull
+from idi.parts.bus.errors import BusDown
 from idi.parts.bus.interface import Delivery, Event, GivenUp, Receipt, Shape, Subscription, Topic
 from idi.parts.bus.nats.names import GIVEN_UP, GIVEN_UP_SUBJECT, stream_of, topic_of
+from idi.parts.bus.nats.publisher import Publisher, TooLarge, Unanswered
+from idi.parts.bus.nats.receipts import OTHER_LAST, failed, own_headers, receipt, refused, words_of
 from idi.parts.errors import Refused
 
 log = logging.getLogger(__name__)
@@ -49,11 +51,11 @@ AGAIN_S = 0.25
 QUIET_S = 2.0
 """Of what is kept already nothing comes for so long: there is no more."""
 
-MESSAGE_ID = "Nats-Msg-Id"
+WINDOW = 32
+"""Of a batch so many are on their way at once."""
+
 OWN = "Nats-"
 """Headers that the broker reads or writes are no part of the event."""
-FULL = frozenset({10023, 10047, 10077, 10122})
-"""Insufficient resources, storage resources exceeded, maximum bytes exceeded, maximum messages exceeded."""
 
 TAKES_GIVEN_UP = Subscription(GIVEN_UP, "relay")
 
@@ -66,6 +68,7 @@ class NatsBus:
     def __init__(self, url: str, user: str, password: str) -> None:
         self._url, self._user, self._password = url, user, password
         self._client = Client()
+        self._publisher = Publisher(url, user, password)
         self._fetching: set[asyncio.Timeout] = set()
 
     async def __aenter__(self) -> Self:
@@ -86,12 +89,13 @@ class NatsBus:
                     reconnected_cb=self._connected_anew,
                 )
         except (Error, OSError, TimeoutError) as error:
-            raise BusDown(f"NATS does not answer at {self._url}: {_words(error)}.") from error
+            raise BusDown(f"NATS does not answer at {self._url}: {words_of(error)}.") from error
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._publisher.close()
         await self._client.close()
 
     async def _connected_anew(self) -> None:
@@ -162,18 +166,41 @@ class NatsBus:
 
     async def publish(self, topic: str, id: str, headers: Mapping[str, str], payload: bytes) -> Receipt:
         try:
-            ack = await self._asked(
-                self._stream.publish(
-                    topic,
-                    payload,
-                    stream=stream_of(topic),
-                    headers={**headers, MESSAGE_ID: id},
-                    timeout=ANSWER_S,
-                )
+            return receipt(
+                await self._publisher.publish(topic, {**headers, **own_headers(topic, id)}, payload)
             )
-        except MaxPayloadError as error:
-            raise BadEvent(f"The event is larger than {self._client.max_payload} bytes.") from error
-        return Receipt(ack.seq, bool(ack.duplicate))
+        except (TooLarge, Unanswered, TimeoutError) as error:
+            raise failed(error) from error
+
+    async def _done(self, subject: str) -> None:
+        try:
+            await self._publisher.publish(subject, {}, Msg.Ack.Ack)
+        except (Unanswered, TimeoutError) as error:
+            raise failed(error) from error
+
+    async def publish_all(self, topic: str, events: Sequence[tuple[str, Mapping[str, str], bytes]]) -> None:
+        """So many on their way at once, each one saying which has to be the topic's last before it: where one is
+        refused, or somebody else's comes in between, those after it are refused too, and go on their way again."""
+        at, window = 0, WINDOW
+        while at < len(events):
+            each = [
+                ({**headers, **own_headers(topic, id, events[n - 1][0] if n > at else "")}, payload)
+                for n, (id, headers, payload) in enumerate(events[at : at + window], at)
+            ]
+            try:
+                answers = await self._publisher.publish_all(topic, each)
+            except (Unanswered, TimeoutError) as error:
+                raise failed(error) from error
+            for kept, said in enumerate(answers):
+                if isinstance(said, BaseException):
+                    raise failed(said) from said
+                if kept and OTHER_LAST in said:
+                    window = kept
+                    break
+                receipt(said)
+                at += 1
+            else:
+                window = min(WINDOW, 2 * window)
 
     async def take(self, subscription: Subscription) -> AsyncGenerator[Delivery]:
         told = ""
@@ -189,7 +216,7 @@ class NatsBus:
                 finally:
                     await _quietly(handle.unsubscribe())
             except (Error, OSError) as error:
-                if (words := _words(error)) != told:
+                if (words := words_of(error)) != told:
                     log.info("events of %s for %s: %s", subscription.topic, subscription.module, words)
                     told = words
                 await asyncio.sleep(AGAIN_S)
@@ -257,7 +284,7 @@ class NatsBus:
                 except TimeoutError:
                     return  # what was last when this began is deleted by now
                 except (Error, OSError) as error:
-                    raise BusDown(f"NATS does not answer: {_words(error)}.") from error
+                    raise BusDown(f"NATS does not answer: {words_of(error)}.") from error
                 event = event_of(message)
                 yield event
                 if upto and (event.sequence >= upto or not message.metadata.num_pending):
@@ -270,14 +297,12 @@ class NatsBus:
         try:
             async with asyncio.timeout(ANSWER_S):
                 return await call
-        except (NotFoundError, MaxPayloadError):
+        except NotFoundError:
             raise
         except APIError as error:
-            if error.err_code in FULL:
-                raise BusFull(f"NATS keeps no more: {error.description}.") from error
-            raise BusDown(f"NATS refuses: {error.description}.") from error
+            raise refused(error.err_code, error.description) from error
         except (Error, OSError, TimeoutError) as error:
-            raise BusDown(f"NATS does not answer: {_words(error)}.") from error
+            raise BusDown(f"NATS does not answer: {words_of(error)}.") from error
 
 
 @dataclass(slots=True)
@@ -294,7 +319,7 @@ class NatsDelivery:
         return self.message.metadata.num_delivered or 1
 
     async def done(self) -> None:
-        await self.bus._asked(self.message.ack_sync(timeout=ANSWER_S))
+        await self.bus._done(self.message.reply)
 
     async def again(self, after_s: float) -> None:
         await self.bus._asked(self.message.nak(delay=max(after_s, 0.001)))
@@ -344,7 +369,7 @@ def event_of(message: Msg) -> Event:
 
 
 async def _noted(error: Exception) -> None:
-    log.debug("nats: %s", _words(error))
+    log.debug("nats: %s", words_of(error))
 
 
 async def _quietly(call: Awaitable[object]) -> None:
@@ -353,8 +378,3 @@ async def _quietly(call: Awaitable[object]) -> None:
         await call
     except (Error, OSError, TimeoutError):
         pass
-
-
-def _words(error: BaseException) -> str:
-    text = str(error).removeprefix("nats: ")
-    return text or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
