@@ -89,6 +89,43 @@ async def test_payload_and_headers_arrive_as_they_were(stage: BusStage) -> None:
         assert dict(one.event.headers) == headers
 
 
+async def test_what_is_for_one_subscription_comes_to_no_other_and_is_read_by_nobody(stage: BusStage) -> None:
+    async with shaped(stage) as bus:
+        await published(bus, 1)
+        again = await bus.publish_to(CAM, "again", {"ce-id": "7"}, b"again")
+        await bus.publish(DECIDED, "last", {"ce-id": "8"}, b"x")
+        pas = Subscription(DECIDED, "pas")
+        assert (await bus.waiting(CAM), await bus.waiting(pas)) == (3, 2)
+        assert numbers(await taken(bus, 3)) == [0, 7, 8]
+        assert numbers(await taken(bus, 2, pas)) == [0, 8]
+        read = [event.sequence async for event in bus.read(DECIDED, follow=False)]
+        assert read == [again.sequence - 1, again.sequence + 1]
+
+
+async def test_one_event_is_had_by_its_sequence(stage: BusStage) -> None:
+    async with shaped(stage) as bus:
+        headers = {"ce-id": "é ü", "ce-type": DECIDED, "x": "a: b"}
+        first = await bus.publish(DECIDED, "1", headers, bytes(range(256)))
+        again = await bus.publish_to(CAM, "2", headers, b"")
+        one = await bus.event(DECIDED, first.sequence)
+        assert one is not None
+        assert (one.topic, one.sequence, dict(one.headers), one.payload) == (
+            DECIDED,
+            first.sequence,
+            headers,
+            bytes(range(256)),
+        )
+        [same] = [event async for event in bus.read(DECIDED, follow=False)]
+        assert replace(same, at=one.at) == one
+        assert same.at == pytest.approx(one.at, abs=1e-3)
+        other = await bus.event(DECIDED, again.sequence)
+        assert other is not None
+        assert other.payload == b""
+        await bus.drop(DECIDED, first.sequence)
+        assert await bus.event(DECIDED, first.sequence) is None
+        assert await bus.event(DECIDED, 99) is None
+
+
 async def test_an_id_is_taken_once(stage: BusStage) -> None:
     async with shaped(stage) as bus:
         first = await bus.publish(DECIDED, "same", {}, b"1")

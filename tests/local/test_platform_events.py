@@ -31,8 +31,8 @@ def shop() -> Iterator[Platform]:
         yield one
 
 
-def heard(shop: Platform) -> list[list[str]]:
-    found = [shop.folder / f"heard-{module}" for module in ("mail", "stock")]
+def heard(shop: Platform, *modules: str) -> list[list[str]]:
+    found = [shop.folder / f"heard-{module}" for module in modules or ("mail", "stock")]
     return [json.loads(line) for path in found if path.exists() for line in path.read_text().splitlines()]
 
 
@@ -198,6 +198,17 @@ def test_what_a_consumer_never_acknowledges_is_dead_too(shop: Platform) -> None:
     [letter] = until(dead, 30.0)
     assert letter["event"]["id"] == "refused"
     assert (letter["attempts"], letter["reason"]) == (3, "was not acknowledged in 3 attempts")
+    assert times(shop, "refused") == 1, "mail had it"
+    # Once more, in vain: again it is dead, and this time it is known which sequence it had then.
+    shop.run("events", "replay", str(letter["id"]))
+    [again] = until(lambda: [one for one in dead() if one["id"] != letter["id"]], 30.0)
+    assert again["event"]["id"] == "refused"
+    (shop.folder / "takes-everything").touch()
+    shop.run("events", "replay", str(again["id"]))
+    until(lambda: times(shop, "refused") == 2, 30.0)
+    assert dead() == []
+    [[_, _, attempt]] = [line for line in heard(shop, "stock") if line[1] == "refused"]
+    assert attempt == "1"
 
 
 def test_without_the_broker_http_goes_on_and_publishing_says_503(shop: Platform) -> None:

@@ -2,7 +2,7 @@
 
 PORT, LOG (a file; a line per event: type, id, attempt). `bad` in the data is answered 500. With
 BUS_URL and CONSUMES it also takes that type from the broker itself, by nats-py, and writes it down the same way; what
-has the subject `never` it always refuses.
+has the subject `never` it refuses until there is a file `takes-everything`.
 """
 
 import asyncio
@@ -65,7 +65,7 @@ async def consume() -> None:
         try:
             for message in await taken.fetch(20, timeout=1):
                 headers = message.headers or {}
-                if headers.get("ce-subject") == "never":
+                if headers.get("ce-subject") == "never" and "takes-everything" not in os.listdir():
                     await message.nak()
                     continue
                 heard(topic, headers.get("ce-id", "?"), str(message.metadata.num_delivered))

@@ -112,6 +112,11 @@ class Bus(Protocol):
     async def publish(self, topic: str, id: str, headers: Mapping[str, str], payload: bytes) -> Receipt:
         """Returns when the event is kept as the topic says."""
 
+    async def publish_to(
+        self, one: Subscription, id: str, headers: Mapping[str, str], payload: bytes
+    ) -> Receipt:
+        """The same for this subscription alone: nobody else takes it, or reads it."""
+
     def take(self, subscription: Subscription) -> AsyncGenerator[Delivery]:
         """What comes, oldest first, until closed."""
 
@@ -123,6 +128,9 @@ class Bus(Protocol):
 
     def read(self, topic: str, since: int = 0, *, follow: bool = True) -> AsyncGenerator[Event]:
         """What is kept from sequence `since` on, then (`follow`) what comes; changes nothing for anybody."""
+
+    async def event(self, topic: str, sequence: int) -> Event | None:
+        """The one that is kept under this sequence; None where it is kept no longer."""
 
     async def drop(self, topic: str, sequence: int) -> None:
         """Delete one event. Idempotent."""

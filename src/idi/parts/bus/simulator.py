@@ -36,6 +36,8 @@ class Kept:
     last: dict[str, int] = field(default_factory=dict)
     given_up: list[tuple[str, str, int, int]] = field(default_factory=list)
     places: dict[tuple[str, str], _Place] = field(default_factory=dict)
+    only: dict[tuple[str, int], str] = field(default_factory=dict)
+    """Events that are for one module's subscription alone."""
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     down: bool = False
 
@@ -92,6 +94,14 @@ class SimulatedBus:
             for place in [place for place in self.kept.places if place[0] == topic]:
                 del self.kept.places[place]
 
+    async def publish_to(
+        self, one: Subscription, id: str, headers: Mapping[str, str], payload: bytes
+    ) -> Receipt:
+        receipt = await self.publish(one.topic, id, headers, payload)
+        if not receipt.duplicate:
+            self.kept.only[(one.topic, receipt.sequence)] = one.module
+        return receipt
+
     async def publish(self, topic: str, id: str, headers: Mapping[str, str], payload: bytes) -> Receipt:
         self._answers()
         if topic not in self.kept.topics:
@@ -142,6 +152,8 @@ class SimulatedBus:
         self._expire(topic)
         for event in self.kept.events[topic]:
             if event.sequence > place.upto:
+                if not self._is_for(event, place.made.module):
+                    continue
                 place.open.setdefault(event.sequence, (0.0, 0))
                 place.upto = event.sequence
         out = sum(1 for due, attempts in place.open.values() if attempts and due > now)
@@ -171,8 +183,18 @@ class SimulatedBus:
     async def waiting(self, subscription: Subscription) -> int:
         self._answers()
         place = self.kept.places[(subscription.topic, subscription.module)]
-        new = sum(event.sequence > place.upto for event in self.kept.events[subscription.topic])
+        new = sum(
+            event.sequence > place.upto and self._is_for(event, subscription.module)
+            for event in self.kept.events[subscription.topic]
+        )
         return len(place.open) + new
+
+    def _is_for(self, event: Event, module: str) -> bool:
+        return self.kept.only.get((event.topic, event.sequence), module) == module
+
+    async def event(self, topic: str, sequence: int) -> Event | None:
+        self._answers()
+        return next((one for one in self.kept.events[topic] if one.sequence == sequence), None)
 
     async def drop(self, topic: str, sequence: int) -> None:
         self._answers()
@@ -187,7 +209,8 @@ class SimulatedBus:
             for event in list(self.kept.events[topic]):
                 if event.sequence >= since:
                     since = event.sequence + 1
-                    yield event
+                    if self._is_for(event, ""):
+                        yield event
             if not follow:
                 return
             await self._change()
