@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from idi.parts.bus.errors import BadEvent, BusDown, BusFull
-from idi.parts.bus.interface import Bus, Delivery, Event, GivenUp, Shape, Subscription, Topic
+from idi.parts.bus.interface import Bus, Delivery, Event, GivenUp, Held, Shape, Subscription, Topic
 from idi.parts.errors import Refused
 from tests.support.buses import BusStage, NatsStage, SimulatedBusStage
 
@@ -307,6 +307,67 @@ async def test_what_is_wanted_no_longer_stays_until_it_is_forgotten(stage: BusSt
         await bus.forget(Shape({DECIDED: Topic(DECIDED)}, (CAM,)))
         assert len(await bus.shape(SHAPE)) == 3
         assert await bus.waiting(CAM) == 0
+
+
+async def test_what_there_is_is_told(stage: BusStage) -> None:
+    async with shaped(stage) as bus:
+        await published(bus, 3)
+        [one, *_] = await taken(bus, 2)
+        await one.done()
+        there = {one.topic: one for one in await bus.held() if not one.topic.startswith("idi.")}
+        assert there == {
+            DECIDED: Held(DECIDED, 3, {"cam": 2, "pas": 3}),
+            CHANGED: Held(CHANGED, 0, {"pas": 0}),
+        }
+
+
+async def test_a_shorter_life_waits_for_what_somebody_is_not_done_with(stage: BusStage) -> None:
+    short = Shape({DECIDED: Topic(DECIDED, keep_s=1.5)})
+    async with shaped(stage, Shape({DECIDED: Topic(DECIDED)}, (CAM,))) as bus:
+        await published(bus, 2)
+        assert await bus.refusals(short) == []
+        await asyncio.sleep(1.7)
+        first, second = await taken(bus, 2)
+        await first.done()
+        [why] = await bus.refusals(short)
+        assert DECIDED in why
+        with pytest.raises(Refused):
+            await bus.shape(short)
+        assert len([event async for event in bus.read(DECIDED, follow=False)]) == 2
+        await second.done()
+        assert await bus.refusals(short) == []
+        assert await bus.shape(short) == [f"topic {DECIDED} changed"]
+
+
+async def test_dropping_the_oldest_waits_for_what_somebody_is_not_done_with(stage: BusStage) -> None:
+    dropping = Shape({DECIDED: Topic(DECIDED, most_bytes=5_000, drop_oldest=True)})
+    async with shaped(stage, Shape({DECIDED: Topic(DECIDED)}, (CAM,))) as bus:
+        await published(bus, 8, payload=b"x" * 1000)
+        with pytest.raises(Refused):
+            await bus.shape(dropping)
+        for one in await taken(bus, 8):
+            await one.done()
+        assert await bus.shape(dropping) == [f"topic {DECIDED} changed"]
+
+
+async def test_limits_that_lose_nothing_change_at_once(stage: BusStage) -> None:
+    async with shaped(stage, Shape({DECIDED: Topic(DECIDED)}, (CAM,))) as bus:
+        await published(bus, 8, payload=b"x" * 1000)
+        for topic in (
+            Topic(DECIDED, keep_s=3600.0),
+            Topic(DECIDED, keep_s=30 * 86400.0),
+            Topic(DECIDED, most_bytes=5_000),  # full until something goes, and loses nothing
+            Topic(DECIDED, same_s=1.0),
+            Topic(DECIDED, drop_oldest=True),
+        ):
+            assert await bus.shape(Shape({DECIDED: topic})) == [f"topic {DECIDED} changed"], topic
+            assert await bus.waiting(CAM) == 8
+            if topic.most_bytes == 5_000:
+                with pytest.raises(BusFull):
+                    await bus.publish(DECIDED, "one more", {}, b"x" * 1000)
+        for attempts in (0, 3, 9):
+            await bus.shape(Shape({}, (replace(CAM, attempts=attempts),)))
+            assert await bus.waiting(CAM) == 8
 
 
 async def test_reading_changes_nothing_for_anybody(stage: BusStage) -> None:

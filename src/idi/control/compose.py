@@ -34,6 +34,7 @@ from idi.control.retiring import Retiring
 from idi.control.secrets import Secrets
 from idi.control.settings import Settings
 from idi.control.tasks import owned_tasks
+from idi.control.topics import Topics
 from idi.declaration.types import EmbeddedIssuer, ExternalIssuer, Platform
 from idi.parts.bus.nats.binary import NATS
 from idi.parts.clients.machine import this_machine
@@ -219,6 +220,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             tokens=tokens,
             registrations=registrations,
             events=Events(broker.connect, store),
+            topics=Topics(broker.connect),
             secrets=secrets,
             places=places_of,
         )

@@ -51,6 +51,15 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """A topic that there is: how many events are kept, and by module how many its subscription is not done with."""
+
+    topic: str
+    events: int
+    waiting: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """An event as the broker keeps it. `sequence` orders those of a topic."""
 
@@ -107,7 +116,15 @@ class Bus(Protocol):
 
     async def shape(self, wanted: Shape) -> list[str]:
         """Make topics and subscriptions as they are wanted; what was done, in words. Idempotent. Nothing that is
-        kept gets lost: a topic or a subscription that is wanted no longer stays until `forget`."""
+        kept gets lost: a topic or a subscription that is wanted no longer stays until `forget`, and of `refusals` it
+        raises the first."""
+
+    async def refusals(self, wanted: Shape) -> list[str]:
+        """What cannot be as it is wanted now, in sentences: a topic does not move between disk and memory, and its
+        limits do not change where that would delete what a subscription is not done with."""
+
+    async def held(self) -> list[Held]:
+        """Every topic that there is."""
 
     async def publish(self, topic: str, id: str, headers: Mapping[str, str], payload: bytes) -> Receipt:
         """Returns when the event is kept as the topic says."""

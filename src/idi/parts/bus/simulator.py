@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from idi.parts.bus.errors import BadEvent, BusDown, BusFull
-from idi.parts.bus.interface import Delivery, Event, GivenUp, Receipt, Shape, Subscription, Topic
+from idi.parts.bus.interface import Delivery, Event, GivenUp, Held, Receipt, Shape, Subscription, Topic
 from idi.parts.errors import Refused
 
 MOST_PAYLOAD = 4 << 20
@@ -68,8 +68,8 @@ class SimulatedBus:
         done = []
         for name, topic in sorted(wanted.topics.items()):
             before = self.kept.topics.get(name)
-            if before is not None and before.durable != topic.durable:
-                raise Refused(f"{name} is kept elsewhere, and what is kept cannot move.")
+            for why in await self.refusals(Shape({name: topic})):
+                raise Refused(why)
             if before != topic:
                 done.append(f"topic {name} {'changed' if before else 'made'}")
             self.kept.topics[name] = topic
@@ -83,6 +83,41 @@ class SimulatedBus:
             else:
                 place.made = one
         return done
+
+    async def refusals(self, wanted: Shape) -> list[str]:
+        self._answers()
+        found: list[str] = []
+        for name, topic in wanted.topics.items():
+            before = self.kept.topics.get(name)
+            if before is None:
+                continue
+            if before.durable != topic.durable:
+                found.append(f"{name} is kept elsewhere, and what is kept cannot move.")
+            oldest = time.time() - topic.keep_s
+            old = any(event.at <= oldest for event in self._awaited(name))
+            drops = topic.drop_oldest and self._held(name) > topic.most_bytes and self._awaited(name)
+            if old or drops:
+                found.append(f"{name} would lose events that are waited for.")
+        return found
+
+    def _awaited(self, topic: str) -> list[Event]:
+        """What some subscription is not done with."""
+        places = [place for (name, _), place in self.kept.places.items() if name == topic]
+        return [
+            event
+            for event in self.kept.events.get(topic, ())
+            if any(event.sequence in place.open or event.sequence > place.upto for place in places)
+        ]
+
+    async def held(self) -> list[Held]:
+        self._answers()
+        found: list[Held] = []
+        for topic in self.kept.topics:
+            self._expire(topic)
+            places = [place.made for (name, _), place in self.kept.places.items() if name == topic]
+            waiting = {one.module: await self.waiting(one) for one in places}
+            found.append(Held(topic, len(self.kept.events[topic]), waiting))
+        return found
 
     async def forget(self, shape: Shape) -> None:
         self._answers()

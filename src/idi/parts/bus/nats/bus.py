@@ -37,7 +37,8 @@ from nats.js.client import JetStreamContext
 from nats.js.errors import APIError, FetchTimeoutError, NotFoundError
 
 from idi.parts.bus.errors import BadEvent, BusDown, BusFull
-from idi.parts.bus.interface import Delivery, Event, GivenUp, Receipt, Shape, Subscription, Topic
+from idi.parts.bus.interface import Delivery, Event, GivenUp, Held, Receipt, Shape, Subscription, Topic
+from idi.parts.bus.nats.held import held, refusal
 from idi.parts.bus.nats.names import GIVEN_UP, GIVEN_UP_SUBJECT, only_subject, stream_of, topic_of
 from idi.parts.errors import Refused
 
@@ -118,14 +119,9 @@ class NatsBus:
         except NotFoundError:
             await self._asked(self._stream.add_stream(config))
             return [f"topic {topic.name} made"]
-        now = info.config
-        if now.storage != config.storage:
-            raise Refused(
-                f"{topic.name} is kept {'on disk' if now.storage == StorageType.FILE else 'in memory'}, and what is "
-                "kept cannot move.",
-                "Leave durable as it was, or give the event type another name.",
-            )
-        if shape_of(now) == shape_of(config):
+        if why := await self._asked(refusal(self._stream, info, topic)):
+            raise Refused(why)
+        if shape_of(info.config) == shape_of(config):
             return []
         await self._asked(self._stream.update_stream(config))
         return [f"topic {topic.name} changed"]
@@ -153,6 +149,19 @@ class NatsBus:
         )
         await self._asked(self._stream.add_consumer(stream_of(one.topic), changed))
         return [f"subscription of {one.module} to {one.topic} changed"]
+
+    async def refusals(self, wanted: Shape) -> list[str]:
+        found: list[str] = []
+        for name, topic in sorted(wanted.topics.items()):
+            try:
+                info = await self._asked(self._stream.stream_info(stream_of(name)))
+            except NotFoundError:
+                continue
+            found.append(await self._asked(refusal(self._stream, info, topic)))
+        return [why for why in found if why]
+
+    async def held(self) -> list[Held]:
+        return await self._asked(held(self._stream))
 
     async def forget(self, shape: Shape) -> None:
         for one in shape.subscriptions:
