@@ -274,6 +274,28 @@ async def test_a_full_topic_that_may_drops_the_oldest(stage: BusStage) -> None:
         assert numbers(await taken(bus, waiting)) == list(range(40 - waiting, 40))
 
 
+async def test_as_many_events_are_kept_as_there_may_be(stage: BusStage) -> None:
+    few = Shape({DECIDED: Topic(DECIDED, most_events=3)}, (CAM,))
+    async with shaped(stage, few) as bus:
+        await published(bus, 3)
+        with pytest.raises(BusFull):
+            await bus.publish(DECIDED, "more", {"ce-id": "3"}, b"")
+        fewer = Shape({DECIDED: Topic(DECIDED, most_events=2, drop_oldest=True)})
+        with pytest.raises(Refused):
+            await bus.shape(fewer)
+        await bus.shape(Shape({DECIDED: Topic(DECIDED, most_events=3, drop_oldest=True)}))
+        await bus.publish(DECIDED, "more", {"ce-id": "3"}, b"")
+        assert numbers(await taken(bus, 3)) == [1, 2, 3]
+
+
+async def test_an_id_is_taken_once_for_so_long(stage: BusStage) -> None:
+    async with shaped(stage, Shape({DECIDED: Topic(DECIDED, same_s=0.3)}, (CAM,))) as bus:
+        assert not (await bus.publish(DECIDED, "same", {}, b"")).duplicate
+        assert (await bus.publish(DECIDED, "same", {}, b"")).duplicate
+        await asyncio.sleep(0.6)
+        assert not (await bus.publish(DECIDED, "same", {}, b"")).duplicate
+
+
 async def test_what_is_too_large_is_refused(stage: BusStage) -> None:
     async with shaped(stage) as bus:
         with pytest.raises(BadEvent):

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import nats
 import nats.errors
 import nats.js.errors
@@ -211,19 +210,33 @@ def test_what_a_consumer_never_acknowledges_is_dead_too(shop: Platform) -> None:
     assert attempt == "1"
 
 
+@pytest.mark.requirement("T3")
 def test_without_the_broker_http_goes_on_and_publishing_says_503(shop: Platform) -> None:
-    bus = shop.pids()["bus"]
+    before, token = shop.pids(), shop.token()
+    bus = before["bus"]
     os.kill(bus, signal.SIGSTOP)
     try:
         answer = publish(shop, event("paused"))
         assert answer.status_code == 503
         assert answer.headers["retry-after"]
-        [instance] = shop.instances("mail")
-        assert httpx.get(f"http://{instance['address']}/ready", trust_env=False).status_code == 200
+        for module in ("orders", "mail", "stock", "web") * 25:
+            assert shop.ask(f"/v1/{module}/urls", token).status_code == 200
     finally:
         os.kill(bus, signal.SIGCONT)
     until(lambda: publish(shop, event("after")).status_code == 200)
     until(lambda: times(shop, "after") == 2)
+    assert shop.pids() == before, "nobody had to be started again"
+
+
+@pytest.mark.requirement("T3")
+def test_a_broker_that_is_killed_is_back_and_everybody_goes_on(shop: Platform) -> None:
+    before = shop.pids()
+    assert publish(shop, event("before")).status_code == 200
+    os.kill(before["bus"], signal.SIGKILL)
+    until(lambda: publish(shop, event("back")).status_code == 200)
+    until(lambda: times(shop, "before") >= 2 and times(shop, "back") >= 2, 60.0)
+    after = shop.pids()
+    assert {name for name in before if before[name] != after[name]} == {"bus", "bus-1"}
 
 
 def test_a_second_up_changes_nothing_and_a_new_login_disconnects_nobody(shop: Platform) -> None:

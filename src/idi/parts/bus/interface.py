@@ -17,14 +17,15 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """`durable`: acknowledged means on disk; else a crash of the broker may lose what is in memory. `most_bytes`: a
-    topic that holds so much refuses further events (`BusFull`) and loses none, or, with `drop_oldest`, loses the
-    oldest. `same_s`: an event whose id was seen within so many seconds is taken once only."""
+    """`durable`: acknowledged means on disk; else a crash of the broker may lose what is in memory. A topic that holds
+    `most_bytes`, or `most_events` (0: any number), refuses further events (`BusFull`) and loses none, or, with
+    `drop_oldest`, loses the oldest. `same_s`: an event whose id was seen within so many seconds is taken once only."""
 
     name: str
     keep_s: float = 7 * 86400.0
     durable: bool = True
     most_bytes: int = 1 << 30
+    most_events: int = 0
     drop_oldest: bool = False
     same_s: float = 120.0
 

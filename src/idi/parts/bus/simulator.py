@@ -95,7 +95,7 @@ class SimulatedBus:
                 found.append(f"{name} is kept elsewhere, and what is kept cannot move.")
             oldest = time.time() - topic.keep_s
             old = any(event.at <= oldest for event in self._awaited(name))
-            drops = topic.drop_oldest and self._held(name) > topic.most_bytes and self._awaited(name)
+            drops = topic.drop_oldest and self._over(topic) and self._awaited(name)
             if old or drops:
                 found.append(f"{name} would lose events that are waited for.")
         return found
@@ -148,7 +148,7 @@ class SimulatedBus:
         known = self.kept.ids.setdefault(topic, {}).get(id)
         if known is not None and now - known[0] < shape.same_s:
             return Receipt(known[1], True)
-        while self._held(topic) + len(payload) + 100 > shape.most_bytes:
+        while self._over(shape, len(payload) + 100, 1):
             if not shape.drop_oldest or not self.kept.events[topic]:
                 raise BusFull(f"{topic} is full.")
             del self.kept.events[topic][0]
@@ -158,8 +158,11 @@ class SimulatedBus:
         await self.wake()
         return Receipt(sequence)
 
-    def _held(self, topic: str) -> int:
-        return sum(len(event.payload) + 100 for event in self.kept.events[topic])
+    def _over(self, topic: Topic, more_bytes: int = 0, more: int = 0) -> bool:
+        """Whether it holds more than it may, with so much more in it."""
+        events = self.kept.events[topic.name]
+        size = sum(len(event.payload) + 100 for event in events) + more_bytes
+        return size > topic.most_bytes or 0 < topic.most_events < len(events) + more
 
     async def wake(self) -> None:
         async with self.kept.changed:

@@ -345,6 +345,7 @@ def stream_config(topic: Topic, *subjects: str) -> StreamConfig:
         storage=StorageType.FILE if topic.durable else StorageType.MEMORY,
         max_age=topic.keep_s,
         max_bytes=topic.most_bytes,
+        max_msgs=topic.most_events or -1,
         # The window may not be longer than events are kept.
         duplicate_window=min(topic.same_s, topic.keep_s),
         num_replicas=1,
@@ -353,7 +354,14 @@ def stream_config(topic: Topic, *subjects: str) -> StreamConfig:
 
 def shape_of(config: StreamConfig) -> tuple[object, ...]:
     """What can change of a topic that is there."""
-    return config.max_age, config.max_bytes, config.duplicate_window, config.discard, config.subjects
+    return (
+        config.max_age,
+        config.max_bytes,
+        config.max_msgs,
+        config.duplicate_window,
+        config.discard,
+        config.subjects,
+    )
 
 
 def consumer_config(subscription: Subscription) -> ConsumerConfig:

@@ -53,7 +53,8 @@ async def refusal(stream: JetStreamContext, info: StreamInfo, topic: Topic) -> s
             "type another name."
         )
     shorter = topic.keep_s < (now.max_age or float("inf"))
-    drops = topic.drop_oldest and info.state.bytes > topic.most_bytes
+    most = topic.most_events or info.state.messages
+    drops = topic.drop_oldest and (info.state.bytes > topic.most_bytes or info.state.messages > most)
     waiting = [one for one in await consumers(stream, name) if waiting_of(one)] if shorter or drops else []
     if not waiting:
         return ""
