@@ -108,11 +108,7 @@ def shop() -> Iterator[Shop]:
     need_part("a mount namespace", small_disk.possible(), "run as root where namespaces can be made")
     declared = DECLARATION.replace("attempts: 3", "attempts: 12")
     with small_disk.holder() as pid, platform(declared, {"eventful.py": EVENTFUL}) as one:
-        store = one.paths.state / "data" / "bus"
-        store.mkdir(parents=True, mode=0o700)
-        one.paths.state.chmod(0o700)
-        disk = small_disk.Namespace(pid, store, DISK, one.folder)
-        one.wrapper = disk.wrapper
+        disk = small_disk.broker_disk(pid, one, DISK)
         one.up()
         heard = {module: Heard(one.folder / f"heard-{module}") for module in ("mail", "stock")}
         yield Shop(one, disk, heard)

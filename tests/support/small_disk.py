@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.support.platform import Platform
+
 
 def possible() -> bool:
     if os.geteuid() != 0 or not (shutil.which("unshare") and shutil.which("nsenter")):
@@ -53,6 +55,16 @@ class Namespace:
 
     def _in(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         return subprocess.run(command, capture_output=True, text=True, check=check, cwd="/")
+
+
+def broker_disk(pid: int, one: Platform, size: str) -> Namespace:
+    """A disk for what the broker of this platform keeps; before its first `up`."""
+    store = one.paths.state / "data" / "bus"
+    store.mkdir(parents=True, mode=0o700)
+    one.paths.state.chmod(0o700)
+    disk = Namespace(pid, store, size, one.folder)
+    one.wrapper = disk.wrapper
+    return disk
 
 
 @contextmanager
