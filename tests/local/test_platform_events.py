@@ -96,7 +96,7 @@ def test_a_native_client_reaches_what_its_module_declares_and_nothing_else(shop:
 
         listening = await nats.connect(urls(shop, "pas")["BUS_URL"], error_cb=told)
         # Everything; what others publish; what others are answered.
-        for subject in (">", "order.placed", "_INBOX.>"):
+        for subject in (">", "order.placed", "_INBOX.>", "_INBOX.*.*"):
             await listening.subscribe(subject, cb=spy)
         await listening.flush()
         for number in range(5):
