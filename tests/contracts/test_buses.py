@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from idi.parts.bus.errors import BadEvent, BusDown, BusFull
-from idi.parts.bus.interface import Bus, Delivery, Event, GivenUp, Shape, Subscription, Topic
+from idi.parts.bus.interface import Bus, Delivery, Event, GivenUp, Held, Shape, Subscription, Topic
 from idi.parts.errors import Refused
 from tests.support.buses import BusStage, NatsStage, SimulatedBusStage
 
@@ -87,6 +87,43 @@ async def test_payload_and_headers_arrive_as_they_were(stage: BusStage) -> None:
         [one] = await taken(bus, 1)
         assert one.event.payload == bytes(range(256))
         assert dict(one.event.headers) == headers
+
+
+async def test_what_is_for_one_subscription_comes_to_no_other_and_is_read_by_nobody(stage: BusStage) -> None:
+    async with shaped(stage) as bus:
+        await published(bus, 1)
+        again = await bus.publish_to(CAM, "again", {"ce-id": "7"}, b"again")
+        await bus.publish(DECIDED, "last", {"ce-id": "8"}, b"x")
+        pas = Subscription(DECIDED, "pas")
+        assert (await bus.waiting(CAM), await bus.waiting(pas)) == (3, 2)
+        assert numbers(await taken(bus, 3)) == [0, 7, 8]
+        assert numbers(await taken(bus, 2, pas)) == [0, 8]
+        read = [event.sequence async for event in bus.read(DECIDED, follow=False)]
+        assert read == [again.sequence - 1, again.sequence + 1]
+
+
+async def test_one_event_is_had_by_its_sequence(stage: BusStage) -> None:
+    async with shaped(stage) as bus:
+        headers = {"ce-id": "é ü", "ce-type": DECIDED, "x": "a: b"}
+        first = await bus.publish(DECIDED, "1", headers, bytes(range(256)))
+        again = await bus.publish_to(CAM, "2", headers, b"")
+        one = await bus.event(DECIDED, first.sequence)
+        assert one is not None
+        assert (one.topic, one.sequence, dict(one.headers), one.payload) == (
+            DECIDED,
+            first.sequence,
+            headers,
+            bytes(range(256)),
+        )
+        [same] = [event async for event in bus.read(DECIDED, follow=False)]
+        assert replace(same, at=one.at) == one
+        assert same.at == pytest.approx(one.at, abs=1e-3)
+        other = await bus.event(DECIDED, again.sequence)
+        assert other is not None
+        assert other.payload == b""
+        await bus.drop(DECIDED, first.sequence)
+        assert await bus.event(DECIDED, first.sequence) is None
+        assert await bus.event(DECIDED, 99) is None
 
 
 async def test_an_id_is_taken_once(stage: BusStage) -> None:
@@ -291,6 +328,28 @@ async def test_a_full_topic_that_may_drops_the_oldest(stage: BusStage) -> None:
         assert numbers(await taken(bus, waiting)) == list(range(40 - waiting, 40))
 
 
+async def test_as_many_events_are_kept_as_there_may_be(stage: BusStage) -> None:
+    few = Shape({DECIDED: Topic(DECIDED, most_events=3)}, (CAM,))
+    async with shaped(stage, few) as bus:
+        await published(bus, 3)
+        with pytest.raises(BusFull):
+            await bus.publish(DECIDED, "more", {"ce-id": "3"}, b"")
+        fewer = Shape({DECIDED: Topic(DECIDED, most_events=2, drop_oldest=True)})
+        with pytest.raises(Refused):
+            await bus.shape(fewer)
+        await bus.shape(Shape({DECIDED: Topic(DECIDED, most_events=3, drop_oldest=True)}))
+        await bus.publish(DECIDED, "more", {"ce-id": "3"}, b"")
+        assert numbers(await taken(bus, 3)) == [1, 2, 3]
+
+
+async def test_an_id_is_taken_once_for_so_long(stage: BusStage) -> None:
+    async with shaped(stage, Shape({DECIDED: Topic(DECIDED, same_s=0.3)}, (CAM,))) as bus:
+        assert not (await bus.publish(DECIDED, "same", {}, b"")).duplicate
+        assert (await bus.publish(DECIDED, "same", {}, b"")).duplicate
+        await asyncio.sleep(0.6)
+        assert not (await bus.publish(DECIDED, "same", {}, b"")).duplicate
+
+
 async def test_what_is_too_large_is_refused(stage: BusStage) -> None:
     async with shaped(stage) as bus:
         with pytest.raises(BadEvent):
@@ -324,6 +383,67 @@ async def test_what_is_wanted_no_longer_stays_until_it_is_forgotten(stage: BusSt
         await bus.forget(Shape({DECIDED: Topic(DECIDED)}, (CAM,)))
         assert len(await bus.shape(SHAPE)) == 3
         assert await bus.waiting(CAM) == 0
+
+
+async def test_what_there_is_is_told(stage: BusStage) -> None:
+    async with shaped(stage) as bus:
+        await published(bus, 3)
+        [one, *_] = await taken(bus, 2)
+        await one.done()
+        there = {one.topic: one for one in await bus.held() if not one.topic.startswith("idi.")}
+        assert there == {
+            DECIDED: Held(DECIDED, 3, {"cam": 2, "pas": 3}),
+            CHANGED: Held(CHANGED, 0, {"pas": 0}),
+        }
+
+
+async def test_a_shorter_life_waits_for_what_somebody_is_not_done_with(stage: BusStage) -> None:
+    short = Shape({DECIDED: Topic(DECIDED, keep_s=1.5)})
+    async with shaped(stage, Shape({DECIDED: Topic(DECIDED)}, (CAM,))) as bus:
+        await published(bus, 2)
+        assert await bus.refusals(short) == []
+        await asyncio.sleep(1.7)
+        first, second = await taken(bus, 2)
+        await first.done()
+        [why] = await bus.refusals(short)
+        assert DECIDED in why
+        with pytest.raises(Refused):
+            await bus.shape(short)
+        assert len([event async for event in bus.read(DECIDED, follow=False)]) == 2
+        await second.done()
+        assert await bus.refusals(short) == []
+        assert await bus.shape(short) == [f"topic {DECIDED} changed"]
+
+
+async def test_dropping_the_oldest_waits_for_what_somebody_is_not_done_with(stage: BusStage) -> None:
+    dropping = Shape({DECIDED: Topic(DECIDED, most_bytes=5_000, drop_oldest=True)})
+    async with shaped(stage, Shape({DECIDED: Topic(DECIDED)}, (CAM,))) as bus:
+        await published(bus, 8, payload=b"x" * 1000)
+        with pytest.raises(Refused):
+            await bus.shape(dropping)
+        for one in await taken(bus, 8):
+            await one.done()
+        assert await bus.shape(dropping) == [f"topic {DECIDED} changed"]
+
+
+async def test_limits_that_lose_nothing_change_at_once(stage: BusStage) -> None:
+    async with shaped(stage, Shape({DECIDED: Topic(DECIDED)}, (CAM,))) as bus:
+        await published(bus, 8, payload=b"x" * 1000)
+        for topic in (
+            Topic(DECIDED, keep_s=3600.0),
+            Topic(DECIDED, keep_s=30 * 86400.0),
+            Topic(DECIDED, most_bytes=5_000),  # full until something goes, and loses nothing
+            Topic(DECIDED, same_s=1.0),
+            Topic(DECIDED, drop_oldest=True),
+        ):
+            assert await bus.shape(Shape({DECIDED: topic})) == [f"topic {DECIDED} changed"], topic
+            assert await bus.waiting(CAM) == 8
+            if topic.most_bytes == 5_000:
+                with pytest.raises(BusFull):
+                    await bus.publish(DECIDED, "one more", {}, b"x" * 1000)
+        for attempts in (0, 3, 9):
+            await bus.shape(Shape({}, (replace(CAM, attempts=attempts),)))
+            assert await bus.waiting(CAM) == 8
 
 
 async def test_reading_changes_nothing_for_anybody(stage: BusStage) -> None:

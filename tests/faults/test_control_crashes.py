@@ -31,6 +31,7 @@ from idi.control.loop import Edge, Loop
 from idi.control.registrations import Registrations
 from idi.control.secrets import Secrets
 from idi.control.settings import Settings
+from idi.control.topics import Topics
 from idi.declaration.types import Platform
 from idi.parts.bus.errors import BusDown
 from idi.parts.bus.interface import Bus
@@ -178,6 +179,7 @@ class Life:
                 tokens=NoTokens(),  # type: ignore[arg-type]
                 registrations=registrations,
                 events=Events(no_broker, outside.store),
+                topics=Topics(no_broker),
                 secrets=Secrets(outside.store, outside.vault, no_own, clock=lambda: 1.0),
             )
             self.desk = desk

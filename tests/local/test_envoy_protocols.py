@@ -280,7 +280,8 @@ async def talk(port: int) -> bytes:
     except ConnectionError:
         return b""
     finally:
-        # A reset, so that nothing lingers.
-        raw: Any = writer.get_extra_info("socket")
-        raw.setsockopt(1, 13, struct.pack("ii", 1, 0))
+        if not writer.is_closing():
+            # A reset, so that nothing lingers.
+            raw: Any = writer.get_extra_info("socket")
+            raw.setsockopt(1, 13, struct.pack("ii", 1, 0))
         writer.close()

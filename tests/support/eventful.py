@@ -1,8 +1,9 @@
 """A module of a few lines that hears of events: it writes down each one before it answers.
 
-PORT, LOG (a file; a line per event: type, id, attempt). `bad` in the data is answered 500. With
+PORT, LOG (a file; a line per event: type, id, attempt). `bad` in the data is answered 500 until there is a file
+`takes-everything`. With
 BUS_URL and CONSUMES it also takes that type from the broker itself, by nats-py, and writes it down the same way; what
-has the subject `never` it always refuses.
+has the subject `never` it refuses until there is a file `takes-everything`.
 """
 
 import asyncio
@@ -37,7 +38,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         data = self.rfile.read(int(self.headers.get("content-length") or 0))
-        if b"bad" in data:
+        if b"bad" in data and "takes-everything" not in os.listdir():
             self.answer(500, b"as asked")
             return
         heard(self.headers["ce-type"], self.headers["ce-id"], self.headers["x-idi-attempt"])
@@ -65,7 +66,7 @@ async def consume() -> None:
         try:
             for message in await taken.fetch(20, timeout=1):
                 headers = message.headers or {}
-                if headers.get("ce-subject") == "never":
+                if headers.get("ce-subject") == "never" and "takes-everything" not in os.listdir():
                     await message.nak()
                     continue
                 heard(topic, headers.get("ce-id", "?"), str(message.metadata.num_delivered))

@@ -122,8 +122,8 @@ def read_status(connection: socket.socket, path: str) -> Answer:
     return Answer(int(answer.split(b" ", 2)[1]))
 
 
-def say(port: int, shown: Certificate, roots: bytes, line: bytes = b"hello\n") -> bytes:
-    """What a tcp port answers to a line over TLS; nothing where it hangs up."""
+def say(port: int, shown: Certificate | None, roots: bytes, line: bytes = b"hello\n") -> bytes:
+    """What a tcp port answers to a line over TLS (or says by itself); nothing where it hangs up."""
     try:
         with (
             socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_S) as plain,

@@ -57,6 +57,7 @@ class PartView(TypedDict):
     reason: str
     restarts: int
     instances: NotRequired[list[InstanceView]]
+    figures: NotRequired[FiguresView]
 
 
 class RejectionView(TypedDict):

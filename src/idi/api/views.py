@@ -101,7 +101,7 @@ def as_part(module: ModuleView) -> PartView:
     """By its worst instance, as a module's line is."""
     instances = module["instances"]
     state = module["state"] if module["state"] != "stopping" else "unready"
-    return {
+    part: PartView = {
         "name": module["name"],
         "state": state,
         "since": module["since"],
@@ -110,6 +110,9 @@ def as_part(module: ModuleView) -> PartView:
         "restarts": sum(one["restarts"] for one in instances),
         "instances": instances,
     }
+    if "figures" in module:
+        part["figures"] = module["figures"]
+    return part
 
 
 def module_view(name: ModuleName, desired: Desired, module: ModuleWorld, around: Surroundings) -> ModuleView:

@@ -205,9 +205,7 @@ def replay(invocation: Invocation) -> int:
         invocation.screen.out(f"{count_} {events} handed out again.")
     if answer["left"]:
         left = ", ".join(map(str, answer["left"]))
-        invocation.screen.warn(
-            f"Left as they are, since nothing is posted to their modules (any more): {left}."
-        )
+        invocation.screen.warn(f"Left as they are, since their modules take such events no more: {left}.")
     if answer["gone"]:
         gone = ", ".join(map(str, answer["gone"]))
         raise Failure(

@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from idi.control.bus_care import Health
 from idi.declaration.types import ModuleName, Platform
 from idi.parts.bus.errors import BusDown
 from idi.parts.bus.interface import Bus
@@ -47,7 +48,7 @@ class Broker:
             grant.module: Login(grant.module, self.password(grant.module), grant.publishes, grant.consumes)
             for grant in grants(platform)
         }
-        text = render(self.password(RELAY), logins)
+        text = render(self.password(RELAY), self._watching(), logins)
         private_file.write(self.file, text.encode())
         if text != self._read:
             self._tell(text)
@@ -64,15 +65,34 @@ class Broker:
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Bus]:
         """Control's own connection, over loopback; nats-py is loaded when it is needed first."""
+        url = self._url()
         from idi.parts.bus.nats.bus import NatsBus
 
+        async with NatsBus(url, RELAY_USER, self.password(RELAY)) as bus:
+            yield bus
+
+    @asynccontextmanager
+    async def ask(self) -> AsyncIterator[Health]:
+        """A connection by which the broker says how it is."""
+        url = self._url()
+        from idi.parts.bus.nats.health import NatsHealth
+
+        async with NatsHealth(url, self._watching()) as health:
+            yield health
+
+    def _url(self) -> str:
         module = self.world().modules.get(BUS)
         ports = [one.ports for one in module.instances.values() if one.state == "ready"] if module else []
         if not ports:
             raise BusDown("The bus is not ready.", "idi status says why.")
-        url = f"nats://127.0.0.1:{next(iter(ports[0].values()))}"
-        async with NatsBus(url, RELAY_USER, self.password(RELAY)) as bus:
-            yield bus
+        return f"nats://127.0.0.1:{next(iter(ports[0].values()))}"
+
+    def _watching(self) -> str:
+        return self.derive("bus-health").hex()
+
+    def restart(self) -> None:
+        """End the broker in order; whoever keeps it starts it again."""
+        self._signal(signal.SIGTERM)
 
     def hear(self, event: Event) -> None:
         """A broker that has just started has read what lay there; to be sure it reads once more."""
@@ -80,12 +100,19 @@ class Broker:
             self._tell(self.file.read_text())
 
     def _tell(self, text: str) -> None:
+        # One that only starts has not read it yet, and SIGHUP would end it.
+        if self._signal(signal.SIGHUP):
+            self._read = text
+
+    def _signal(self, number: signal.Signals) -> bool:
+        """To every broker that is ready; whether there was one."""
         module = self.world().modules.get(BUS)
+        sent = False
         for instance in module.instances.values() if module else ():
-            # One that only starts has not read it yet, and SIGHUP would end it.
             if instance.pid and instance.state == "ready":
                 try:
-                    os.kill(instance.pid, signal.SIGHUP)
-                    self._read = text
+                    os.kill(instance.pid, number)
+                    sent = True
                 except ProcessLookupError:
-                    log.info("%s ended before it could be told of its logins", InstanceId(instance.id))
+                    log.info("%s ended before it could be told", InstanceId(instance.id))
+        return sent

@@ -19,6 +19,7 @@ from idi.control.ahead import NAME as OPENBAO
 from idi.control.ahead import Ahead
 from idi.control.authority import Authority
 from idi.control.broker import Broker
+from idi.control.bus_care import BusCare
 from idi.control.clocks import notice_jumps
 from idi.control.credentials import Credentials
 from idi.control.desk import Desk
@@ -32,6 +33,7 @@ from idi.control.registrations import Registrations
 from idi.control.retiring import Retiring
 from idi.control.secrets import Secrets
 from idi.control.settings import Settings
+from idi.control.topics import Topics
 from idi.declaration.types import EmbeddedIssuer, ExternalIssuer, Platform
 from idi.parts.bus.nats.binary import NATS
 from idi.parts.clients.machine import this_machine
@@ -43,6 +45,7 @@ from idi.parts.gateway.envoy.plane import EnvoyPlane
 from idi.parts.gateway.envoy.start import ProxyStart, admin_socket, gateway_start, sidecar_start
 from idi.parts.secrets.interface import SecretStore
 from idi.parts.secrets.openbao.server import Places
+from idi.parts.store.files import free_bytes
 from idi.parts.store.interface import Store
 from idi.parts.targets.interface import SidecarSpec
 from idi.parts.targets.local.target import LocalTarget
@@ -119,6 +122,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
 
         broker = Broker(paths.runtime / "nats.conf", credentials.derive, lambda: loop.world)
         loop.listeners.append(broker.hear)
+        bus_care = BusCare(broker.ask, lambda: free_bytes(paths.state / "data" / BUS), broker.restart)
 
         nats = cache(NATS.find)  # asked for at every status, and it does not move while control lives
 
@@ -205,7 +209,9 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             ),
             tasks=changes,
             warnings=lambda: [
-                w for w in (authority.warning(), authority.notice, tokens.warning, LAPTOP_WALL) if w
+                w
+                for w in (authority.warning(), authority.notice, bus_care.notice, tokens.warning, LAPTOP_WALL)
+                if w
             ],
             figures=Figures(lambda node: admin.figures(admin_socket(paths.runtime, node))),
             adopt_platform=adopt_platform,
@@ -214,6 +220,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             tokens=tokens,
             registrations=registrations,
             events=Events(broker.connect, store),
+            topics=Topics(broker.connect),
             secrets=secrets,
             places=places_of,
         )
@@ -229,6 +236,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
         for name in left_over:  # the journal was set aside: somebody has to say what is wanted
             loop.emit(PartChanged(name, "unready", time.time(), reason="waits for a declaration: run idi up"))
         changes.create_task(registrations.keep())
+        changes.create_task(bus_care.keep())
         changes.create_task(notice_jumps(this_machine().suspended_s, authority.renew_first))
         yield desk
 

@@ -54,6 +54,7 @@ from idi.control.requests import Asked, load_declaration, module_named, running,
 from idi.control.secrets import Secrets, secrets_view, still_missing
 from idi.control.settings import Settings
 from idi.control.tokens import Tokens, give_token
+from idi.control.topics import Topics
 from idi.control.wanted import Wanted
 from idi.control.wording import what_failed
 from idi.declaration.load import Loaded
@@ -100,6 +101,7 @@ class Desk:
     tokens: Tokens
     registrations: Registrations
     events: Events
+    topics: Topics
     secrets: Secrets
     places: Callable[[Platform], Mapping[str, str]] = lambda _: {}
     wanted: Wanted = field(default_factory=Wanted)
@@ -160,7 +162,8 @@ class Desk:
         wanted = replace(self.wanted, overlays=found.overlays)
         plan = difference(self.desired_of(found.platform, wanted), self.loop.world)
         values = origins(found.platform, found.overlays)
-        return plan_view(describe_all(plan), values, [*found.warnings, *found.notes])
+        notes = [*found.notes, *await self.topics.ahead(found.platform)]
+        return plan_view(describe_all(plan), values, [*found.warnings, *notes])
 
     async def config(self) -> ConfigView:
         running(self.wanted, self.loop.platform)
@@ -295,6 +298,9 @@ class Desk:
             for refusal in await self._refusals():
                 change.message(refusal)
                 failures.append(refusal)
+        if platform and action == "up" and not failures:
+            for note in await self.topics.tidy(platform):
+                change.message(note)
         try:
             if change_id is not None:
                 await self.store.finish(change_id, not failures, "; ".join(failures)[:2000])

@@ -23,13 +23,14 @@ from idi.api.types import (
 )
 from idi.api.views import rfc3339
 from idi.control.wording import did_you_mean
-from idi.declaration.types import Platform
+from idi.declaration.types import Module, Platform
 from idi.parts.bus import own
 from idi.parts.bus.cloudevents import Malformed, from_headers, message_id, structured, to_document, to_headers
-from idi.parts.bus.interface import Bus, Event
+from idi.parts.bus.interface import Bus, Event, Subscription
 from idi.parts.errors import IdiError, Refused
 from idi.parts.store.interface import JSON, Actor, Store
 from idi.plan.bus import BUS
+from idi.relay import letters as relay_letters
 
 Connect = Callable[[], AbstractAsyncContextManager[Bus]]
 
@@ -129,9 +130,9 @@ class Events:
 
     async def replay(self, request: ReplayRequest, platform: Platform | None, actor: Actor) -> ReplayView:
         """What is chosen is noted, then each letter is handed over and taken from the dead: one that is asked for twice
-        is handed over once. Those whose module handles nothing any more stay."""
+        is handed over once. Those whose module takes no such events any more stay."""
         topics(platform)
-        handling = {name for name, one in platform.modules.items() if one.handles} if platform else set()
+        modules = modules_of(platform)
         wanted = set(request["ids"]) if "ids" in request else None
         module = request.get("module", "")
         chosen: set[int] = set()
@@ -141,7 +142,8 @@ class Events:
                 async for letter in found:
                     its = letter.headers.get(own.DEAD_MODULE, "")
                     if (wanted is None or letter.sequence in wanted) and module in ("", its):
-                        (chosen if its in handling else left).add(letter.sequence)
+                        takes = its in modules and (modules[its].handles or consumed(letter, modules))
+                        (chosen if takes else left).add(letter.sequence)
             replayed = sorted(chosen)
             if replayed:
                 ids: dict[str, JSON] = {"ids": [*replayed[:MOST_NOTED]], "count": len(replayed)}
@@ -149,14 +151,30 @@ class Events:
             async with aclosing(letters(bus)) as found:
                 async for letter in found:
                     if letter.sequence in chosen:
-                        await self._hand_over(bus, letter)
+                        await self._hand_over(bus, letter, natively=consumed(letter, modules))
         gone = (wanted or set()) - chosen - left
         return {"replayed": replayed, "left": sorted(left), "gone": sorted(gone)}
 
     @staticmethod
-    async def _hand_over(bus: Bus, letter: Event) -> None:
-        topic = own.again_topic(letter.headers[own.DEAD_MODULE])
-        await bus.publish(topic, f"again {letter.sequence}", letter.headers, letter.payload)
+    async def _hand_over(bus: Bus, letter: Event, *, natively: bool) -> None:
+        module = letter.headers[own.DEAD_MODULE]
+        if natively:
+            # Into the topic itself, where the module's own client takes it, as it was when it was published.
+            whole = await relay_letters.whole(bus, letter)
+            if whole is None:
+                raise Refused(
+                    f"The data of dead letter {letter.sequence} is gone: the letter had no room for it, and its topic "
+                    "keeps it no longer."
+                )
+            event = relay_letters.believed(whole, "")
+            # Publishers choose ids, too; with its time this one is nobody else's.
+            id = f"again {letter.sequence} {letter.at:.6f}"
+            place = Subscription(letter.headers[own.DEAD_TOPIC], module)
+            await bus.publish_to(place, id, event.headers, event.payload)
+        else:
+            await bus.publish(
+                own.again_topic(module), f"again {letter.sequence}", letter.headers, letter.payload
+            )
         await bus.drop(own.DEAD, letter.sequence)
 
 
@@ -164,6 +182,16 @@ def topics(platform: Platform | None) -> list[str]:
     if platform is None or BUS not in platform.modules:
         raise Refused("No module publishes or handles events.", "Declare them under publishes and handles.")
     return sorted(platform.events)
+
+
+def modules_of(platform: Platform | None) -> dict[str, Module]:
+    return {str(name): module for name, module in platform.modules.items()} if platform else {}
+
+
+def consumed(letter: Event, modules: Mapping[str, Module]) -> bool:
+    """Whether its module takes such events from the broker itself."""
+    module = modules.get(letter.headers.get(own.DEAD_MODULE, ""))
+    return module is not None and letter.headers.get(own.DEAD_TOPIC, "") in module.consumes
 
 
 def known_topic(name: str, declared: list[str]) -> None:

@@ -86,7 +86,7 @@ def _event_unbuild(event: EventType) -> Given:
     }
     if event.order:
         deliver["order"] = event.order
-    kept = ("keep_s", "limit_bytes", "full", "durable")
+    kept = ["keep_s", "limit_bytes", "deduplicate_s", "full", "durable", *(["most"] if event.most else [])]
     return {**{name: getattr(event, name) for name in kept}, "deliver": deliver}
 
 
@@ -98,6 +98,12 @@ EVENTS = Named(
         EventType,
         Field("keep", Duration("1s", "3650d", "7d"), "How long events are kept."),
         Field("limit", Size("1MiB", "1TiB", "1GiB"), "How much is kept, with the events' attributes."),
+        Field("most", Whole(1, 10**9, 100_000), "How many events are kept.", default="no bound but limit"),
+        Field(
+            "deduplicate",
+            Duration("100ms", "1d", "2m"),
+            "For how long an event of the same source and id is taken once only.",
+        ),
         Field(
             "full",
             Choice("refuse", "drop-oldest"),

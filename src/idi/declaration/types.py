@@ -303,12 +303,15 @@ class External:
 class EventType:
     """An event type on the bus: how long and how many are kept, and how delivery is tried.
 
-    `order` names an attribute: events with the same value of it are handed over one after another.
+    `most` events at most, 0 for as many as there is room for. Within `deduplicate_s` an event of the same source and id
+    is taken once. `order` names an attribute: events with the same value of it are handed over one after another.
     """
 
     name: str
     keep_s: float = 7 * 86400.0
     limit_bytes: int = 1 << 30
+    most: int = 0
+    deduplicate_s: float = 120.0
     full: Literal["refuse", "drop-oldest"] = "refuse"
     durable: bool = True
     attempts: int = 8

@@ -155,6 +155,8 @@ def topic(platform: Platform, name: str) -> dict[str, object]:
         "keep_s": event.keep_s,
         "durable": event.durable,
         "most_bytes": event.limit_bytes,
+        "most_events": event.most,
+        "same_s": event.deduplicate_s,
         "drop_oldest": event.full == "drop-oldest",
     }
 

@@ -33,7 +33,7 @@ async def bury(bus: Bus) -> None:
 
 async def _bury(bus: Bus, one: GivenUp) -> None:
     try:
-        event = await letters.kept(bus, one.topic, one.sequence)
+        event = await bus.event(one.topic, one.sequence)
         if event is not None:  # else it was too old meanwhile
             reason = f"was not acknowledged in {one.attempts} attempts"
             key = letters.key_of(one.module, event)

@@ -6,11 +6,9 @@ handed out again. A module that speaks to the broker itself can put what it like
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 from collections.abc import Mapping
-from contextlib import aclosing
 from dataclasses import replace
 
 from idi.parts.bus.cloudevents import LONGEST_VALUE
@@ -37,7 +35,6 @@ CUT = "idi-cut"
 SHOWN = ("ce-specversion", "ce-id", "ce-source", "ce-type", "ce-subject", "ce-time")
 """What such a letter still says."""
 
-READ_S = 10.0
 MOST_TRIES_BYTES = 256 << 10
 
 
@@ -55,20 +52,12 @@ def key_of(module: str, event: Event) -> str:
     return f"{module} {event.topic} {event.sequence} {event.at:.6f}"
 
 
-async def kept(bus: Bus, topic: str, sequence: int) -> Event | None:
-    """The event in its topic; None where it is kept no longer."""
-    async with asyncio.timeout(READ_S), aclosing(bus.read(topic, sequence, follow=False)) as found:
-        async for one in found:
-            return one if one.sequence == sequence else None
-    return None
-
-
 async def whole(bus: Bus, event: Event) -> Event | None:
     """With all that its letter had no room for; None where it is kept no longer."""
     if CUT not in event.headers:
         return event
     ours = {name: value for name, value in event.headers.items() if name.startswith(OWN) and name != CUT}
-    one = await kept(bus, event.headers[DEAD_TOPIC], int(event.headers[DEAD_SEQUENCE]))
+    one = await bus.event(event.headers[DEAD_TOPIC], int(event.headers[DEAD_SEQUENCE]))
     if one is None:
         return None
     return replace(event, headers={**believed(one, "").headers, **ours}, payload=one.payload)

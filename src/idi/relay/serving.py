@@ -36,6 +36,8 @@ AGAIN_S = 0.5
 SETTLE_S = 5.0
 """For what the broker hands out again to get here."""
 
+RESHAPE_S = 30.0
+
 HAND_BACK = 0.15
 """This part of the grace is for handing back."""
 
@@ -87,9 +89,9 @@ class Relay:
             try:
                 async with self._bus:
                     self._connected = True
-                    await self._shape()
+                    refused = await self._shape(each_of(self._settings.shape))
                     self._begun.set()
-                    await self._deliver()
+                    await self._deliver(refused)
                     await self._answered.wait()
             except BusDown as error:
                 log.info("%s", error)
@@ -106,24 +108,35 @@ class Relay:
         except TimeoutError:
             return
 
-    async def _shape(self) -> None:
-        """One by one: a topic that cannot be as it is wanted stays as it is, and keeps no others waiting."""
-        wanted = self._settings.shape
-        shapes = [Shape({name: topic}) for name, topic in sorted(wanted.topics.items())]
-        shapes += [Shape({}, (one,)) for one in wanted.subscriptions]
-        for shape in shapes:
+    async def _shape(self, wanted: list[Shape]) -> list[Shape]:
+        """One by one: a topic that cannot be as it is wanted stays as it is, and keeps no others waiting. What was
+        refused."""
+        refused: list[Shape] = []
+        for shape in wanted:
             try:
                 for line in await self._bus.shape(shape):
                     log.info("%s", line)
             except Refused as error:
                 log.error("%s", error)
+                refused.append(shape)
+        return refused
 
-    async def _deliver(self) -> None:
+    async def _reshape(self, refused: list[Shape]) -> None:
+        """What would have lost events is possible when they are taken."""
+        while refused:
+            await asyncio.sleep(RESHAPE_S)
+            try:
+                refused = await self._shape(refused)
+            except IdiError as error:
+                log.info("%s", error)
+
+    async def _deliver(self, refused: list[Shape]) -> None:
         settings = self._settings
         tries = Tries(self._bus, settings.tries_keep_s)
         await tries.recall()
         async with connections() as http, asyncio.TaskGroup() as tasks:
             following = tasks.create_task(tries.follow(ANSWER_S + SETTLE_S))
+            reshaping = tasks.create_task(self._reshape(refused))
             burying = tasks.create_task(given_up.bury(self._bus)) if settings.consumers else None
             each = [Delivering(settings, one, self._bus, http, tries) for one in settings.subscriptions()]
             running = [tasks.create_task(one.run()) for one in each]
@@ -137,9 +150,16 @@ class Relay:
             if running:
                 await asyncio.wait(running)
             following.cancel()
+            reshaping.cancel()
             if burying is not None:
                 burying.cancel()
             await leave(each, tries, settings.grace_s * HAND_BACK)
+
+
+def each_of(wanted: Shape) -> list[Shape]:
+    """Topic by topic, then what needs them."""
+    topics = [Shape({name: topic}) for name, topic in sorted(wanted.topics.items())]
+    return topics + [Shape({}, (one,)) for one in wanted.subscriptions]
 
 
 async def leave(each: list[Delivering], tries: Tries, within_s: float) -> None:

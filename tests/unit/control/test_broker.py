@@ -65,11 +65,11 @@ def test_each_login_reaches_what_its_module_declares(told: Told) -> None:
     told.broker.declare(declared())
     assert told.broker.file.stat().st_mode & 0o777 == 0o600
     accounts = told.accounts()
-    assert set(accounts) == {"IDI", "module-orders", "module-mail", "module-stock"}
+    assert set(accounts) == {"IDI", "SYS", "module-orders", "module-mail", "module-stock"}
     reached = {
         name: [one["service"]["subject"] for one in account["imports"]]  # type: ignore[attr-defined]
         for name, account in accounts.items()
-        if name != "IDI"
+        if name.startswith("module-")
     }
     assert reached == {
         "module-orders": ["order.placed"],
@@ -78,6 +78,10 @@ def test_each_login_reaches_what_its_module_declares(told: Told) -> None:
             "$JS.API.CONSUMER.MSG.NEXT.order=placed.stock",
             "$JS.ACK.order=placed.stock.>",
         ],
+    }
+    assert accounts["module-orders"]["users"][0]["permissions"] == {  # type: ignore[index]
+        "publish": {"allow": ["order.placed"]},
+        "subscribe": {"allow": ["_INBOX.>"]},
     }
     passwords = [account["users"][0]["password"] for account in accounts.values()]  # type: ignore[index]
     assert len(set(passwords)) == len(passwords)

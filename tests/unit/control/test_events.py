@@ -17,7 +17,7 @@ from idi.declaration.load import Loaded, load
 from idi.declaration.types import Platform
 from idi.parts.bus.cloudevents import to_headers
 from idi.parts.bus.errors import BusDown
-from idi.parts.bus.interface import Bus, Event, Shape, Topic
+from idi.parts.bus.interface import Bus, Event, Shape, Subscription, Topic
 from idi.parts.bus.own import DEAD, TRIES, again_topic
 from idi.parts.bus.simulator import Kept, SimulatedBus
 from idi.parts.errors import Refused
@@ -329,3 +329,40 @@ async def test_a_replay_that_is_cut_short_and_asked_for_again_hands_out_once(des
     assert len(await desk.dead()) == 1
     assert await desk.replay() == {"replayed": [1], "left": [], "gone": []}
     assert len([one async for one in desk.bus.read(again_topic("cam"), follow=False)]) == 1
+
+
+CONSUMING = TEXT + "  sis: {run: serve, consumes: [jede.decided]}\n"
+
+
+async def test_a_consumers_letter_goes_back_into_its_topic_for_it_alone_and_as_it_was(desk: Desk) -> None:
+    desk.platform = platform(CONSUMING)
+    sis, cam = Subscription(TYPE, "sis"), Subscription(TYPE, "cam")
+    await desk.bus.shape(Shape({}, (sis, cam)))
+    await desk.bury("1", module="sis", data=b"data")
+    assert (await desk.replay(module="sis"))["replayed"] == [1]
+    assert await desk.dead() == []
+    assert (await desk.bus.waiting(sis), await desk.bus.waiting(cam)) == (1, 0)
+    async with aclosing(desk.bus.take(sis)) as found:
+        one = (await anext(found)).event
+    assert one.payload == b"data"
+    assert dict(one.headers) == to_headers(event("1")), "nothing of ours is left on it"
+
+
+async def test_a_consumers_letter_without_its_data_takes_them_along_or_stays(desk: Desk) -> None:
+    desk.platform = platform(CONSUMING)
+    sis = Subscription(TYPE, "sis")
+    await desk.bus.shape(Shape({}, (sis,)))
+    kept = await desk.bus.publish(TYPE, "x", to_headers(event("1")), b"large")
+    headers = letters.dead_headers(
+        "sis", Event(TYPE, kept.sequence, to_headers(event("1")), b"", 0.0), "r", []
+    )
+    for number in (1, 2):
+        await desk.bus.publish(DEAD, f"letter {number}", {**headers, letters.CUT: "true"}, b"")
+    await desk.replay(ids=[1])
+    again = await desk.bus.event(TYPE, kept.sequence + 1)
+    assert again is not None
+    assert (again.payload, letters.CUT in again.headers) == (b"large", False)
+    await desk.bus.drop(TYPE, kept.sequence)
+    with pytest.raises(Refused, match="keeps it no longer"):
+        await desk.replay(ids=[2])
+    assert [one["id"] for one in await desk.dead()] == [2]

@@ -8,7 +8,8 @@ import pytest
 
 from idi.declaration.load import Loaded, load
 from idi.declaration.types import Module, ModuleName, Platform, Port, Reference, Template
-from idi.plan.bus import BUS, OWN, PASSWORD, RELAY, Grant, grants, with_bus
+from idi.parts.bus.interface import Topic
+from idi.plan.bus import BUS, OWN, PASSWORD, RELAY, Grant, grants, topic, with_bus
 from idi.plan.desired import desired
 from idi.plan.types import Context, Overlays
 from idi.relay.settings import from_environment
@@ -203,3 +204,19 @@ def test_what_the_relay_is_told_is_json_in_one_order() -> None:
     text = module("relay").config["IDI_RELAY"].parts[0]
     assert isinstance(text, str)
     assert json.dumps(json.loads(text), sort_keys=True, separators=(",", ":")) == text
+
+
+def test_every_limit_of_a_topic_is_declared() -> None:
+    said = "keep: 1h, limit: 2MiB, most: 7, deduplicate: 5s, full: drop-oldest, durable: false"
+    text = f"platform: shop\nmodules: {{jede: {{run: x, publishes: [a.b]}}}}\nevents: {{a.b: {{{said}}}}}\n"
+    loaded = load(text, file="platform.yaml", environment="dev")
+    assert isinstance(loaded, Loaded), loaded
+    assert Topic("a.b", **topic(loaded.platform, "a.b")) == Topic(  # type: ignore[arg-type]
+        "a.b",
+        keep_s=3600.0,
+        durable=False,
+        most_bytes=2 << 20,
+        most_events=7,
+        drop_oldest=True,
+        same_s=5.0,
+    )

@@ -300,6 +300,32 @@ async def test_a_topic_that_cannot_be_changed_is_no_reason_to_do_nothing(stage: 
         await stage.until(lambda: stage.module.taken)
 
 
+class Later(SimulatedBus):
+    """What was refused is possible after a while."""
+
+    possible = False
+    refused = 0
+
+    async def shape(self, wanted: Shape) -> list[str]:
+        if TYPE in wanted.topics and not self.possible:
+            self.refused += 1
+            raise Refused("It would lose events.")
+        return await super().shape(wanted)
+
+
+async def test_a_topic_that_cannot_be_changed_yet_is_tried_again(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "RESHAPE_S", 0.02)
+    wanted = stage.settings.shape.topics[TYPE]
+    await stage.bus.shape(Shape({TYPE: replace(wanted, keep_s=1000.0 + wanted.keep_s)}))
+    bus = Later(stage.kept)
+    async with running(stage, bus):
+        await stage.until(lambda: bus.refused > 2)
+        bus.possible = True
+        await stage.until(lambda: stage.kept.topics[TYPE] == wanted)
+
+
 class Failing(SimulatedBus):
     failed = 0
 

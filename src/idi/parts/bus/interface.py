@@ -17,14 +17,15 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """`durable`: acknowledged means on disk; else a crash of the broker may lose what is in memory. `most_bytes`: a
-    topic that holds so much refuses further events (`BusFull`) and loses none, or, with `drop_oldest`, loses the
-    oldest. `same_s`: an event whose id was seen within so many seconds is taken once only."""
+    """`durable`: acknowledged means on disk; else a crash of the broker may lose what is in memory. A topic that holds
+    `most_bytes`, or `most_events` (0: any number), refuses further events (`BusFull`) and loses none, or, with
+    `drop_oldest`, loses the oldest. `same_s`: an event whose id was seen within so many seconds is taken once only."""
 
     name: str
     keep_s: float = 7 * 86400.0
     durable: bool = True
     most_bytes: int = 1 << 30
+    most_events: int = 0
     drop_oldest: bool = False
     same_s: float = 120.0
 
@@ -48,6 +49,15 @@ class Shape:
 
     topics: Mapping[str, Topic] = field(default_factory=dict)
     subscriptions: Collection[Subscription] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A topic that there is: how many events are kept, and by module how many its subscription is not done with."""
+
+    topic: str
+    events: int
+    waiting: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +117,15 @@ class Bus(Protocol):
 
     async def shape(self, wanted: Shape) -> list[str]:
         """Make topics and subscriptions as they are wanted; what was done, in words. Idempotent. Nothing that is
-        kept gets lost: a topic or a subscription that is wanted no longer stays until `forget`."""
+        kept gets lost: a topic or a subscription that is wanted no longer stays until `forget`, and of `refusals` it
+        raises the first."""
+
+    async def refusals(self, wanted: Shape) -> list[str]:
+        """What cannot be as it is wanted now, in sentences: a topic does not move between disk and memory, and its
+        limits do not change where that would delete what a subscription is not done with."""
+
+    async def held(self) -> list[Held]:
+        """Every topic that there is."""
 
     async def publish(self, topic: str, id: str, headers: Mapping[str, str], payload: bytes) -> Receipt:
         """Returns when the event is kept as the topic says."""
@@ -115,6 +133,11 @@ class Bus(Protocol):
     async def publish_all(self, topic: str, events: Sequence[tuple[str, Mapping[str, str], bytes]]) -> None:
         """Ids, headers and payloads, kept in this order. Of one that fails those before are kept and none after, as
         far as the broker told; all of them again adds what is missing, in its order."""
+
+    async def publish_to(
+        self, one: Subscription, id: str, headers: Mapping[str, str], payload: bytes
+    ) -> Receipt:
+        """The same for this subscription alone: nobody else takes it, or reads it."""
 
     def take(self, subscription: Subscription) -> AsyncGenerator[Delivery]:
         """What comes, oldest first, until closed."""
@@ -127,6 +150,9 @@ class Bus(Protocol):
 
     def read(self, topic: str, since: int = 0, *, follow: bool = True) -> AsyncGenerator[Event]:
         """What is kept from sequence `since` on, then (`follow`) what comes; changes nothing for anybody."""
+
+    async def event(self, topic: str, sequence: int) -> Event | None:
+        """The one that is kept under this sequence; None where it is kept no longer."""
 
     async def drop(self, topic: str, sequence: int) -> None:
         """Delete one event. Idempotent."""

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from idi.parts.bus.errors import BadEvent, BusDown, BusFull
-from idi.parts.bus.interface import Delivery, Event, GivenUp, Receipt, Shape, Subscription, Topic
+from idi.parts.bus.interface import Delivery, Event, GivenUp, Held, Receipt, Shape, Subscription, Topic
 from idi.parts.errors import Refused
 
 MOST_PAYLOAD = 4 << 20
@@ -36,6 +36,8 @@ class Kept:
     last: dict[str, int] = field(default_factory=dict)
     given_up: list[tuple[str, str, int, int]] = field(default_factory=list)
     places: dict[tuple[str, str], _Place] = field(default_factory=dict)
+    only: dict[tuple[str, int], str] = field(default_factory=dict)
+    """Events that are for one module's subscription alone."""
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     down: bool = False
 
@@ -66,8 +68,8 @@ class SimulatedBus:
         done = []
         for name, topic in sorted(wanted.topics.items()):
             before = self.kept.topics.get(name)
-            if before is not None and before.durable != topic.durable:
-                raise Refused(f"{name} is kept elsewhere, and what is kept cannot move.")
+            for why in await self.refusals(Shape({name: topic})):
+                raise Refused(why)
             if before != topic:
                 done.append(f"topic {name} {'changed' if before else 'made'}")
             self.kept.topics[name] = topic
@@ -82,6 +84,41 @@ class SimulatedBus:
                 place.made = one
         return done
 
+    async def refusals(self, wanted: Shape) -> list[str]:
+        self._answers()
+        found: list[str] = []
+        for name, topic in wanted.topics.items():
+            before = self.kept.topics.get(name)
+            if before is None:
+                continue
+            if before.durable != topic.durable:
+                found.append(f"{name} is kept elsewhere, and what is kept cannot move.")
+            oldest = time.time() - topic.keep_s
+            old = any(event.at <= oldest for event in self._awaited(name))
+            drops = topic.drop_oldest and self._over(topic) and self._awaited(name)
+            if old or drops:
+                found.append(f"{name} would lose events that are waited for.")
+        return found
+
+    def _awaited(self, topic: str) -> list[Event]:
+        """What some subscription is not done with."""
+        places = [place for (name, _), place in self.kept.places.items() if name == topic]
+        return [
+            event
+            for event in self.kept.events.get(topic, ())
+            if any(event.sequence in place.open or event.sequence > place.upto for place in places)
+        ]
+
+    async def held(self) -> list[Held]:
+        self._answers()
+        found: list[Held] = []
+        for topic in self.kept.topics:
+            self._expire(topic)
+            places = [place.made for (name, _), place in self.kept.places.items() if name == topic]
+            waiting = {one.module: await self.waiting(one) for one in places}
+            found.append(Held(topic, len(self.kept.events[topic]), waiting))
+        return found
+
     async def forget(self, shape: Shape) -> None:
         self._answers()
         for one in shape.subscriptions:
@@ -91,6 +128,14 @@ class SimulatedBus:
                 known.pop(topic, None)
             for place in [place for place in self.kept.places if place[0] == topic]:
                 del self.kept.places[place]
+
+    async def publish_to(
+        self, one: Subscription, id: str, headers: Mapping[str, str], payload: bytes
+    ) -> Receipt:
+        receipt = await self.publish(one.topic, id, headers, payload)
+        if not receipt.duplicate:
+            self.kept.only[(one.topic, receipt.sequence)] = one.module
+        return receipt
 
     async def publish(self, topic: str, id: str, headers: Mapping[str, str], payload: bytes) -> Receipt:
         self._answers()
@@ -103,7 +148,7 @@ class SimulatedBus:
         known = self.kept.ids.setdefault(topic, {}).get(id)
         if known is not None and now - known[0] < shape.same_s:
             return Receipt(known[1], True)
-        while self._held(topic) + len(payload) + 100 > shape.most_bytes:
+        while self._over(shape, len(payload) + 100, 1):
             if not shape.drop_oldest or not self.kept.events[topic]:
                 raise BusFull(f"{topic} is full.")
             del self.kept.events[topic][0]
@@ -117,8 +162,11 @@ class SimulatedBus:
         for event in events:
             await self.publish(topic, *event)
 
-    def _held(self, topic: str) -> int:
-        return sum(len(event.payload) + 100 for event in self.kept.events[topic])
+    def _over(self, topic: Topic, more_bytes: int = 0, more: int = 0) -> bool:
+        """Whether it holds more than it may, with so much more in it."""
+        events = self.kept.events[topic.name]
+        size = sum(len(event.payload) + 100 for event in events) + more_bytes
+        return size > topic.most_bytes or 0 < topic.most_events < len(events) + more
 
     async def wake(self) -> None:
         async with self.kept.changed:
@@ -146,6 +194,8 @@ class SimulatedBus:
         self._expire(topic)
         for event in self.kept.events[topic]:
             if event.sequence > place.upto:
+                if not self._is_for(event, place.made.module):
+                    continue
                 place.open.setdefault(event.sequence, (0.0, 0))
                 place.upto = event.sequence
         out = sum(1 for due, attempts in place.open.values() if attempts and due > now)
@@ -175,8 +225,18 @@ class SimulatedBus:
     async def waiting(self, subscription: Subscription) -> int:
         self._answers()
         place = self.kept.places[(subscription.topic, subscription.module)]
-        new = sum(event.sequence > place.upto for event in self.kept.events[subscription.topic])
+        new = sum(
+            event.sequence > place.upto and self._is_for(event, subscription.module)
+            for event in self.kept.events[subscription.topic]
+        )
         return len(place.open) + new
+
+    def _is_for(self, event: Event, module: str) -> bool:
+        return self.kept.only.get((event.topic, event.sequence), module) == module
+
+    async def event(self, topic: str, sequence: int) -> Event | None:
+        self._answers()
+        return next((one for one in self.kept.events[topic] if one.sequence == sequence), None)
 
     async def drop(self, topic: str, sequence: int) -> None:
         self._answers()
@@ -191,7 +251,8 @@ class SimulatedBus:
             for event in list(self.kept.events[topic]):
                 if event.sequence >= since:
                     since = event.sequence + 1
-                    yield event
+                    if self._is_for(event, ""):
+                        yield event
             if not follow:
                 return
             await self._change()

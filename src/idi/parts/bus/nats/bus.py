@@ -12,6 +12,7 @@ Every call is bounded in time. The client reconnects by itself for as long as it
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
@@ -36,8 +37,9 @@ from nats.js.client import JetStreamContext
 from nats.js.errors import APIError, FetchTimeoutError, NotFoundError
 
 from idi.parts.bus.errors import BusDown
-from idi.parts.bus.interface import Delivery, Event, GivenUp, Receipt, Shape, Subscription, Topic
-from idi.parts.bus.nats.names import GIVEN_UP, GIVEN_UP_SUBJECT, stream_of, topic_of
+from idi.parts.bus.interface import Delivery, Event, GivenUp, Held, Receipt, Shape, Subscription, Topic
+from idi.parts.bus.nats.held import held, refusal
+from idi.parts.bus.nats.names import GIVEN_UP, GIVEN_UP_SUBJECT, only_subject, stream_of, topic_of
 from idi.parts.bus.nats.publisher import Publisher, TooLarge, Unanswered
 from idi.parts.bus.nats.receipts import OTHER_LAST, failed, own_headers, receipt, refused, words_of
 from idi.parts.errors import Refused
@@ -121,14 +123,9 @@ class NatsBus:
         except NotFoundError:
             await self._asked(self._stream.add_stream(config))
             return [f"topic {topic.name} made"]
-        now = info.config
-        if now.storage != config.storage:
-            raise Refused(
-                f"{topic.name} is kept {'on disk' if now.storage == StorageType.FILE else 'in memory'}, and what is "
-                "kept cannot move.",
-                "Leave durable as it was, or give the event type another name.",
-            )
-        if shape_of(now) == shape_of(config):
+        if why := await self._asked(refusal(self._stream, info, topic)):
+            raise Refused(why)
+        if shape_of(info.config) == shape_of(config):
             return []
         await self._asked(self._stream.update_stream(config))
         return [f"topic {topic.name} changed"]
@@ -144,13 +141,31 @@ class NatsBus:
             await self._asked(self._stream.add_consumer(stream_of(one.topic), config))
             return [f"subscription of {one.module} to {one.topic} made"]
         now = info.config
-        new = (config.ack_wait, config.max_ack_pending, config.max_deliver)
-        if (now.ack_wait, now.max_ack_pending, now.max_deliver) == new:
+        if place_of(now) == place_of(config):
             return []
         # What a consumer was made with and cannot change (where it began) is taken from what it is.
-        changed = replace(now, ack_wait=new[0], max_ack_pending=new[1], max_deliver=new[2])
+        changed = replace(
+            now,
+            ack_wait=config.ack_wait,
+            max_ack_pending=config.max_ack_pending,
+            max_deliver=config.max_deliver,
+            filter_subjects=config.filter_subjects,
+        )
         await self._asked(self._stream.add_consumer(stream_of(one.topic), changed))
         return [f"subscription of {one.module} to {one.topic} changed"]
+
+    async def refusals(self, wanted: Shape) -> list[str]:
+        found: list[str] = []
+        for name, topic in sorted(wanted.topics.items()):
+            try:
+                info = await self._asked(self._stream.stream_info(stream_of(name)))
+            except NotFoundError:
+                continue
+            found.append(await self._asked(refusal(self._stream, info, topic)))
+        return [why for why in found if why]
+
+    async def held(self) -> list[Held]:
+        return await self._asked(held(self._stream))
 
     async def forget(self, shape: Shape) -> None:
         for one in shape.subscriptions:
@@ -165,9 +180,19 @@ class NatsBus:
                 continue
 
     async def publish(self, topic: str, id: str, headers: Mapping[str, str], payload: bytes) -> Receipt:
+        return await self._publish(topic, topic, id, headers, payload)
+
+    async def publish_to(
+        self, one: Subscription, id: str, headers: Mapping[str, str], payload: bytes
+    ) -> Receipt:
+        return await self._publish(one.topic, only_subject(one.topic, one.module), id, headers, payload)
+
+    async def _publish(
+        self, topic: str, subject: str, id: str, headers: Mapping[str, str], payload: bytes
+    ) -> Receipt:
         try:
             return receipt(
-                await self._publisher.publish(topic, {**headers, **own_headers(topic, id)}, payload)
+                await self._publisher.publish(subject, {**headers, **own_headers(topic, id)}, payload)
             )
         except (TooLarge, Unanswered, TimeoutError) as error:
             raise failed(error) from error
@@ -252,6 +277,14 @@ class NatsBus:
         )
         return (info.num_pending or 0) + (info.num_ack_pending or 0)
 
+    async def event(self, topic: str, sequence: int) -> Event | None:
+        try:
+            found = await self._asked(self._stream.get_msg(stream_of(topic), sequence))
+        except NotFoundError:
+            return None
+        assert found.time is not None
+        return Event(topic, sequence, headers_of(found.hdrs), found.data or b"", found.time.timestamp())
+
     async def drop(self, topic: str, sequence: int) -> None:
         try:
             await self._asked(self._stream.delete_msg(stream_of(topic), sequence))
@@ -331,12 +364,13 @@ class NatsDelivery:
 def stream_config(topic: Topic, *subjects: str) -> StreamConfig:
     return StreamConfig(
         name=stream_of(topic.name),
-        subjects=[*subjects] or [topic.name],
+        subjects=[*subjects] or [topic.name, only_subject(topic.name, "*")],
         retention=RetentionPolicy.LIMITS,
         discard=DiscardPolicy.OLD if topic.drop_oldest else DiscardPolicy.NEW,
         storage=StorageType.FILE if topic.durable else StorageType.MEMORY,
         max_age=topic.keep_s,
         max_bytes=topic.most_bytes,
+        max_msgs=topic.most_events or -1,
         # The window may not be longer than events are kept.
         duplicate_window=min(topic.same_s, topic.keep_s),
         num_replicas=1,
@@ -345,7 +379,14 @@ def stream_config(topic: Topic, *subjects: str) -> StreamConfig:
 
 def shape_of(config: StreamConfig) -> tuple[object, ...]:
     """What can change of a topic that is there."""
-    return config.max_age, config.max_bytes, config.duplicate_window, config.discard
+    return (
+        config.max_age,
+        config.max_bytes,
+        config.max_msgs,
+        config.duplicate_window,
+        config.discard,
+        config.subjects,
+    )
 
 
 def consumer_config(subscription: Subscription) -> ConsumerConfig:
@@ -356,7 +397,16 @@ def consumer_config(subscription: Subscription) -> ConsumerConfig:
         ack_wait=subscription.answer_s,
         max_deliver=subscription.attempts or -1,
         max_ack_pending=subscription.in_flight,
+        # What is given up comes by subjects of the broker's own.
+        filter_subjects=None
+        if subscription.topic == GIVEN_UP
+        else [subscription.topic, only_subject(subscription.topic, subscription.module)],
     )
+
+
+def place_of(config: ConsumerConfig) -> tuple[object, ...]:
+    """What can change of a subscription that is there."""
+    return config.ack_wait, config.max_ack_pending, config.max_deliver, config.filter_subjects
 
 
 def event_of(message: Msg) -> Event:
@@ -366,6 +416,16 @@ def event_of(message: Msg) -> Event:
     return Event(
         topic_of(metadata.stream or ""), sequence, headers, message.data, metadata.timestamp.timestamp()
     )
+
+
+def headers_of(told: bytes | str | None) -> dict[str, str]:
+    """As they stand in the stream: a first line of the protocol's own, then one a line."""
+    found: dict[str, str] = {}
+    for line in base64.b64decode(told or b"").decode().split("\r\n")[1:]:
+        name, _, value = line.partition(":")
+        if name and not name.startswith(OWN):
+            found[name] = value.strip()
+    return found
 
 
 async def _noted(error: Exception) -> None:

@@ -20,6 +20,12 @@ from dataclasses import dataclass
 from idi.parts.bus.nats.names import answer_subject, next_subject
 
 IDI = "IDI"
+SYSTEM, WATCHER = "SYS", "idi.watch"
+"""The server's own account, and who asks there how it is. No module's name has a dot."""
+
+REPLIES = "_INBOX.>"
+"""Where clients hear their answers; other modules' are in other accounts."""
+
 MOST_PAYLOAD = 4 << 20
 """With its headers: an event has at most a quarter of it at the relay, a dead letter brings its tries along."""
 MOST_BYTES, MOST_MEMORY_BYTES = 1 << 40, 4 << 30
@@ -38,7 +44,7 @@ class Login:
     consumes: tuple[str, ...] = ()
 
 
-def render(idi_password: str, logins: Mapping[str, Login]) -> str:
+def render(idi_password: str, watch_password: str, logins: Mapping[str, Login]) -> str:
     """The file, in the order of the names: the same platform gives the same bytes. NATS takes JSON. Where it listens
     and where it stores is on its command line, which a target fills in."""
     exports: list[dict[str, object]] = []
@@ -46,13 +52,24 @@ def render(idi_password: str, logins: Mapping[str, Login]) -> str:
     for name in sorted(logins):
         login = logins[name]
         imports: list[dict[str, object]] = []
-        for subject, answers in reached(login):
+        subjects = reached(login)
+        for subject, answers in subjects:
             exports.append({"service": subject, "accounts": [account_of(name)], **answers})
             imports.append({"service": {"account": IDI, "subject": subject}})
         accounts[account_of(name)] = {
-            "users": [{"user": name, "password": login.password}],
+            "users": [
+                {
+                    "user": name,
+                    "password": login.password,
+                    "permissions": {
+                        "publish": {"allow": [subject for subject, _ in subjects]},
+                        "subscribe": {"allow": [REPLIES]},
+                    },
+                }
+            ],
             "imports": imports,
         }
+    accounts[SYSTEM] = {"users": [{"user": WATCHER, "password": watch_password}]}
     accounts[IDI] = {
         "jetstream": "enabled",
         "users": [{"user": "idi", "password": idi_password}],
@@ -70,6 +87,7 @@ def render(idi_password: str, logins: Mapping[str, Login]) -> str:
                 "sync_interval": "always",
             },
             "accounts": accounts,
+            "system_account": SYSTEM,
         },
         indent=1,
     )

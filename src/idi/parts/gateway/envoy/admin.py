@@ -107,9 +107,12 @@ async def active_requests(socket: Path) -> int:
 
 async def figures(socket: Path, prefix: str = "in") -> Figures:
     """What came in by listeners whose name begins so (`in` of a sidecar, `gateway`)."""
-    pattern = rf"^http\.{prefix}\.(.*\.)?(downstream_rq_completed|downstream_rq_5xx|rbac\.denied|downstream_rq_time)$"
+    counted = (
+        r"downstream_rq_completed|downstream_rq_5xx|rbac\.denied|downstream_rq_time|ssl\.fail_verify_san"
+    )
+    pattern = rf"^(http|listener)\.{prefix}\.(.*\.)?({counted})$"
     body = await ask(socket, "GET", f"/stats?format=json&filter={quote(pattern)}")
-    sums = {"downstream_rq_completed": 0, "downstream_rq_5xx": 0, "denied": 0}
+    sums = {"downstream_rq_completed": 0, "downstream_rq_5xx": 0, "denied": 0, "fail_verify_san": 0}
     quantiles: dict[float, float] = {}
     for each in json.loads(body)["stats"]:
         if "value" in each:
@@ -119,7 +122,7 @@ async def figures(socket: Path, prefix: str = "in") -> Figures:
     return Figures(
         sums["downstream_rq_completed"],
         sums["downstream_rq_5xx"],
-        sums["denied"],
+        sums["denied"] + sums["fail_verify_san"],
         quantiles.get(50.0, 0.0),
         quantiles.get(95.0, 0.0),
         quantiles.get(99.0, 0.0),

@@ -42,6 +42,7 @@ STATS_OF_CLUSTERS = (
     "upstream_cx_connect_fail",
     "upstream_rq_retry",
     "membership_healthy",
+    "ssl.fail_verify_san",
 )
 
 

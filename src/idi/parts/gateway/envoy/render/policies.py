@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from envoy.config.rbac.v3 import rbac_pb2
 from envoy.extensions.filters.http.rbac.v3 import rbac_pb2 as http_rbac
-from envoy.extensions.filters.network.rbac.v3 import rbac_pb2 as network_rbac
 from envoy.type.matcher.v3 import string_pb2
 
 FILTER = "envoy.filters.http.rbac"
-NETWORK_FILTER = "envoy.filters.network.rbac"
 
 
 def callers(allowed: tuple[str, ...]) -> rbac_pb2.RBAC:
@@ -31,10 +29,6 @@ def http_refuse_all() -> http_rbac.RBAC:
 
 def http_callers(allowed: tuple[str, ...]) -> http_rbac.RBACPerRoute:
     return http_rbac.RBACPerRoute(rbac=http_rbac.RBAC(rules=callers(allowed)))
-
-
-def network_callers(allowed: tuple[str, ...], stat_prefix: str) -> network_rbac.RBAC:
-    return network_rbac.RBAC(rules=callers(allowed), stat_prefix=stat_prefix)
 
 
 def _principal(identity: str) -> rbac_pb2.Principal:

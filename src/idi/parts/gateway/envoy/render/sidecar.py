@@ -2,7 +2,7 @@
 
 Inbound, one per port of the module. Who may call is a policy in the route configuration, not in the
 listener, so that a changed `calls` takes effect on open connections at once and closes none. For tcp there
-are no routes: there the policy is in the listener, and a change ends the connections it judged by.
+are no routes: there the handshake itself decides, and a change ends the connections that it judged.
 
 Outbound, one per peer: the module's `<PEER>_URL`. Load balancing, mutual TLS and further tries are done
 here; time limits are the caller's own.
@@ -39,7 +39,9 @@ def inbound_listener(inbound: Inbound, trust_domain: str, lives: Lives) -> Resou
     needs = [*tls.NEEDS, (Kind.CLUSTER, app)]
     http = inbound.protocol != "tcp"
     chain = listener_components_pb2.FilterChain(
-        transport_socket=tls.downstream(trust_domain, tls.BETWEEN_PROXIES if http else ""),
+        transport_socket=tls.downstream(trust_domain, tls.BETWEEN_PROXIES)
+        if http
+        else tls.downstream_from(inbound.allowed, trust_domain),
         transport_socket_connect_timeout=seconds(10),
     )
     if http:
@@ -56,9 +58,6 @@ def inbound_listener(inbound: Inbound, trust_domain: str, lives: Lives) -> Resou
         chain.filters.append(_filter(MANAGER, manager))
         needs.append((Kind.ROUTES, name))
     else:
-        chain.filters.append(
-            _filter(policies.NETWORK_FILTER, policies.network_callers(inbound.allowed, f"{name}."))
-        )
         chain.filters.append(_filter(TCP_PROXY, _tcp(name, app)))
     listener = _listener(name, inbound.mesh_address, inbound.mesh_port, chain)
     listener.traffic_direction = 1  # INBOUND: what `drain` addresses

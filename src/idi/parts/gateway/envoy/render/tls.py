@@ -2,7 +2,9 @@
 
 TLS 1.3 only. A caller accepts one identity per service, the SPIFFE id in the certificate's URI name, so an
 address that another module took over is refused. A callee accepts any certificate of the platform's trust
-domain here and decides by policy (RBAC) who may do what.
+domain here and decides by policy (RBAC) who may do what; where there are no requests to judge by (tcp), it accepts its
+declared callers alone. A policy would come too late there: it waits for the caller's first byte, and a server that
+speaks first would have told its greeting to anybody.
 """
 
 from __future__ import annotations
@@ -30,13 +32,28 @@ HTTP/1.1, where a request meets a keep-alive connection that the other side is j
 def upstream(identity: str, alpn: str = "") -> base_pb2.TransportSocket:
     """To a service that must prove this SPIFFE identity."""
     return _socket(
-        tls_pb2.UpstreamTlsContext(common_tls_context=_common(string_pb2.StringMatcher(exact=identity), alpn))
+        tls_pb2.UpstreamTlsContext(
+            common_tls_context=_common([string_pb2.StringMatcher(exact=identity)], alpn)
+        )
     )
 
 
 def downstream(trust_domain: str, alpn: str = "") -> base_pb2.TransportSocket:
     """From any workload of the trust domain; without a certificate there is no connection."""
-    common = _common(string_pb2.StringMatcher(prefix=f"spiffe://{trust_domain}/"), alpn)
+    return _downstream(_common([string_pb2.StringMatcher(prefix=domain(trust_domain))], alpn))
+
+
+def downstream_from(callers: tuple[str, ...], trust_domain: str) -> base_pb2.TransportSocket:
+    """From these identities and nobody else. With none, nobody: the domain itself is no workload's name."""
+    named = sorted(callers) or [domain(trust_domain)]
+    return _downstream(_common([string_pb2.StringMatcher(exact=one) for one in named], ""))
+
+
+def domain(trust_domain: str) -> str:
+    return f"spiffe://{trust_domain}/"
+
+
+def _downstream(common: tls_pb2.CommonTlsContext) -> base_pb2.TransportSocket:
     return _socket(
         tls_pb2.DownstreamTlsContext(
             common_tls_context=common,
@@ -90,11 +107,12 @@ def public(host: str) -> base_pb2.TransportSocket:
     return _socket(tls_pb2.UpstreamTlsContext(common_tls_context=common, sni=host))
 
 
-def _common(identity: string_pb2.StringMatcher, alpn: str) -> tls_pb2.CommonTlsContext:
-    san = common_pb2.SubjectAltNameMatcher(san_type=common_pb2.SubjectAltNameMatcher.URI, matcher=identity)
+def _common(identities: list[string_pb2.StringMatcher], alpn: str) -> tls_pb2.CommonTlsContext:
+    uri = common_pb2.SubjectAltNameMatcher.URI
+    names = [common_pb2.SubjectAltNameMatcher(san_type=uri, matcher=one) for one in identities]
     combined = tls_pb2.CommonTlsContext.CombinedCertificateValidationContext(
         default_validation_context=common_pb2.CertificateValidationContext(
-            match_typed_subject_alt_names=[san]
+            match_typed_subject_alt_names=names
         ),
         validation_context_sds_secret_config=_secret(ROOTS),
     )
