@@ -119,7 +119,7 @@ class Bootstrap:
     async def _set_up(self, health: Health, root: str) -> Session:
         client, scope, reached = self._client, self._scope, self._reached
         if not root:
-            root = await make_root_token(client, self._recovery())
+            root = await make_root_token(client, self._keys.need_recovery("A change of OpenBao's set-up"))
         reached("root borrowed")
         await pki.ensure_root(client, root, scope)
         reached("root authority")
@@ -144,17 +144,6 @@ class Bootstrap:
         self._keys.keep_set_up(SetUp(health.cluster_id, self._digest()))
         reached("recorded")
         return session
-
-    def _recovery(self) -> Recovery:
-        recovery = self._keys.recovery()
-        if recovery is None or not recovery.keys:
-            raise PartError(
-                f"OpenBao's set-up must change, which needs the recovery key, and {self._keys.recovery_path} "
-                "is not there.",
-                "Put it back from your copy for the next start; afterwards it may be taken away again.",
-                retryable=False,
-            )
-        return recovery
 
     def _digest(self) -> str:
         wanted = [LAYOUT, pki.role(self._scope), access.POLICY, access.APPROLE, pki.ROOT_LIFE_H]
