@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,7 @@ from idi.control.events import Events
 from idi.control.figures import Figures, Reading
 from idi.control.loop import Edge, Loop
 from idi.control.registrations import Registrations
+from idi.control.rotation import Rotation
 from idi.control.secrets import Secrets
 from idi.control.settings import Settings
 from idi.control.tasks import owned_tasks
@@ -147,6 +149,7 @@ class Life:
     async def _run(self, work: Callable[[Desk], Awaitable[None]]) -> None:
         outside = self.outside
         plane = RememberingPlane()
+        unused: Any = None
         loop = Loop(plane, Edge("127.0.0.1", 8080, lambda platform: KEYS))
 
         async def retire(instance: Instance) -> None:
@@ -179,6 +182,8 @@ class Life:
                 registrations=registrations,
                 events=Events(no_broker, outside.store),
                 secrets=Secrets(outside.store, outside.vault, no_own, clock=lambda: 1.0),
+                rotation=Rotation(outside.store, unused, unused, plane),
+                keys=unused,
             )
             self.desk = desk
             await desk.recall()

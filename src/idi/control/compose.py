@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Protocol
 
+from idi.api.types import KeysView
 from idi.control.ahead import NAME as OPENBAO
 from idi.control.ahead import Ahead
 from idi.control.authority import Authority
@@ -26,10 +27,12 @@ from idi.control.door import Door
 from idi.control.events import Events
 from idi.control.figures import Figures
 from idi.control.identities import Identities
+from idi.control.keys import keys_view
 from idi.control.loop import Edge, Loop
 from idi.control.patience import Patience
 from idi.control.registrations import Registrations
 from idi.control.retiring import Retiring
+from idi.control.rotation import Rotation
 from idi.control.secrets import Secrets
 from idi.control.settings import Settings
 from idi.control.tasks import owned_tasks
@@ -46,7 +49,7 @@ from idi.parts.secrets.openbao.server import Places
 from idi.parts.store.interface import Store
 from idi.parts.targets.interface import SidecarSpec
 from idi.parts.targets.local.target import LocalTarget
-from idi.parts.tokens.embedded.service import EmbeddedTokens
+from idi.parts.tokens.embedded.service import ROTATE_EVERY_S, EmbeddedTokens
 from idi.parts.tokens.external import discover
 from idi.plan.bus import BUS
 from idi.traffic.types import GATEWAY, EmbeddedKeys
@@ -191,6 +194,12 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
                 return ""
             return f"it has no certificate, since OpenBao is {part.state}"
 
+        async def keys() -> KeysView:
+            platform = loop.platform
+            ours = platform is None or isinstance(platform.gateway.issuer, EmbeddedIssuer)
+            since = tokens.signing_since
+            return await keys_view(places, (since, since + ROTATE_EVERY_S) if ours else None)
+
         registry = Registry(credentials.derive("registrations"), time.monotonic)
         registrations = Registrations(registry, target, store)
         desk = Desk(
@@ -215,6 +224,8 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             registrations=registrations,
             events=Events(broker.connect, store),
             secrets=secrets,
+            rotation=Rotation(store, authority, tokens, plane),
+            keys=keys,
             places=places_of,
         )
         await desk.recall()

@@ -47,6 +47,7 @@ class KeyFolder:
         self.seal_key = path / "seal.key"
         self.next_seal_key = path / "seal-next.key"
         self._recovery = path / "recovery.json"
+        self._next_recovery = path / "recovery-next.json"
         self._control = path / "control.json"
         self._set_up = path / "set-up.json"
         self._initialising = path / "initialising"
@@ -115,11 +116,23 @@ class KeyFolder:
         return self._initialising.exists() and not self._recovery.exists()
 
     def recovery(self) -> Recovery | None:
-        found = private_file.read_json(self._recovery)
-        if found is None:
-            return None
-        keys = found.get("keys")
-        return Recovery(tuple(map(str, keys)) if isinstance(keys, list) else ())
+        return _recovery_in(self._recovery)
+
+    # --- another recovery key ---
+
+    def keep_next_recovery(self, recovery: Recovery) -> None:
+        """Beside the one that holds until OpenBao has been shown this one."""
+        private_file.write_json(self._next_recovery, asdict(recovery))
+
+    def next_recovery(self) -> Recovery | None:
+        return _recovery_in(self._next_recovery)
+
+    def take_next_recovery(self) -> None:
+        self._next_recovery.rename(self._recovery)
+        private_file.sync_folder(self.path)
+
+    def drop_next_recovery(self) -> None:
+        self._next_recovery.unlink(missing_ok=True)
 
     def need_recovery(self, what: str) -> Recovery:
         found = self.recovery()
@@ -130,6 +143,10 @@ class KeyFolder:
                 retryable=False,
             )
         return found
+
+    @property
+    def control_path(self) -> Path:
+        return self._control
 
     @property
     def recovery_path(self) -> Path:
@@ -158,6 +175,14 @@ class KeyFolder:
         return (
             None if found is None else SetUp(str(found.get("cluster_id", "")), str(found.get("digest", "")))
         )
+
+
+def _recovery_in(path: Path) -> Recovery | None:
+    found = private_file.read_json(path)
+    if found is None:
+        return None
+    keys = found.get("keys")
+    return Recovery(tuple(map(str, keys)) if isinstance(keys, list) else ())
 
 
 def key_id(key: Path) -> str:

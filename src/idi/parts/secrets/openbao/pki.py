@@ -137,13 +137,19 @@ def intermediate_is_due(end: float, now: float) -> bool:
 
 async def authority_end(client: OpenBao, mount: str) -> float:
     """When a mount's authority ends, 0 where it has none. Needs no token."""
+    return (await authority_life(client, mount))[1]
+
+
+async def authority_life(client: OpenBao, mount: str) -> tuple[float, float]:
+    """From when to when; zeros where there is none."""
     try:
         found = await client.read(f"{mount}/cert/ca")
     except OpenBaoRefused:  # no such mount, or no issuer in it
-        return 0.0
+        return 0.0, 0.0
     pem = ((found or {}).get("data") or {}).get("certificate", "")
     if not pem:
-        return 0.0
+        return 0.0, 0.0
     from cryptography import x509
 
-    return x509.load_pem_x509_certificate(str(pem).encode()).not_valid_after_utc.timestamp()
+    authority = x509.load_pem_x509_certificate(str(pem).encode())
+    return authority.not_valid_before_utc.timestamp(), authority.not_valid_after_utc.timestamp()

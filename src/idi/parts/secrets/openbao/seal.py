@@ -27,7 +27,16 @@ from idi.parts.secrets.openbao.server import Places, drop_copy, wait_for
 
 OPENS_S = 20.0
 
-STEPS = ("made", "opened with both", "root key", "data key", "opened alone", "proven", "copy dropped", "taken")
+STEPS = (
+    "made",
+    "opened with both",
+    "root key",
+    "data key",
+    "opened alone",
+    "proven",
+    "copy dropped",
+    "taken",
+)
 """A test stops after each."""
 
 

@@ -179,7 +179,9 @@ def seal(places: Places, keys: KeyFolder, *, alone: bool) -> str:
         given.insert(0, (key_id(keys.next_seal_key), keys.next_seal_key))
     return "\n".join(
         f"  {which}_key_id = {text(name)}\n  {which}_key    = {text(f'file://{path}')}"
-        for which, (name, path) in zip(("current",) if alone else ("current", "previous"), given, strict=False)
+        for which, (name, path) in zip(
+            ("current",) if alone else ("current", "previous"), given, strict=False
+        )
     )
 
 
