@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -22,15 +23,16 @@ import pytest
 from cryptography import x509
 
 from idi.parts.clients.openbao import AppRole, OpenBao, OpenBaoRefused, Session, State
+from idi.parts.secrets.openbao.bootstrap import Bootstrap
 from idi.parts.secrets.openbao.keys import KeyFolder, Recovery
 from idi.parts.secrets.openbao.root import make_root_token, revoke_root_tokens
 from idi.parts.secrets.openbao.server import Places, wait_for
 from tests.local.test_platform_mesh import seats
 from tests.local.test_registration import api
-from tests.support.openbao import Server
+from tests.support.openbao import SCOPE, Server, server
 from tests.support.platform import ROOT, Platform, alive, free_port, platform, until
 from tests.support.scale import scale
-from tests.support.steady import Act, meanwhile, nothing_failed, report, under_load
+from tests.support.steady import Act, kill, meanwhile, nothing_failed, report, under_load
 from tests.support.strangers import issue, knock
 
 EVENTFUL = (ROOT / "tests" / "support" / "eventful.py").read_text()
@@ -215,20 +217,20 @@ def opened_with(shop: Platform, key: bytes) -> State:
     import tempfile
 
     base = Path(tempfile.mkdtemp(prefix="bao-", dir="/tmp"))
-    server = Server(base)
+    copied = Server(base)
     try:
-        shutil.copytree(shop.paths.state / "openbao", server.places.storage)
-        server.keys.make()
-        server.keys.seal_key.write_bytes(key)
-        server.start()
+        shutil.copytree(shop.paths.state / "openbao", copied.places.storage)
+        copied.keys.make()
+        copied.keys.seal_key.write_bytes(key)
+        copied.start()
 
         async def state() -> State:
-            async with server.client() as client:
+            async with copied.client() as client:
                 return (await wait_for(client, {State.ACTIVE, State.SEALED})).state
 
         return asyncio.run(state())
     finally:
-        server.stop()
+        copied.stop()
         shutil.rmtree(base, ignore_errors=True)
 
 
@@ -290,13 +292,17 @@ async def test_another_credential_of_control(shop: Platform) -> None:
 # --- tokens ---
 
 
+def signs_from(said: str) -> str:
+    return said.partition("signs from ")[2].partition(" ")[0]
+
+
 async def test_another_key_for_tokens(shop: Platform) -> None:
     token = shop.token("--client", "pilot")
     async with steady(shop, "tokens"):
         said = await rotated(shop, "tokens")
         assert "signs from" in said
         again = await rotated(shop, "tokens")  # one that waits is not made again
-        assert again.partition("signs from")[2] == said.partition("signs from")[2]
+        assert signs_from(again) == signs_from(said)
     assert shop.ask("/v1/front/echo", token).status_code == 200
     jwks = shop.ask("/.well-known/jwks.json")
     if jwks.status_code == 200:
@@ -379,3 +385,123 @@ def test_what_cannot_be_is_refused_with_words(shop: Platform) -> None:
     assert done.returncode == 1
     assert "needs the recovery key" in done.stderr
     assert not keys.next_seal_key.exists()
+
+
+# --- in the middle of it ---
+
+
+async def test_control_is_killed_in_the_middle_and_the_next_run_completes_it(
+    shop: Platform, seeded: random.Random
+) -> None:
+    before = shop.pids()
+    steps = 13
+    async with steady(shop, "killed"):
+        for _ in range(scale(2, 12)):
+            at = seeded.randrange(2 * steps)
+            running = await asyncio.create_subprocess_exec(
+                *shop.command("keys", "rotate", "all", "--json"),
+                cwd=shop.folder,
+                env=shop.environment(),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
+            assert running.stdout is not None
+            seen = 0
+            async for line in running.stdout:
+                seen += b'"step"' in line
+                if seen > at:
+                    break
+            print(f"control killed after {seen} items of progress")
+            await kill(shop.pids()["control"])
+            await running.communicate()
+            await meanwhile(shop.up)
+            await meanwhile(until, lambda: settled(shop))
+        await rotated(shop, "all")
+    await meanwhile(until, lambda: settled(shop))
+    after = shop.pids()
+    untouched(before, after, "openbao", "control")
+    keys = KeyFolder(shop.paths.keys)
+    assert not keys.next_seal_key.exists()
+    assert keys.next_recovery() is None
+    assert not (shop.paths.state / "openbao.before").exists()
+    new = await issue(shop, "shop.idi", "front")
+    assert len(x509.load_pem_x509_certificates(new.roots)) == 1
+    for name, seat in seats(shop).items():
+        if name.startswith("back-"):
+            assert knock(seat["mesh"]["http"], new, new.roots).status == 200
+    shop.audit()
+
+
+# --- sealed ---
+
+
+def openbao(shop: Platform) -> dict[str, Any]:
+    [part] = [part for part in shop.status()["parts"] if part["name"] == "openbao"]
+    assert isinstance(part, dict)
+    return part
+
+
+async def test_sealed_by_a_wrong_key_traffic_goes_on_and_everybody_says_what_to_do(shop: Platform) -> None:
+    key = shop.paths.keys / "seal.key"
+    right = key.read_bytes()
+    said: dict[str, str] = {}
+    async with steady(shop, "sealed"):
+        key.write_bytes(bytes(32))
+        try:
+            await kill(openbao(shop)["pid"])
+            await meanwhile(until, lambda: openbao(shop)["reason"].startswith("sealed"))
+            for what in (
+                ("secrets", "set", "back/key"),
+                ("keys", "rotate", "all"),
+                ("up", "--detach", *shop.ports),
+            ):
+                done = await meanwhile(lambda what=what: shop.run(*what, stdin="x", check=False))
+                assert done.returncode == 1, what
+                said[what[0]] = done.stdout + done.stderr
+            said["status"] = shop.run("status").stdout
+        finally:
+            key.write_bytes(right)
+        await meanwhile(until, lambda: settled(shop))
+    for text in said.values():
+        assert "sealed: the store is closed until its seal key opens it" in text
+        assert f"{key} is not the key that it was closed with. Put that back from your copy" in text
+    assert "Traffic goes on" in said["status"]
+    shop.run("secrets", "rotate", "back/key")
+
+
+async def test_sealed_by_hand_it_says_what_opens_it(shop: Platform) -> None:
+    async with steady(shop, "sealed-by-hand"):
+        async with OpenBao(f"unix:{shop.paths.runtime / 'bao.sock'}") as client:
+            token = await make_root_token(client, KeyFolder(shop.paths.keys).need_recovery("a test"))
+            await client.call("PUT", "sys/seal", token=token)
+        await meanwhile(until, lambda: openbao(shop)["reason"].startswith("sealed"))
+        pid = openbao(shop)["pid"]
+        assert f"end process {pid}, it opens when it starts" in shop.run("status").stdout
+        await asyncio.sleep(2)
+        assert openbao(shop)["pid"] == pid, "what a person has sealed stays sealed"
+        await kill(pid)
+        await meanwhile(until, lambda: settled(shop))
+    shop.run("keys", "rotate", "control")
+
+
+def test_a_store_that_its_rotation_has_broken_is_put_back(shop: Platform) -> None:
+    """OpenBao died between the two writes by which it stores a new root key. Last, since it takes everything down."""
+    store, before = shop.paths.state / "openbao", shop.paths.state / "openbao.before"
+    assert shop.down().returncode == 0
+    store.rename(before)
+    with server() as other:
+        other.start()
+
+        async def made() -> None:
+            async with other.client() as client:
+                await Bootstrap(client, other.keys, SCOPE).run()
+
+        asyncio.run(made())
+        other.stop()
+        shutil.copytree(other.places.storage, store)
+    shop.up()
+    assert settled(shop)
+    assert not before.exists()
+    assert (shop.paths.state / "openbao.broken").exists()
+    shop.run("secrets", "rotate", "back/key")
+    shop.run("keys", "rotate", "seal")

@@ -32,8 +32,16 @@ from idi.parts.secrets.openbao.bootstrap import AnswerLost, Bootstrap
 from idi.parts.secrets.openbao.keys import KeyFolder
 from idi.parts.secrets.openbao.rekey import rotate_credential, rotate_recovery, settle
 from idi.parts.secrets.openbao.reroot import Rerooting
-from idi.parts.secrets.openbao.seal import OPENS_S, SealRotation
-from idi.parts.secrets.openbao.server import Places, drop_copy, prepare, put_copy_back, wait_for
+from idi.parts.secrets.openbao.seal import SealRotation
+from idi.parts.secrets.openbao.server import (
+    Places,
+    began_with_another_key,
+    drop_copy,
+    opening,
+    prepare,
+    put_copy_back,
+    wait_for,
+)
 from idi.parts.secrets.openbao.store import OpenBaoSecrets
 from idi.parts.targets.local.part import Part
 from idi.parts.targets.local.target import LocalTarget
@@ -45,6 +53,8 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 5.0
 LOOK_SOON_S = 0.2
+OPENED_S = 1.0
+"""One that answers and is sealed a second after its start does not open by itself."""
 SET_UP_S = 40.0
 READY_S = 10.0
 TRY_AGAIN_S = 2.0
@@ -77,6 +87,7 @@ class Authority:
     _alone: bool = False
     _reopening: bool = False
     _put_back: bool = False
+    _sealed: bool = False
     _adopted: bool = False
 
     async def start(self) -> None:
@@ -107,7 +118,7 @@ class Authority:
             part = self.loop.world.parts.get(NAME)
             raise PartError(
                 f"OpenBao does not issue: {(part.reason if part else '').rstrip('.') or 'no reason known'}.",
-                "See idi logs openbao.",
+                self.way_out(),
             )
 
     async def take_up(self) -> None:
@@ -166,12 +177,17 @@ class Authority:
         if not await self.loop.wait(lambda world: self.session is not None and issues(world), STARTS_S):
             part = self.loop.world.parts.get(NAME)
             reason = f": {part.reason.rstrip('.')}" if part and part.reason else ""
-            raise PartError(
-                f"OpenBao is {part.state if part else 'absent'}{reason}.", "See idi logs openbao."
-            )
+            raise PartError(f"OpenBao is {part.state if part else 'absent'}{reason}.", self.way_out())
         if self.session is None:
             raise PartError("OpenBao has just been stopped.")
         return self.session
+
+    def way_out(self) -> str:
+        """What helps while it cannot issue."""
+        part = self.loop.world.parts.get(NAME)
+        if self._sealed and part is not None and self.places.storage.exists():
+            return opening(self.places, part.pid)
+        return "See idi logs openbao."
 
     def warning(self) -> str:
         """One sentence when it cannot issue now; empty when all is well (or it is not wanted)."""
@@ -180,10 +196,9 @@ class Authority:
             return ""
         if part.state != "failed" and not self._up.is_set():
             return ""  # it is only starting
-        return (
-            f"OpenBao is {part.state}: {(part.reason or 'no reason known').rstrip('.')}. Traffic goes on; new "
-            "instances and renewals wait for it."
-        )
+        why = f": {part.reason.rstrip('.')}" if part.reason else ""
+        waits = "Traffic goes on; new instances and renewals wait for it."
+        return f"OpenBao is {part.state}{why}. {waits} {self.way_out()}"
 
     def life(self, platform: Platform) -> None:
         """The declared life of certificates; another one than before applies from the next renewal on."""
@@ -261,7 +276,7 @@ class Authority:
     async def _after_a_rotation(self, client: OpenBao, part: Part) -> None:
         """A rotation of its keys was interrupted: has it died between two writes that belong together?"""
         try:
-            await wait_for(client, {State.ACTIVE}, OPENS_S)
+            await wait_for(client, {State.ACTIVE}, READY_S)
         except PartError:
             if (await client.health()).state is not State.SEALED:
                 raise
@@ -278,18 +293,22 @@ class Authority:
         was = ""
         while True:
             health = await client.health()
+            self._sealed = health.state is State.SEALED
             ready = health.state is State.ACTIVE
             known = self.loop.world.parts.get(NAME)
             state: PartState = "ready" if ready else "unready"
             reason = "" if ready else f"{health.reason}."
-            if known is None or (part.alive and differs(known, state, reason, time.time())):
+            if known is None or (part.alive and differs(known, state, reason, time.time(), self._sealed)):
                 self.loop.emit(PartChanged(NAME, state, time.time(), part.pid, reason))
-            vanished = not self.places.socket.exists() and not self._reopening
+            begins = known is not None and known.state == "starting"  # it has not made its socket yet
+            vanished = not (begins or self._reopening or self.places.socket.exists())
             if not ready and part.alive and vanished and was:
                 try:
                     await part.restart("was restarted: its socket vanished")
                 except PartError as error:  # it does not end; looked at again, traffic goes on meanwhile
                     log.warning("%s", error)
+            if self._sealed and part.alive and not self._reopening and began_with_another_key(self.places):
+                await part.restart("is started again with the seal key that is there now")
             if ready and was != "ready" and self.renewal is not None:
                 self.renewal.wake()
             was = "ready" if ready else "unready"
@@ -312,11 +331,11 @@ def issues(world: World) -> bool:
     return part is not None and part.state == "ready"
 
 
-def differs(known: PartSeen, state: PartState, reason: str, now: float) -> bool:
-    """Whether a look at its health says something new. One that has just been started may be silent for a while,
-    and that it fails to start says more than its silence."""
+def differs(known: PartSeen, state: PartState, reason: str, now: float, answers: bool = False) -> bool:
+    """Whether a look at its health says something new. One that has just been started may be silent for a while (one
+    that `answers` is not), and that it fails to start says more than its silence."""
     if state == "ready" or known.state == "ready":
         return known.state != state
     if known.state == "starting":
-        return now - known.since > LOOK_S
+        return now - known.since > (OPENED_S if answers else LOOK_S)
     return known.state == "unready" and known.reason != reason

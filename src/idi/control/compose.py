@@ -211,6 +211,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
                 *(loop, target, start_part, stop_part, registrations.dismiss, wants),
                 lost=lambda: authority.given_up,
                 lacks=identities.lacks,
+                helps=authority.way_out,
             ),
             tasks=changes,
             warnings=lambda: [

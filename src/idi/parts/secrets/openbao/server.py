@@ -191,10 +191,34 @@ closed, and closes under another one only with another key: until then the store
 
 
 def name_of(places: Places, key: Path) -> str:
-    name = key_id(key)
-    store = places.storage / "vault.db"
-    held = store.read_bytes() if store.exists() else b""
+    name, held = key_id(key), _held(places)
     return FIRST_NAME if name.encode() not in held and b"\x05" + FIRST_NAME.encode() in held else name
+
+
+def _held(places: Places) -> bytes:
+    store = places.storage / "vault.db"
+    return store.read_bytes() if store.exists() else b""
+
+
+def began_with_another_key(places: Places) -> bool:
+    """Whether the seal key is not the one that the server which runs was given: it reads it only when it starts."""
+    keys = KeyFolder(places.keys)
+    try:
+        return keys.seal_key.exists() and render(places, keys) != places.config.read_text()
+    except OSError:
+        return False
+
+
+def opening(places: Places, pid: int) -> str:
+    """What opens a store that is sealed."""
+    key = KeyFolder(places.keys).seal_key
+    try:
+        fits = name_of(places, key).encode() in _held(places)
+    except OSError:
+        fits = False
+    if fits:
+        return f"Its seal key is the right one, so it was sealed by hand: end process {pid}, it opens when it starts."
+    return f"{key} is not the key that it was closed with. Put that back from your copy: it opens by itself then."
 
 
 def render(places: Places, keys: KeyFolder, *, alone: bool = False) -> str:
