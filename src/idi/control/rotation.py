@@ -177,9 +177,14 @@ class Rotation:
         async with self.authority.rotating() as opened:
             await opened.settle()
             opened.seal.check()
+
+            async def recovery() -> str:
+                await opened.recovery()
+                return "Copy the new recovery key to where you keep a copy of the former, which is no good any more."
+
             of: dict[str, list[Act]] = {
                 SEAL: self._of_seal(opened.seal),
-                RECOVERY: [Act(RECOVERY, "make another, show it to OpenBao", silent(opened.recovery))],
+                RECOVERY: [Act(RECOVERY, "make another, show it to OpenBao", recovery)],
                 OWN: [Act(OWN, "make another credential, destroy the former", silent(opened.own))],
                 CERTIFICATES: self._of_certificates(opened.root),
                 TOKENS: self._of_tokens(wanted.now),
