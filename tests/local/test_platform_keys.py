@@ -186,6 +186,33 @@ def authority_of(port: int, caller: Any) -> bytes:
     return found
 
 
+@asynccontextmanager
+async def newcomers(shop: Platform, ports: list[int]) -> AsyncIterator[None]:
+    """Again and again somebody who has just started opens a connection, by what the authority gives at that moment:
+    warm connections, by which a load goes, would not notice who trusts whom."""
+    done, tried, refused = asyncio.Event(), 0, list[str]()
+
+    async def come() -> None:
+        nonlocal tried
+        while not done.is_set():
+            for port in ports:
+                mine = await issue(shop, "shop.idi", "front")
+                answer = await meanwhile(knock, port, mine, mine.roots)
+                tried += 1
+                if answer.status != 200:
+                    refused.append(f"{port}: {answer.why or answer.status}")
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(come())
+        try:
+            yield
+        finally:
+            done.set()
+    print(f"{tried} new connections, refused {len(refused)}")
+    assert tried
+    assert not refused, refused[:5]
+
+
 async def test_another_root_of_certificates(shop: Platform) -> None:
     before = shop.pids()
     for number in range(ROUNDS):
@@ -193,7 +220,7 @@ async def test_another_root_of_certificates(shop: Platform) -> None:
         ports = [seat["mesh"]["http"] for name, seat in seats(shop).items() if name.startswith("back-")]
         assert len(ports) == 3, "one of them was attached"
         assert {knock(port, former, former.roots).status for port in ports} == {200}
-        async with steady(shop, f"certificates-{number}"):
+        async with steady(shop, f"certificates-{number}"), newcomers(shop, ports):
             await rotated(shop, "certificates")
         new = await issue(shop, "shop.idi", "front")
         assert new.roots != former.roots
