@@ -25,9 +25,11 @@ from idi.api.server import Invalid
 from idi.api.types import ChangeRequest, Progress
 from idi.control.actors import CONTROL
 from idi.control.apply import Executor
+from idi.control.broker import Broker
 from idi.control.desk import Desk
 from idi.control.events import Events
 from idi.control.figures import Figures, Reading
+from idi.control.logins import Logins
 from idi.control.loop import Edge, Loop
 from idi.control.registrations import Registrations
 from idi.control.rotation import Rotation
@@ -98,7 +100,7 @@ def no_broker() -> AbstractAsyncContextManager[Bus]:
     raise BusDown("There is no broker.")
 
 
-def no_own(module: str, path: str) -> str:
+def no_own(module: str, path: str, version: int) -> str:
     raise AssertionError(path)
 
 
@@ -183,6 +185,7 @@ class Life:
                 events=Events(no_broker, outside.store),
                 secrets=Secrets(outside.store, outside.vault, no_own, clock=lambda: 1.0),
                 rotation=Rotation(outside.store, unused, unused, plane),
+                logins=Logins(Broker(Path(), lambda _: b"", lambda: loop.world)),
                 keys=unused,
             )
             self.desk = desk

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from idi.api.types import KeysRequest, KeysView
 
-NAMES = ("seal", "recovery", "control", "certificates", "tokens")
+NAMES = ("seal", "recovery", "control", "certificates", "tokens", "bus")
 
 
 def arguments(parser: ArgumentParser) -> None:

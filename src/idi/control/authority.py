@@ -310,6 +310,7 @@ class Authority:
             if self._sealed and part.alive and not self._reopening and began_with_another_key(self.places):
                 await part.restart("is started again with the seal key that is there now")
             if ready and was != "ready" and self.renewal is not None:
+                self.given_up = ""
                 self.renewal.wake()
             was = "ready" if ready else "unready"
             self._up.set()

@@ -21,13 +21,14 @@ from idi.control.ahead import Ahead
 from idi.control.authority import Authority
 from idi.control.broker import Broker
 from idi.control.clocks import notice_jumps
-from idi.control.credentials import Credentials
+from idi.control.credentials import KEY_FILE, Credentials
 from idi.control.desk import Desk
 from idi.control.door import Door
 from idi.control.events import Events
 from idi.control.figures import Figures
 from idi.control.identities import Identities
 from idi.control.keys import keys_view
+from idi.control.logins import Logins, version_of
 from idi.control.loop import Edge, Loop
 from idi.control.patience import Patience
 from idi.control.registrations import Registrations
@@ -51,7 +52,7 @@ from idi.parts.targets.interface import SidecarSpec
 from idi.parts.targets.local.target import LocalTarget
 from idi.parts.tokens.embedded.service import ROTATE_EVERY_S, EmbeddedTokens
 from idi.parts.tokens.external import discover
-from idi.plan.bus import BUS
+from idi.plan.bus import BUS, LOGIN_PATH
 from idi.traffic.types import GATEWAY, EmbeddedKeys
 from idi.world.events import PartChanged
 from idi.world.types import Instance, InstanceId
@@ -120,7 +121,13 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             limits = current(loop).gateway.limits
             return gateway_start(credentials.issue(GATEWAY), paths.runtime, xds_socket, limits.connections)
 
-        broker = Broker(paths.runtime / "nats.conf", credentials.derive, lambda: loop.world)
+        broker = Broker(
+            paths.runtime / "nats.conf",
+            credentials.derive,
+            lambda: loop.world,
+            lambda: version_of(desk.wanted),
+            paths.keys,
+        )
         loop.listeners.append(broker.hear)
 
         nats = cache(NATS.find)  # asked for at every status, and it does not move while control lives
@@ -198,7 +205,13 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             platform = loop.platform
             ours = platform is None or isinstance(platform.gateway.issuer, EmbeddedIssuer)
             since = tokens.signing_since
-            return await keys_view(places, (since, since + ROTATE_EVERY_S) if ours else None)
+            kept = desk.wanted.overlays.secrets.get(LOGIN_PATH)
+            made = kept.since if kept else (paths.keys / KEY_FILE).stat().st_mtime
+            return await keys_view(
+                places,
+                (since, since + ROTATE_EVERY_S) if ours else None,
+                made if platform and BUS in platform.modules else None,
+            )
 
         registry = Registry(credentials.derive("registrations"), time.monotonic)
         registrations = Registrations(registry, target, store)
@@ -225,6 +238,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             registrations=registrations,
             events=Events(broker.connect, store),
             secrets=secrets,
+            logins=Logins(broker),
             rotation=Rotation(store, authority, tokens, plane),
             keys=keys,
             places=places_of,

@@ -14,8 +14,11 @@ from idi.parts.secrets.openbao.pki import INTERMEDIATE_LIFE_H, authority_life
 from idi.parts.secrets.openbao.server import Places
 
 
-async def keys_view(places: Places, token_keys: tuple[float, float] | None) -> KeysView:
-    """`token_keys`: since when the key signs and when the next one comes; None where another issuer has them."""
+async def keys_view(
+    places: Places, token_keys: tuple[float, float] | None, logins_since: float | None
+) -> KeysView:
+    """`token_keys`: since when the key signs and when the next one comes; None where another issuer has them.
+    `logins_since`: None where there is no bus."""
     folder = KeyFolder(places.keys)
     begun, end = await _root(places)
     found = [
@@ -28,6 +31,8 @@ async def keys_view(places: Places, token_keys: tuple[float, float] | None) -> K
     found[0]["kept"] = [str(path) for path in folder.former_seal_keys()]
     if token_keys is not None:
         found.append(_view("tokens", "tokens of the gateway's clients", *token_keys, by_itself=True))
+    if logins_since is not None:
+        found.append(_view("bus", "logins of modules at the broker", logins_since))
     return {"keys": found}
 
 

@@ -21,7 +21,7 @@ from idi.declaration.types import ExternalIssuer, ModuleName, Platform
 from idi.parts.errors import Refused
 from idi.parts.store.interface import JSON
 from idi.plan import configured, scaled
-from idi.plan.bus import with_bus
+from idi.plan.bus import BUS, logs_in, with_bus
 from idi.plan.configured import fitted
 from idi.plan.scaled import fitting
 from idi.plan.types import Overlays
@@ -97,8 +97,13 @@ def what_is_asked(
             platform = running(wanted, platform)
             issuer = platform.gateway.issuer
             external = issuer.url if isinstance(issuer, ExternalIssuer) else ""
-            rotated = rotation.asked(request["keys"], request.get("now", False), external)
-            return Asked(wanted, {}, platform, (), rotation=rotated)
+            users = [
+                name
+                for name, module in platform.modules.items()
+                if BUS in platform.modules and logs_in(module)
+            ]
+            rotated = rotation.asked(request["keys"], request.get("now", False), external, bool(users))
+            return Asked(wanted, {"keys": [rotation.BUS]}, platform, users, rotation=rotated)
 
 
 def running(wanted: Wanted, platform: Platform | None) -> Platform:

@@ -16,7 +16,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from idi.api.views import rfc3339
@@ -34,8 +34,8 @@ from idi.plan.describe import Described
 log = logging.getLogger(__name__)
 
 SEAL, RECOVERY, OWN = "seal", "recovery", "control"
-CERTIFICATES, TOKENS = "certificates", "tokens"
-KEYS = (SEAL, RECOVERY, OWN, CERTIFICATES, TOKENS)
+CERTIFICATES, TOKENS, BUS = "certificates", "tokens", "bus"
+KEYS = (SEAL, RECOVERY, OWN, CERTIFICATES, TOKENS, BUS)
 """In the order in which `all` takes them."""
 ACKNOWLEDGED_S = 10.0
 
@@ -46,6 +46,17 @@ class Asked:
 
     keys: tuple[str, ...]
     now: bool = False
+
+    @property
+    def rolls(self) -> bool:
+        """Whether instances start with it, so that it is a change of what runs like any other."""
+        return BUS in self.keys
+
+    @property
+    def alone(self) -> Asked | None:
+        """What no instance starts with."""
+        keys = tuple(key for key in self.keys if key != BUS)
+        return replace(self, keys=keys) if keys else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +98,8 @@ class Ring(Protocol):
     def waiting_until(self) -> float: ...
 
 
-def asked(keys: Sequence[str], now: bool, external: str) -> Asked:
-    """What is to be rotated; `external` is another issuer's URL. Raises `Refused`."""
+def asked(keys: Sequence[str], now: bool, external: str, events: bool) -> Asked:
+    """What is to be rotated; `external` is another issuer's URL, `events`: there is a bus. Raises `Refused`."""
     wanted = tuple(key for key in KEYS if key in keys or "all" in keys)
     for key in keys:
         if key not in (*KEYS, "all"):
@@ -100,6 +111,10 @@ def asked(keys: Sequence[str], now: bool, external: str) -> Asked:
             f"Tokens of this environment come from {external}, so their keys are not here.",
             "Rotate them at that issuer; the gateway reads its keys again by itself.",
         )
+    if not events and BUS in keys:
+        raise Refused("Nothing is published or handled, so there is no bus.")
+    if not events:
+        wanted = tuple(key for key in wanted if key != BUS)
     if external:
         wanted = tuple(key for key in wanted if key != TOKENS)
     if not wanted:
@@ -117,8 +132,9 @@ class Rotation:
     plane: DataPlane
     clock: Callable[[], float] = time.time
 
-    async def run(self, change: Change, actor: Actor, wanted: Asked) -> None:
-        """All of it, to the change's end. Raises what refuses it before anything is begun."""
+    async def run(self, change: Change, actor: Actor, wanted: Asked) -> bool:
+        """All of it; False where a step failed, which ends the change. Raises what refuses it, before anything is
+        begun."""
         async with self._acts(wanted) as acts:
             detail: dict[str, JSON] = {"keys": [*wanted.keys], "now": wanted.now}
             change_id = await self.journal.begin(actor, "keys", detail, subject=" ".join(wanted.keys))
@@ -144,8 +160,7 @@ class Rotation:
                 failed,
                 f"{way_out} What is begun holds as it is; run it again to complete it.".lstrip(),
             )
-        else:
-            change.done(True)
+        return not failed
 
     async def _do(self, change_id: object, act: Act, change: Change) -> IdiError | None:
         step = JournalStep("rotate", act.key, {"what": act.text})

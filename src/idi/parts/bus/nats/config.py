@@ -28,17 +28,21 @@ has the last word."""
 MOST_CONNECTIONS = 1024
 
 
+Users = tuple[tuple[str, str], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Login:
-    """Who a module is to the broker, and what it may do."""
+    """Who a module is to the broker, and what it may do. `users` are name and password of each login that it has: two
+    while one takes the other's place, since a name has one password."""
 
     module: str
-    password: str
+    users: tuple[tuple[str, str], ...]
     publishes: tuple[str, ...] = ()
     consumes: tuple[str, ...] = ()
 
 
-def render(idi_password: str, logins: Mapping[str, Login]) -> str:
+def render(idi: Users, logins: Mapping[str, Login]) -> str:
     """The file, in the order of the names: the same platform gives the same bytes. NATS takes JSON. Where it listens
     and where it stores is on its command line, which a target fills in."""
     exports: list[dict[str, object]] = []
@@ -50,12 +54,12 @@ def render(idi_password: str, logins: Mapping[str, Login]) -> str:
             exports.append({"service": subject, "accounts": [account_of(name)], **answers})
             imports.append({"service": {"account": IDI, "subject": subject}})
         accounts[account_of(name)] = {
-            "users": [{"user": name, "password": login.password}],
+            "users": users(login.users),
             "imports": imports,
         }
     accounts[IDI] = {
         "jetstream": "enabled",
-        "users": [{"user": "idi", "password": idi_password}],
+        "users": users(idi),
         "exports": merged(exports),
     }
     return json.dumps(
@@ -73,6 +77,10 @@ def render(idi_password: str, logins: Mapping[str, Login]) -> str:
         },
         indent=1,
     )
+
+
+def users(each: Users) -> list[dict[str, str]]:
+    return [{"user": name, "password": password} for name, password in each]
 
 
 def account_of(module: str) -> str:
