@@ -184,8 +184,13 @@ class Life:
                 registrations=registrations,
                 events=Events(no_broker, outside.store),
                 secrets=Secrets(outside.store, outside.vault, no_own, clock=lambda: 1.0),
-                rotation=Rotation(outside.store, unused, unused, plane),
-                logins=Logins(Broker(Path(), lambda _: b"", lambda: loop.world)),
+                rotation=Rotation(
+                    outside.store,
+                    unused,
+                    unused,
+                    plane,
+                    Logins(Broker(Path(), lambda _: b"", lambda: loop.world)),
+                ),
                 keys=unused,
             )
             self.desk = desk

@@ -238,8 +238,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             registrations=registrations,
             events=Events(broker.connect, store),
             secrets=secrets,
-            logins=Logins(broker),
-            rotation=Rotation(store, authority, tokens, plane),
+            rotation=Rotation(store, authority, tokens, plane, Logins(broker)),
             keys=keys,
             places=places_of,
         )

@@ -49,7 +49,6 @@ from idi.control.configuration import configuration, read, whole
 from idi.control.events import Events
 from idi.control.figures import Figures
 from idi.control.issuer import keys_url_of, resolved
-from idi.control.logins import Logins
 from idi.control.loop import Loop
 from idi.control.registrations import Registrations
 from idi.control.requests import Asked, load_declaration, module_named, running, title_of, what_is_asked
@@ -105,7 +104,6 @@ class Desk:
     events: Events
     secrets: Secrets
     rotation: Rotation
-    logins: Logins
     keys: Callable[[], Awaitable[KeysView]]
     places: Callable[[Platform], Mapping[str, str]] = lambda _: {}
     wanted: Wanted = field(default_factory=Wanted)
@@ -277,13 +275,10 @@ class Desk:
             wanted = replace(wanted, keys_url=keys_url_of(platform))
         interrupted = await self._close_interrupted()
         if asked.rotation is not None:
-            alone = asked.rotation.alone
-            if alone is not None and not await self.rotation.run(change, actor, alone):
+            after = await self.rotation.apply(change, actor, asked.rotation, wanted)
+            if after is None:
                 return
-            if not asked.rotation.rolls:
-                change.done(True)
-                return
-            wanted = self.logins.another(wanted)
+            wanted = after
         change_id = None
         if asked.secret is not None and platform is not None:
             change_id, wanted = await self.secrets.keep(asked.secret, wanted, actor)
@@ -313,7 +308,7 @@ class Desk:
                 change.message(refusal)
                 failures.append(refusal)
         if platform is not None and not failures and (asked.only is None or asked.rotation):
-            self.logins.settle(platform)
+            self.rotation.logins.settle(platform)
         try:
             if change_id is not None:
                 await self.store.finish(change_id, not failures, "; ".join(failures)[:2000])

@@ -22,6 +22,8 @@ from typing import Protocol
 from idi.api.views import rfc3339
 from idi.control.apply import StepReport
 from idi.control.changes import Change
+from idi.control.logins import Logins
+from idi.control.wanted import Wanted
 from idi.parts.certificates.renewal import Renewal
 from idi.parts.errors import Bug, IdiError, PartError, Refused
 from idi.parts.gateway.interface import DataPlane
@@ -46,11 +48,6 @@ class Asked:
 
     keys: tuple[str, ...]
     now: bool = False
-
-    @property
-    def rolls(self) -> bool:
-        """Whether instances start with it, so that it is a change of what runs like any other."""
-        return BUS in self.keys
 
     @property
     def alone(self) -> Asked | None:
@@ -124,13 +121,23 @@ def asked(keys: Sequence[str], now: bool, external: str, events: bool) -> Asked:
 
 @dataclass(slots=True)
 class Rotation:
-    """`authority` and `tokens` have the keys, `plane` says who has acknowledged what."""
+    """`authority`, `tokens` and `logins` have the keys, `plane` says who has acknowledged what."""
 
     journal: Store
     authority: Vault
     tokens: Ring
     plane: DataPlane
-    clock: Callable[[], float] = time.time
+    logins: Logins
+
+    async def apply(self, change: Change, actor: Actor, wanted: Asked, before: Wanted) -> Wanted | None:
+        """Everything that no instance starts with; what is wanted then, for instances to follow. None where the change
+        has ended."""
+        if wanted.alone is not None and not await self.run(change, actor, wanted.alone):
+            return None
+        if BUS not in wanted.keys:
+            change.done(True)
+            return None
+        return self.logins.another(before)
 
     async def run(self, change: Change, actor: Actor, wanted: Asked) -> bool:
         """All of it; False where a step failed, which ends the change. Raises what refuses it, before anything is

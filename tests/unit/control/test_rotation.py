@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from idi.control.changes import Change
 from idi.control.rotation import KEYS, Asked, Opened, Rotation, asked, listed
+from idi.control.wanted import Wanted
 from idi.ledger.entry import Actor
 from idi.parts.errors import PartError, Refused
 from idi.parts.gateway.interface import BarrierResult
@@ -17,6 +19,8 @@ from idi.parts.store.memory import MemoryStore
 
 pytestmark = pytest.mark.requirement("S2")
 ACTOR = Actor("peer", "ada", uid=1000, pid=7)
+NOBODY: Any = None
+"""Logins are a change of what runs."""
 ISSUER = "https://issuer.example"
 
 
@@ -107,7 +111,7 @@ class Parts:
 
 async def run(parts: Parts, *keys: str, now: bool = False) -> tuple[Change, MemoryStore]:
     store, change = MemoryStore(), Change("keys")
-    await Rotation(store, parts, parts, parts).run(change, ACTOR, Asked(keys, now))
+    await Rotation(store, parts, parts, parts, NOBODY).run(change, ACTOR, Asked(keys, now))
     return change, store
 
 
@@ -154,10 +158,34 @@ async def test_who_gives_no_answer_is_named() -> None:
 @pytest.mark.parametrize("fails", ["open", "settle", "check"])
 async def test_what_cannot_be_begun_is_not(fails: str) -> None:
     store, parts = MemoryStore(), Parts(fails=fails)
-    rotation = Rotation(store, parts, parts, parts)
+    rotation = Rotation(store, parts, parts, parts, NOBODY)
     with pytest.raises(PartError):
         await rotation.run(Change("keys"), ACTOR, Asked(KEYS[:-1]))
     assert len(await store.entries(limit=10)) == 1, "the log's own"
+
+
+async def test_other_logins_are_for_the_instances_to_follow() -> None:
+    class Another:
+        def another(self, wanted: Wanted) -> Wanted:
+            return replace(wanted, file="another")
+
+    parts, before = Parts(), Wanted(file="before")
+    logins: Any = Another()
+    rotation = Rotation(MemoryStore(), parts, parts, parts, logins)
+    change = Change("keys")
+    after = await rotation.apply(change, ACTOR, Asked(("bus",)), before)
+    assert after is not None
+    assert after.file == "another"
+    assert (change.items, parts.done) == ([], [])
+    after = await rotation.apply(change, ACTOR, Asked(("tokens", "bus")), before)
+    assert after is not None
+    assert (after.file, parts.done, change.ended) == ("another", ["rotate"], False)
+    assert await rotation.apply(change, ACTOR, Asked(("tokens",)), before) is None
+    assert change.items[-1] == {"type": "done", "ok": True}
+    parts.fails = "add"
+    broken = Change("keys")
+    assert await rotation.apply(broken, ACTOR, Asked(("certificates", "bus")), before) is None
+    assert broken.items[-1]["ok"] is False
 
 
 async def test_tokens_ask_openbao_nothing() -> None:
