@@ -4,7 +4,7 @@ import asyncio
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from idi.parts.certificates.interface import Certificate, CertificateAuthority
 from idi.parts.certificates.simulator import SimulatedAuthority
 from idi.parts.errors import Refused
+from idi.parts.secrets.openbao.reroot import Rerooting
 from tests.support import openbao
 
 pytestmark = pytest.mark.requirement("S4")
@@ -181,3 +182,55 @@ def context_of(certificate: Certificate, purpose: int, folder: Path) -> ssl.SSLC
     key.write_bytes(certificate.key)
     context.load_cert_chain(chain, key)
     return context
+
+
+# --- another root ---
+
+
+class Turned:
+    """An authority and how another root is made and the former forgotten behind its back."""
+
+    def __init__(self, authority: CertificateAuthority, steps: Mapping[str, Callable[[], Awaitable[None]]]):
+        self.authority = authority
+        self.steps = steps
+
+
+@pytest.fixture(params=["simulator", "openbao"])
+async def turned(request: pytest.FixtureRequest) -> AsyncIterator[Turned]:
+    if request.param == "simulator":
+        simulated = SimulatedAuthority("shop.idi", "dev")
+
+        async def turn() -> None:
+            simulated.reroot()
+
+        async def forget() -> None:
+            simulated.forget()
+
+        yield Turned(simulated, {"turn": turn, "forget": forget})
+        return
+    server = request.getfixturevalue("running")
+    async with server.authority() as real, server.client() as client:
+        rerooting = Rerooting(client, server.keys, openbao.SCOPE)
+
+        async def add_and_switch() -> None:
+            await rerooting.add()
+            await rerooting.switch()
+
+        yield Turned(real, {"turn": add_and_switch, "forget": rerooting.forget})
+
+
+async def test_a_new_root_is_trusted_beside_the_former_and_then_alone(turned: Turned) -> None:
+    authority = turned.authority
+    before = await authority.issue(JEDE, 3600)
+    await turned.steps["turn"]()
+    both = x509.load_pem_x509_certificates(await authority.roots())
+    assert len(both) == 2
+    [former] = x509.load_pem_x509_certificates(before.roots)
+    assert former in both
+    after = await authority.issue(JEDE, 3600)
+    [new] = [root for root in both if root != former]
+    assert set(x509.load_pem_x509_certificates(after.roots)) == set(both)
+    x509.load_pem_x509_certificates(after.chain)[1].verify_directly_issued_by(new)
+    await turned.steps["forget"]()
+    assert x509.load_pem_x509_certificates(await authority.roots()) == [new]
+    assert x509.load_pem_x509_certificates((await authority.issue(JEDE, 3600)).roots) == [new]

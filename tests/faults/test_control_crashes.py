@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,11 +25,14 @@ from idi.api.server import Invalid
 from idi.api.types import ChangeRequest, Progress
 from idi.control.actors import CONTROL
 from idi.control.apply import Executor
+from idi.control.broker import Broker
 from idi.control.desk import Desk
 from idi.control.events import Events
 from idi.control.figures import Figures, Reading
+from idi.control.logins import Logins
 from idi.control.loop import Edge, Loop
 from idi.control.registrations import Registrations
+from idi.control.rotation import Rotation
 from idi.control.secrets import Secrets
 from idi.control.settings import Settings
 from idi.control.topics import Topics
@@ -97,7 +101,7 @@ def no_broker() -> AbstractAsyncContextManager[Bus]:
     raise BusDown("There is no broker.")
 
 
-def no_own(module: str, path: str) -> str:
+def no_own(module: str, path: str, version: int) -> str:
     raise AssertionError(path)
 
 
@@ -148,6 +152,7 @@ class Life:
     async def _run(self, work: Callable[[Desk], Awaitable[None]]) -> None:
         outside = self.outside
         plane = RememberingPlane()
+        unused: Any = None
         loop = Loop(plane, Edge("127.0.0.1", 8080, lambda platform: KEYS))
 
         async def retire(instance: Instance) -> None:
@@ -181,6 +186,14 @@ class Life:
                 events=Events(no_broker, outside.store),
                 topics=Topics(no_broker),
                 secrets=Secrets(outside.store, outside.vault, no_own, clock=lambda: 1.0),
+                rotation=Rotation(
+                    outside.store,
+                    unused,
+                    unused,
+                    plane,
+                    Logins(Broker(Path(), lambda _: b"", lambda: loop.world)),
+                ),
+                keys=unused,
             )
             self.desk = desk
             await desk.recall()

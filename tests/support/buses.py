@@ -85,7 +85,7 @@ class NatsStage(_Patient):
 
     def write(self) -> Path:
         file = self.folder / "nats.conf"
-        file.write_text(render("idi-password", "watch-password", self.logins))
+        file.write_text(render((("idi", "idi-password"),), "watch-password", self.logins))
         return file
 
     async def start(self) -> None:

@@ -45,9 +45,9 @@ class Server:
         self.notice = ""
         self.places.runtime.mkdir(mode=0o700)
 
-    def start(self) -> None:
+    def start(self, *, alone: bool = False) -> None:
         assert self.process is None
-        spec = prepare(self.places, need_openbao())
+        spec = prepare(self.places, need_openbao(), alone=alone)
         self.notice = spec.notice
         for path, content in spec.files.items():
             with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
@@ -67,6 +67,10 @@ class Server:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+    async def restart(self, alone: bool = False) -> None:
+        self.stop()
+        self.start(alone=alone)
 
     def client(self) -> OpenBao:
         return OpenBao(self.places.address)

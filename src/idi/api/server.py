@@ -26,6 +26,7 @@ from idi.api.types import (
     ConfigView,
     DeadView,
     EventView,
+    KeysView,
     PlanView,
     Problem,
     Progress,
@@ -92,6 +93,8 @@ class Control(Protocol):
     async def replay(self, request: ReplayRequest, peer: Peer) -> ReplayView: ...
 
     async def list_secrets(self) -> SecretsView: ...
+
+    async def list_keys(self) -> KeysView: ...
 
 
 def problem(
@@ -189,6 +192,7 @@ CHANGES: Mapping[str, Mapping[str, type]] = {
     "config": {"module": str, "set": dict, "unset": list, "expect": int},
     "down": {},
     "secret": {"path": str},
+    "keys": {"keys": list},
 }
 
 
@@ -214,6 +218,7 @@ class Server:
         app.router.add_get("/v1/dead-letters", self.dead)
         app.router.add_post("/v1/dead-letters/replay", self.replay)
         app.router.add_get("/v1/secrets", self.secrets)
+        app.router.add_get("/v1/keys", self.keys)
         app.router.add_get("/v1/openapi.json", self.openapi)
         return app
 
@@ -242,7 +247,8 @@ class Server:
         if fields is None:
             raise web.HTTPBadRequest(text=f"'action' must be one of {', '.join(CHANGES)}.")
         need(document, fields)
-        may(document, {"value": str})
+        may(document, {"value": str, "now": bool})
+        need_each(document.get("keys", ()), str, "keys")
         need_each(document.get("modules", ()), str, "modules")
         if document["action"] == "config":
             need_each(
@@ -316,6 +322,10 @@ class Server:
     async def secrets(self, request: web.Request) -> web.StreamResponse:
         peer_of(request)
         return web.json_response(await self.control.list_secrets(), headers={"cache-control": "no-store"})
+
+    async def keys(self, request: web.Request) -> web.StreamResponse:
+        peer_of(request)
+        return web.json_response(await self.control.list_keys(), headers={"cache-control": "no-store"})
 
     async def _stream(self, request: web.Request, items: AsyncGenerator[object]) -> web.StreamResponse:
         """A line for each, until they end or the client is gone; either ends the other. What goes wrong in the

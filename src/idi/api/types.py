@@ -103,7 +103,7 @@ class StepView(TypedDict):
     """One step of a plan, for people: `symbol` is `+` start, `~` change, `-` stop, `.` wait."""
 
     module: str
-    kind: Literal["start-part", "stop-part", "ensure", "retry", "await-ready", "remove", "detach"]
+    kind: Literal["start-part", "stop-part", "ensure", "retry", "await-ready", "remove", "detach", "rotate"]
     symbol: str
     text: str
     reason: str
@@ -170,7 +170,17 @@ class SecretRequest(TypedDict):
     value: NotRequired[str]
 
 
-ChangeRequest = UpRequest | ScaleRequest | RestartRequest | ConfigRequest | DownRequest | SecretRequest
+class KeysRequest(TypedDict):
+    """`keys` are names of keys, or `all`. `now` for `tokens` alone: every token that is out ends."""
+
+    action: Literal["keys"]
+    keys: list[str]
+    now: NotRequired[bool]
+
+
+ChangeRequest = (
+    UpRequest | ScaleRequest | RestartRequest | ConfigRequest | DownRequest | SecretRequest | KeysRequest
+)
 
 
 class ValueView(TypedDict):
@@ -246,6 +256,21 @@ class SecretView(TypedDict):
 
 class SecretsView(TypedDict):
     secrets: list[SecretView]
+
+
+class KeyView(TypedDict):
+    """`since` and `due` are null where nobody knows or nothing is due; `kept` are files of former keys."""
+
+    name: str
+    protects: str
+    since: str | None
+    due: str | None
+    due_by_itself: bool
+    kept: list[str]
+
+
+class KeysView(TypedDict):
+    keys: list[KeyView]
 
 
 # --- events -----------------------------------------------------------------------------------------

@@ -46,6 +46,7 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
         (
             ("validate", "validate", "check the declaration"),
             ("test", "smoke", "check what runs from outside"),
+            ("keys", "keys", "the keys behind all of it, and another in the place of each"),
             ("audit", "audit", "who changed what, and the proof of it"),
             ("doctor", "doctor", "check this machine, with the remedy for what is wrong"),
         ),

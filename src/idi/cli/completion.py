@@ -162,6 +162,10 @@ def of_command(
         yield FILES, ""
     elif name == "scale":
         yield from ((f"{each}=", "module") for each in modules(file))
+    elif name == "keys" and chosen == "rotate":
+        from idi.cli.keys import NAMES
+
+        yield from ((key, "key") for key in (*NAMES, "all"))
     elif name == "config" and positionals(before, name) == [chosen]:
         yield from ((each, "module") for each in modules(file))
     elif name in ("restart", "logs") or (name == "call" and not positionals(before, name)):

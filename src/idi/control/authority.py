@@ -9,12 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from idi.control.ahead import NAME, Ahead, process_of
 from idi.control.identities import Identities
 from idi.control.loop import Loop
+from idi.control.rotation import Opened
 from idi.control.unless import unless
 from idi.declaration.types import Platform
 from idi.parts.certificates.openbao import OpenBaoAuthority
@@ -26,7 +30,18 @@ from idi.parts.errors import PartError
 from idi.parts.secrets.openbao.binary import BAO
 from idi.parts.secrets.openbao.bootstrap import AnswerLost, Bootstrap
 from idi.parts.secrets.openbao.keys import KeyFolder
-from idi.parts.secrets.openbao.server import Places, prepare
+from idi.parts.secrets.openbao.rekey import rotate_credential, rotate_recovery, settle
+from idi.parts.secrets.openbao.reroot import Rerooting
+from idi.parts.secrets.openbao.seal import SealRotation
+from idi.parts.secrets.openbao.server import (
+    Places,
+    began_with_another_key,
+    drop_copy,
+    opening,
+    prepare,
+    put_copy_back,
+    wait_for,
+)
 from idi.parts.secrets.openbao.store import OpenBaoSecrets
 from idi.parts.targets.local.part import Part
 from idi.parts.targets.local.target import LocalTarget
@@ -38,6 +53,8 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 5.0
 LOOK_SOON_S = 0.2
+OPENED_S = 1.0
+"""One that answers and is sealed a second after its start does not open by itself."""
 SET_UP_S = 40.0
 READY_S = 10.0
 TRY_AGAIN_S = 2.0
@@ -67,6 +84,11 @@ class Authority:
     _stopped: bool = False
     _failure: PartError | None = None
     _life_s: float = 0.0
+    _alone: bool = False
+    _reopening: bool = False
+    _put_back: bool = False
+    _sealed: bool = False
+    _adopted: bool = False
 
     async def start(self) -> None:
         """Start or adopt OpenBao, and return when it issues. Idempotent. While it fails `given_up` says why: what
@@ -96,7 +118,7 @@ class Authority:
             part = self.loop.world.parts.get(NAME)
             raise PartError(
                 f"OpenBao does not issue: {(part.reason if part else '').rstrip('.') or 'no reason known'}.",
-                "See idi logs openbao.",
+                self.way_out(),
             )
 
     async def take_up(self) -> None:
@@ -126,15 +148,46 @@ class Authority:
 
     async def vault(self) -> OpenBaoSecrets:
         """The store of secrets; waits for it as long as it may be starting. Raises `PartError`."""
+        return OpenBaoSecrets(await self._logged_in())
+
+    @asynccontextmanager
+    async def rotating(self) -> AsyncIterator[Opened]:
+        """What rotates its keys. Raises `PartError` where it is not there now."""
+        session, keys = await self._logged_in(), KeyFolder(self.places.keys)
+        async with OpenBao(self.places.address) as client:
+            try:
+                yield Opened(
+                    SealRotation(client, self.places, self._reopen),
+                    Rerooting(client, keys, self._scope()),
+                    partial(settle, client, keys),
+                    partial(rotate_recovery, client, keys),
+                    partial(rotate_credential, client, keys, session),
+                )
+            finally:
+                self._alone = self._reopening = False
+
+    async def _reopen(self, alone: bool) -> None:
+        """End it and let it start again, with the next seal key alone or with both. Whoever needs it waits."""
+        if self._part is None:
+            raise PartError("OpenBao has just been stopped.")
+        self._alone, self._reopening = alone, True
+        await self._part.restart("is started again with another seal key")
+
+    async def _logged_in(self) -> Session:
         if not await self.loop.wait(lambda world: self.session is not None and issues(world), STARTS_S):
             part = self.loop.world.parts.get(NAME)
             reason = f": {part.reason.rstrip('.')}" if part and part.reason else ""
-            raise PartError(
-                f"OpenBao is {part.state if part else 'absent'}{reason}.", "See idi logs openbao."
-            )
+            raise PartError(f"OpenBao is {part.state if part else 'absent'}{reason}.", self.way_out())
         if self.session is None:
             raise PartError("OpenBao has just been stopped.")
-        return OpenBaoSecrets(self.session)
+        return self.session
+
+    def way_out(self) -> str:
+        """What helps while it cannot issue."""
+        part = self.loop.world.parts.get(NAME)
+        if self._sealed and part is not None and self.places.storage.exists():
+            return opening(self.places, part.pid)
+        return "See idi logs openbao."
 
     def warning(self) -> str:
         """One sentence when it cannot issue now; empty when all is well (or it is not wanted)."""
@@ -143,10 +196,9 @@ class Authority:
             return ""
         if part.state != "failed" and not self._up.is_set():
             return ""  # it is only starting
-        return (
-            f"OpenBao is {part.state}: {(part.reason or 'no reason known').rstrip('.')}. Traffic goes on; new "
-            "instances and renewals wait for it."
-        )
+        why = f": {part.reason.rstrip('.')}" if part.reason else ""
+        waits = "Traffic goes on; new instances and renewals wait for it."
+        return f"OpenBao is {part.state}{why}. {waits} {self.way_out()}"
 
     def life(self, platform: Platform) -> None:
         """The declared life of certificates; another one than before applies from the next renewal on."""
@@ -164,13 +216,16 @@ class Authority:
         program = BAO.find()
 
         async def before_start() -> None:
-            prepared = prepare(self.places, program)
+            if self._put_back:
+                self._put_back = False
+                put_copy_back(self.places)
+            prepared = prepare(self.places, program, alone=self._alone)
             self.notice = self.notice or prepared.notice
             for path, content in prepared.files.items():
                 private_file.write(Path(path), content)
 
         process = process_of(self.places, program, self.log_file)
-        adopted = not self.ahead.take() and NAME in self.target.recorded_parts()
+        self._adopted = adopted = not self.ahead.take() and NAME in self.target.recorded_parts()
         part = await self.target.run_part(process, before_start)
         if adopted and part.alive and not self.places.socket.exists():
             await part.restart("was restarted: its socket vanished")
@@ -209,6 +264,8 @@ class Authority:
         return session
 
     async def _bootstrap(self, client: OpenBao, scope: Scope, part: Part) -> Session:
+        if self.places.before.exists():
+            await self._after_a_rotation(client, part)
         bootstrap = Bootstrap(client, KeyFolder(self.places.keys), scope)
         try:
             return (await bootstrap.run(SET_UP_S)).session
@@ -216,22 +273,44 @@ class Authority:
             await part.restart(str(error))  # it is made anew before it starts
             return (await bootstrap.run(SET_UP_S)).session
 
+    async def _after_a_rotation(self, client: OpenBao, part: Part) -> None:
+        """A rotation of its keys was interrupted: has it died between two writes that belong together?"""
+        try:
+            await wait_for(client, {State.ACTIVE}, READY_S)
+        except PartError:
+            if (await client.health()).state is not State.SEALED:
+                raise
+            log.warning(
+                "OpenBao's store does not open; it is put back as it was before its keys were rotated"
+            )
+            self._put_back = True
+            await part.restart("its store is put back as it was before its keys were rotated")
+        else:
+            if not self._adopted:  # it has been read from the disk
+                drop_copy(self.places)
+
     async def _watch(self, client: OpenBao, part: Part) -> None:
         was = ""
         while True:
             health = await client.health()
+            self._sealed = health.state is State.SEALED
             ready = health.state is State.ACTIVE
             known = self.loop.world.parts.get(NAME)
             state: PartState = "ready" if ready else "unready"
             reason = "" if ready else f"{health.reason}."
-            if known is None or (part.alive and differs(known, state, reason, time.time())):
+            if known is None or (part.alive and differs(known, state, reason, time.time(), self._sealed)):
                 self.loop.emit(PartChanged(NAME, state, time.time(), part.pid, reason))
-            if not ready and part.alive and not self.places.socket.exists() and was:
+            begins = known is not None and known.state == "starting"  # it has not made its socket yet
+            vanished = not (begins or self._reopening or self.places.socket.exists())
+            if not ready and part.alive and vanished and was:
                 try:
                     await part.restart("was restarted: its socket vanished")
                 except PartError as error:  # it does not end; looked at again, traffic goes on meanwhile
                     log.warning("%s", error)
+            if self._sealed and part.alive and not self._reopening and began_with_another_key(self.places):
+                await part.restart("is started again with the seal key that is there now")
             if ready and was != "ready" and self.renewal is not None:
+                self.given_up = ""
                 self.renewal.wake()
             was = "ready" if ready else "unready"
             self._up.set()
@@ -253,11 +332,11 @@ def issues(world: World) -> bool:
     return part is not None and part.state == "ready"
 
 
-def differs(known: PartSeen, state: PartState, reason: str, now: float) -> bool:
-    """Whether a look at its health says something new. One that has just been started may be silent for a while,
-    and that it fails to start says more than its silence."""
+def differs(known: PartSeen, state: PartState, reason: str, now: float, answers: bool = False) -> bool:
+    """Whether a look at its health says something new. One that has just been started may be silent for a while (one
+    that `answers` is not), and that it fails to start says more than its silence."""
     if state == "ready" or known.state == "ready":
         return known.state != state
     if known.state == "starting":
-        return now - known.since > LOOK_S
+        return now - known.since > (OPENED_S if answers else LOOK_S)
     return known.state == "unready" and known.reason != reason

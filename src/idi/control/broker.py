@@ -2,14 +2,21 @@
 
 The broker itself is a module like any other (`idi.plan.bus`). Its accounts are no part of its revision: they are
 written beside the sockets in the runtime folder (0600) whenever a declaration becomes current, and a broker that runs
-is told to read them again, which ends the connections of those whose login changed and no others. A module's password
-is derived from the platform's key, so it is the same after every restart and stands in no state.
+is told to read them again, which ends the connections of those whose login is gone and no others. A module's password
+is derived from a key, so it is the same after every restart and stands in no state.
+
+The key is the platform's until the logins are rotated, then one of its own for each version, beside that. While
+instances go from one version to the next both are good: an instance logs in for its life by the version with which it
+started. The former ends when none of it is left (`settle`), and that is seen at the latest by the next `up`; until
+then its key is there.
 """
 
 from __future__ import annotations
 
+import hmac
 import logging
 import os
+import secrets
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -22,21 +29,26 @@ from idi.parts.bus.errors import BusDown
 from idi.parts.bus.interface import Bus
 from idi.parts.bus.nats.config import Login, render
 from idi.parts.clients import private_file
-from idi.parts.errors import Refused
-from idi.plan.bus import BUS, PASSWORD, RELAY, RELAY_USER, grants
+from idi.parts.errors import PartError, Refused
+from idi.plan.bus import BUS, LOGIN_PATH, RELAY, RELAY_USER, grants
 from idi.world.events import Event, InstanceReady
 from idi.world.types import InstanceId, World
 
 log = logging.getLogger(__name__)
 
+KEY_FILE = "bus-key"
+
 
 @dataclass(slots=True)
 class Broker:
-    """`derive` gives a key for a purpose; `world` is the world of now."""
+    """`derive` gives a key for a purpose; `world` is the world of now; `version` that of the logins that holds, whose
+    keys lie in `keys`."""
 
     file: Path
     derive: Callable[[str], bytes]
     world: Callable[[], World]
+    version: Callable[[], int] = lambda: 0
+    keys: Path = Path()
     _read: str = ""
     """What the broker that runs has read, as far as it is known."""
 
@@ -45,22 +57,60 @@ class Broker:
         if BUS not in platform.modules:
             return
         logins: dict[str, Login] = {
-            grant.module: Login(grant.module, self.password(grant.module), grant.publishes, grant.consumes)
+            grant.module: Login(grant.module, self.users(grant.module), grant.publishes, grant.consumes)
             for grant in grants(platform)
         }
-        text = render(self.password(RELAY), self._watching(), logins)
+        text = render(self.users(RELAY), self._watching(), logins)
         private_file.write(self.file, text.encode())
         if text != self._read:
             self._tell(text)
 
-    def password(self, module: ModuleName) -> str:
-        return self.derive(f"bus/{RELAY_USER if module == RELAY else module}").hex()
+    def settle(self, platform: Platform) -> None:
+        """Nobody runs with a former login any more."""
+        version = self.version()
+        if not self.settled(version):
+            self._key(version - 1).unlink()
+            self.declare(platform)
 
-    def secret(self, module: ModuleName, path: str) -> str:
+    def settled(self, version: int) -> bool:
+        """Whether only that version is good."""
+        return version == 0 or not self._key(version - 1).exists()
+
+    def make(self, version: int) -> None:
+        """The key of these logins is on disk, and the former's says that they are good as well. Idempotent."""
+        if version == 1:
+            private_file.write(self._key(0), b"")
+        if not self._key(version).exists():
+            private_file.write(self._key(version), secrets.token_bytes(32))
+
+    def users(self, module: ModuleName) -> tuple[tuple[str, str], ...]:
+        """Every login of a module that is good now, the one that holds first."""
+        version = self.version()
+        good = [version] if self.settled(version) else [version, version - 1]
+        return tuple(self.login(module, each) for each in good)
+
+    def login(self, module: ModuleName, version: int) -> tuple[str, str]:
+        user = RELAY_USER if module == RELAY else module
+        if version == 0:
+            return user, self.derive(f"bus/{user}").hex()
+        try:
+            key = self._key(version).read_bytes()
+        except OSError as error:
+            raise PartError(
+                f"{self._key(version)} cannot be read: {error.strerror or error}.",
+                "Put it back from your copy, or run idi keys rotate bus.",
+                retryable=False,
+            ) from error
+        return f"{user}.{version}", hmac.digest(key, user.encode(), "sha256").hex()
+
+    def secret(self, module: ModuleName, path: str, version: int) -> str:
         """What a module's `${secret.PATH}` stands for."""
-        if path != PASSWORD.path[1]:
+        if path != LOGIN_PATH:
             raise Refused(f"{module} asks for the secret {path}, which nobody keeps.")
-        return self.password(module)
+        return ":".join(self.login(module, version))
+
+    def _key(self, version: int) -> Path:
+        return self.keys / f"{KEY_FILE}-{version}"
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Bus]:
@@ -68,7 +118,7 @@ class Broker:
         url = self._url()
         from idi.parts.bus.nats.bus import NatsBus
 
-        async with NatsBus(url, RELAY_USER, self.password(RELAY)) as bus:
+        async with NatsBus(url, *self.login(RELAY, self.version())) as bus:
             yield bus
 
     @asynccontextmanager

@@ -15,22 +15,26 @@ from functools import cache
 from pathlib import Path
 from typing import Protocol
 
+from idi.api.types import KeysView
 from idi.control.ahead import NAME as OPENBAO
 from idi.control.ahead import Ahead
 from idi.control.authority import Authority
 from idi.control.broker import Broker
 from idi.control.bus_care import BusCare
 from idi.control.clocks import notice_jumps
-from idi.control.credentials import Credentials
+from idi.control.credentials import KEY_FILE, Credentials
 from idi.control.desk import Desk
 from idi.control.door import Door
 from idi.control.events import Events
 from idi.control.figures import Figures
 from idi.control.identities import Identities
+from idi.control.keys import keys_view
+from idi.control.logins import Logins, version_of
 from idi.control.loop import Edge, Loop
 from idi.control.patience import Patience
 from idi.control.registrations import Registrations
 from idi.control.retiring import Retiring
+from idi.control.rotation import Rotation
 from idi.control.secrets import Secrets
 from idi.control.settings import Settings
 from idi.control.topics import Topics
@@ -49,9 +53,9 @@ from idi.parts.store.files import free_bytes
 from idi.parts.store.interface import Store
 from idi.parts.targets.interface import SidecarSpec
 from idi.parts.targets.local.target import LocalTarget
-from idi.parts.tokens.embedded.service import EmbeddedTokens
+from idi.parts.tokens.embedded.service import ROTATE_EVERY_S, EmbeddedTokens
 from idi.parts.tokens.external import discover
-from idi.plan.bus import BUS
+from idi.plan.bus import BUS, LOGIN_PATH
 from idi.traffic.types import GATEWAY, EmbeddedKeys
 from idi.world.events import PartChanged
 from idi.world.types import Instance, InstanceId
@@ -120,7 +124,13 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             limits = current(loop).gateway.limits
             return gateway_start(credentials.issue(GATEWAY), paths.runtime, xds_socket, limits.connections)
 
-        broker = Broker(paths.runtime / "nats.conf", credentials.derive, lambda: loop.world)
+        broker = Broker(
+            paths.runtime / "nats.conf",
+            credentials.derive,
+            lambda: loop.world,
+            lambda: version_of(desk.wanted),
+            paths.keys,
+        )
         loop.listeners.append(broker.hear)
         bus_care = BusCare(broker.ask, lambda: free_bytes(paths.state / "data" / BUS), broker.restart)
 
@@ -195,6 +205,18 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
                 return ""
             return f"it has no certificate, since OpenBao is {part.state}"
 
+        async def keys() -> KeysView:
+            platform = loop.platform
+            ours = platform is None or isinstance(platform.gateway.issuer, EmbeddedIssuer)
+            since = tokens.signing_since
+            kept = desk.wanted.overlays.secrets.get(LOGIN_PATH)
+            made = kept.since if kept else (paths.keys / KEY_FILE).stat().st_mtime
+            return await keys_view(
+                places,
+                (since, since + ROTATE_EVERY_S) if ours else None,
+                made if platform and BUS in platform.modules else None,
+            )
+
         registry = Registry(credentials.derive("registrations"), time.monotonic)
         registrations = Registrations(registry, target, store)
         desk = Desk(
@@ -206,6 +228,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
                 *(loop, target, start_part, stop_part, registrations.dismiss, wants),
                 lost=lambda: authority.given_up,
                 lacks=identities.lacks,
+                helps=authority.way_out,
             ),
             tasks=changes,
             warnings=lambda: [
@@ -222,6 +245,8 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             events=Events(broker.connect, store),
             topics=Topics(broker.connect),
             secrets=secrets,
+            rotation=Rotation(store, authority, tokens, plane, Logins(broker)),
+            keys=keys,
             places=places_of,
         )
         await desk.recall()

@@ -26,6 +26,7 @@ from idi.api.types import (
     ConfigView,
     DeadView,
     EventView,
+    KeysView,
     PlanView,
     Progress,
     PublishedView,
@@ -51,6 +52,7 @@ from idi.control.issuer import keys_url_of, resolved
 from idi.control.loop import Loop
 from idi.control.registrations import Registrations
 from idi.control.requests import Asked, load_declaration, module_named, running, title_of, what_is_asked
+from idi.control.rotation import Rotation
 from idi.control.secrets import Secrets, secrets_view, still_missing
 from idi.control.settings import Settings
 from idi.control.tokens import Tokens, give_token
@@ -103,6 +105,8 @@ class Desk:
     events: Events
     topics: Topics
     secrets: Secrets
+    rotation: Rotation
+    keys: Callable[[], Awaitable[KeysView]]
     places: Callable[[Platform], Mapping[str, str]] = lambda _: {}
     wanted: Wanted = field(default_factory=Wanted)
     started: float = field(default_factory=time.time)
@@ -171,6 +175,9 @@ class Desk:
 
     async def list_secrets(self) -> SecretsView:
         return secrets_view(self.loop.platform, self.wanted)
+
+    async def list_keys(self) -> KeysView:
+        return await self.keys()
 
     async def token(self, request: TokenRequest, peer: Peer) -> TokenView:
         return await give_token(request, actor_of(peer), self.loop.platform, self.tokens, self.store)
@@ -270,6 +277,11 @@ class Desk:
             platform = await resolved(self.resolve, platform, self.loop.platform, change.message)
             wanted = replace(wanted, keys_url=keys_url_of(platform))
         interrupted = await self._close_interrupted()
+        if asked.rotation is not None:
+            after = await self.rotation.apply(change, actor, asked.rotation, wanted)
+            if after is None:
+                return
+            wanted = after
         change_id = None
         if asked.secret is not None and platform is not None:
             change_id, wanted = await self.secrets.keep(asked.secret, wanted, actor)
@@ -301,6 +313,8 @@ class Desk:
         if platform and action == "up" and not failures:
             for note in await self.topics.tidy(platform):
                 change.message(note)
+        if platform is not None and not failures and (asked.only is None or asked.rotation):
+            self.rotation.logins.settle(platform)
         try:
             if change_id is not None:
                 await self.store.finish(change_id, not failures, "; ".join(failures)[:2000])

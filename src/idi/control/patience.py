@@ -13,10 +13,11 @@ from idi.world.types import InstanceId, World
 
 @dataclass(slots=True)
 class Patience(Executor):
-    """`lost` says why no certificate will come (empty while one may), `lacks` who waits for one."""
+    """`lost` says why no certificate will come (empty while one may), `lacks` who waits for one, `helps` what helps."""
 
     lost: Callable[[], str] = lambda: ""
     lacks: Callable[[InstanceId], bool] = lambda _: False
+    helps: Callable[[], str] = lambda: "See idi logs openbao."
 
     async def await_ready(self, step: AwaitReady) -> None:
         def lacking(world: World) -> list[InstanceId]:
@@ -31,4 +32,4 @@ class Patience(Executor):
 
         if not await unless(ready(), self.loop.wait(in_vain, step.deadline_s + 1.0)):
             first = next(iter(lacking(self.loop.world)), step.module)
-            raise StepFailed(f"{first} gets no certificate: {self.lost()}", "See idi logs openbao.")
+            raise StepFailed(f"{first} gets no certificate: {self.lost()}", self.helps())

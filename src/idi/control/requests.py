@@ -11,15 +11,17 @@ from dataclasses import dataclass, replace
 
 from idi.api.server import Invalid
 from idi.api.types import ChangeRequest
+from idi.control import rotation
 from idi.control.configuration import reconfigured
 from idi.control.secrets import NewSecret, able, asked_secret
 from idi.control.wanted import Wanted
 from idi.control.wording import did_you_mean
 from idi.declaration.load import Rejected
-from idi.declaration.types import ModuleName, Platform
+from idi.declaration.types import ExternalIssuer, ModuleName, Platform
 from idi.parts.errors import Refused
 from idi.parts.store.interface import JSON
 from idi.plan.applicable import Applicable, applicable
+from idi.plan.bus import BUS, logs_in
 from idi.plan.configured import fitted
 from idi.plan.scaled import fitting
 from idi.plan.types import Overlays
@@ -41,6 +43,7 @@ class Asked:
     only: Collection[str] | None = None
     notes: Collection[str] = ()
     secret: NewSecret | None = None
+    rotation: rotation.Asked | None = None
 
 
 def what_is_asked(
@@ -90,6 +93,18 @@ def what_is_asked(
             return Asked(
                 wanted, {"path": secret.path}, platform, able(platform, wanted, secret), secret=secret
             )
+
+        case "keys":
+            platform = running(wanted, platform)
+            issuer = platform.gateway.issuer
+            external = issuer.url if isinstance(issuer, ExternalIssuer) else ""
+            users = [
+                name
+                for name, module in platform.modules.items()
+                if BUS in platform.modules and logs_in(module)
+            ]
+            rotated = rotation.asked(request["keys"], request.get("now", False), external, bool(users))
+            return Asked(wanted, {"keys": [rotation.BUS]}, platform, users, rotation=rotated)
 
 
 def running(wanted: Wanted, platform: Platform | None) -> Platform:
@@ -149,6 +164,8 @@ def title_of(request: ChangeRequest) -> str:
         return f"config {request['module']}"
     if request["action"] == "secret":
         return f"secrets {'set' if 'value' in request else 'rotate'} {request['path'][:256]}"
+    if request["action"] == "keys":
+        return f"keys rotate {' '.join(request['keys'])[:256]}"
     return request["action"]
 
 

@@ -54,15 +54,19 @@ class Secrets:
 
     journal: Store
     vault: Callable[[], Awaitable[SecretStore]]
-    own: Callable[[ModuleName, str], str]
+    own: Callable[[ModuleName, str, int], str]
     kept: Callable[[], Mapping[str, KeptSecret]] = dict
     clock: Callable[[], float] = time.time
 
     async def supply(self, spec: RevisionSpec, paths: Collection[str]) -> dict[str, bytes]:
         """The values for an instance that is about to start, in its revision's versions."""
         try:
-            found = {path: self.own(spec.module, path).encode() for path in paths if path.startswith(OWN)}
-        except Refused as error:
+            found = {
+                path: self.own(spec.module, path, spec.secrets.get(path, 0)).encode()
+                for path in paths
+                if path.startswith(OWN)
+            }
+        except IdiError as error:
             raise Unsupplied(error.message.rstrip("."), error.way_out, retryable=False) from error
         stored = [path for path in sorted(paths) if path not in found]
         waiting = [path for path in stored if not spec.secrets.get(path)]
@@ -196,6 +200,7 @@ def secrets_view(platform: Platform | None, wanted: Wanted) -> SecretsView:
             "modules": [*users.get(path, ())],
             "missing": path not in kept,
         }
-        for path in sorted({*kept, *(path for path in users if not path.startswith(OWN))})
+        for path in sorted({*kept, *users})
+        if not path.startswith(OWN)
     ]
     return {"secrets": views}

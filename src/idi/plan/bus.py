@@ -31,12 +31,21 @@ BUS, RELAY = ModuleName("bus"), ModuleName("relay")
 OWN = frozenset({BUS, RELAY})
 """Modules that come with the platform: no declaration names them."""
 
-PASSWORD = Reference(("secret", "idi/bus"))
-"""What a module shows to the broker; each has its own."""
+LOGIN = Reference(("secret", "idi/bus"))
+"""What a module shows to the broker, `USER:PASSWORD`; each has its own. Which version of it holds is among what was
+set (`Overlays.secrets`), once there was a second one."""
+LOGIN_PATH = LOGIN.path[1]
 
 RELAY_USER = "idi"
 """Who the relay is to the broker, and control beside it."""
 
+
+def logs_in(module: Module) -> bool:
+    """Whether it has a login at the broker."""
+    return module.name == RELAY or (module.name not in OWN and module.uses_events())
+
+
+BUS_URL = Template(("nats://", LOGIN, "@", Reference(("peer", BUS, "address"))))
 EVENTS_URL = Template((Reference(("peer", RELAY, "url")), "/events"))
 
 STORAGE_BYTES = 8 << 30
@@ -73,11 +82,11 @@ def connected(module: Module) -> Module:
     if not module.uses_events():
         return module
     known: dict[tuple[str, ...], Template] = {
-        ("bus", "url"): bus_url(module.name),
+        ("bus", "url"): BUS_URL,
         ("events", "url"): EVENTS_URL,
     }
     config = {
-        "BUS_URL": bus_url(module.name),
+        "BUS_URL": BUS_URL,
         "EVENTS_URL": EVENTS_URL,
         **{name: filled(value, known) for name, value in module.config.items()},
     }
@@ -92,10 +101,6 @@ def filled(template: Template, known: Mapping[tuple[str, ...], Template]) -> Tem
         found = known.get(part.path) if isinstance(part, Reference) else None
         parts += found.parts if found else (part,)
     return Template(tuple(parts))
-
-
-def bus_url(user: str) -> Template:
-    return Template((f"nats://{user}:", PASSWORD, "@", Reference(("peer", BUS, "address"))))
 
 
 def bus() -> Module:
@@ -128,7 +133,7 @@ def relay(platform: Platform) -> Module:
         RELAY,
         run=Template(("exec python -m idi.relay",)),
         calls=(BUS, *handlers),
-        config=Frozen({"BUS_URL": bus_url(RELAY_USER), "IDI_RELAY": Template((relay_text(platform),))}),
+        config=Frozen({"BUS_URL": BUS_URL, "IDI_RELAY": Template((relay_text(platform),))}),
         readiness=Readiness(http="/ready"),
     )
 

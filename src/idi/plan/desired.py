@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 
 from idi.declaration.names import peer_variable
 from idi.declaration.types import Module, Platform, Template
-from idi.plan.bus import RELAY
+from idi.plan.bus import LOGIN_PATH, RELAY, logs_in
 from idi.plan.types import Context, Desired, DesiredModule, KeptSecret, Overlays
 from idi.world.types import PeerPort, PortSpec, RevisionId, RevisionSpec
 
@@ -73,9 +73,10 @@ def versions(module: Module, kept: Mapping[str, KeptSecret]) -> dict[str, int]:
     """The version that holds of every secret that the module declares. All are 0 where one is not set yet: it cannot
     start without that one, so setting another is no change of it."""
     paths = sorted(set(module.secrets.values()))
+    login = {LOGIN_PATH: kept[LOGIN_PATH].version} if LOGIN_PATH in kept and logs_in(module) else {}
     if any(path not in kept for path in paths):
-        return dict.fromkeys(paths, 0)
-    return {path: kept[path].version for path in paths}
+        return {**dict.fromkeys(paths, 0), **login}
+    return {**{path: kept[path].version for path in paths}, **login}
 
 
 def peers(platform: Platform, module: Module) -> tuple[PeerPort, ...]:

@@ -139,7 +139,7 @@ class Detach:
 
 
 Step = StartPart | StopPart | Ensure | Retry | AwaitReady | Remove | Detach
-StepKind = Literal["start-part", "stop-part", "ensure", "retry", "await-ready", "remove", "detach"]
+StepKind = Literal["start-part", "stop-part", "ensure", "retry", "await-ready", "remove", "detach", "rotate"]
 
 
 @dataclass(frozen=True, slots=True)

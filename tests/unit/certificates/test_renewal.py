@@ -63,12 +63,14 @@ class Stage:
         self.time = Time()
         self.authority = SimulatedAuthority("shop.idi", "dev", clock=self.time.clock)
         self.delivered: list[tuple[str, float]] = []
+        self.certificates: list[Certificate] = []
         self.renewal = Renewal(
             self.authority, self._deliver, LIFE, clock=self.time.clock, sleep=self.time.sleep
         )
 
     def _deliver(self, node: str, certificate: Certificate) -> None:
         self.delivered.append((node, self.time.now))
+        self.certificates.append(certificate)
 
     def times(self, node: str) -> list[float]:
         return [at for name, at in self.delivered if name == node]
@@ -291,3 +293,62 @@ async def test_cancellation_goes_through() -> None:
         task.cancel()
     assert task.cancelled()
     assert len(asyncio.all_tasks()) == 1
+
+
+# --- another root ---
+
+
+async def test_everybody_trusts_what_the_authority_says_now_with_the_certificate_that_they_have() -> None:
+    async with stage() as on:
+        held = [await on.renewal.ensure(f"{name}-1", identity(name)) for name in ("cam", "jede")]
+        on.authority.reroot()
+        on.certificates.clear()
+        await on.renewal.trust()
+        assert [each.chain for each in on.certificates] == [each.chain for each in held]
+        roots = await on.authority.roots()
+        assert {each.roots for each in on.certificates} == {roots}
+        assert len(on.authority.issued) == 2, "nobody got another one"
+        on.certificates.clear()
+        await on.renewal.trust()
+        assert on.certificates == [], "they know it"
+
+
+async def test_everybody_gets_another_certificate_at_once_or_is_named() -> None:
+    async with stage() as on:
+        held = [await on.renewal.ensure(f"{name}-1", identity(name)) for name in ("cam", "jede")]
+        on.authority.reroot()
+        assert await on.renewal.reissue() == {}
+        new = on.certificates[-2:]
+        assert {each.spiffe_id for each in new} == {each.spiffe_id for each in held}
+        assert not {each.chain for each in new} & {each.chain for each in held}
+        on.authority.down = "It is sealed."
+        assert await on.renewal.reissue() == dict.fromkeys(("cam-1", "jede-1"), "It is sealed.")
+        # They have what they had, and are tried again.
+        on.authority.down = ""
+        count = len(on.authority.issued)
+        await on.time.pass_by(120)
+        assert len(on.authority.issued) == count + 2
+
+
+async def test_a_certificate_that_is_on_its_way_gets_the_roots_of_now() -> None:
+    """It read the roots before there was another one, and comes after everybody was told."""
+    async with stage() as on:
+        read, go_on = asyncio.Event(), asyncio.Event()
+        issue = on.authority.issue
+
+        async def slow(spiffe_id: str, life_s: float) -> Certificate:
+            made = await issue(spiffe_id, life_s)
+            read.set()
+            await go_on.wait()
+            return made
+
+        on.authority.issue = slow  # type: ignore[method-assign]
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(on.renewal.ensure("cam-1", identity("cam")))
+            await read.wait()
+            on.authority.reroot()
+            telling = tasks.create_task(on.renewal.trust())
+            await settled()
+            assert not telling.done()
+            go_on.set()
+        assert on.certificates[-1].roots == await on.authority.roots()

@@ -13,7 +13,7 @@ import pytest
 from idi.control.broker import Broker
 from idi.declaration.load import Loaded, load
 from idi.declaration.types import ModuleName, Platform
-from idi.parts.errors import Refused
+from idi.parts.errors import PartError, Refused
 from idi.plan.bus import BUS, RELAY, with_bus
 from idi.world.events import InstanceReady, InstanceSeen
 from idi.world.fold import fold
@@ -105,8 +105,37 @@ def test_without_events_nothing_is_written(told: Told) -> None:
 
 
 def test_a_module_gets_its_own_password_and_no_other_secret(told: Told) -> None:
-    mine = told.broker.secret(ModuleName("orders"), "idi/bus")
-    assert mine != told.broker.secret(ModuleName("mail"), "idi/bus")
-    assert told.broker.secret(RELAY, "idi/bus") == told.broker.password(RELAY)
+    mine = told.broker.secret(ModuleName("orders"), "idi/bus", 0)
+    assert mine.startswith("orders:")
+    assert mine.partition(":")[2] != told.broker.secret(ModuleName("mail"), "idi/bus", 0).partition(":")[2]
+    assert told.broker.secret(RELAY, "idi/bus", 0) == ":".join(told.broker.login(RELAY, 0))
     with pytest.raises(Refused):
-        told.broker.secret(ModuleName("orders"), "shop/database")
+        told.broker.secret(ModuleName("orders"), "shop/database", 0)
+
+
+@pytest.mark.requirement("B1", "S2")
+def test_two_versions_of_a_login_are_good_until_the_former_is_gone(told: Told, tmp_path: Path) -> None:
+    version = 0
+    told.broker.version, told.broker.keys = lambda: version, tmp_path
+    told.broker.declare(declared())
+
+    def users(account: str) -> list[str]:
+        return [one["user"] for one in told.accounts()[account]["users"]]  # type: ignore[attr-defined]
+
+    assert users("IDI") == ["idi"]
+    for wanted, former in ((1, "orders"), (2, "orders.1")):
+        before = told.broker.secret(ModuleName("orders"), "idi/bus", version)
+        told.broker.make(wanted)
+        version = wanted
+        assert not told.broker.settled(version)
+        told.broker.declare(declared())
+        assert users("module-orders") == [f"orders.{wanted}", former]
+        assert told.broker.secret(ModuleName("orders"), "idi/bus", wanted) != before
+        # An instance that started before starts again with what it had.
+        assert told.broker.secret(ModuleName("orders"), "idi/bus", wanted - 1) == before
+        told.broker.settle(declared())
+        assert users("module-orders") == [f"orders.{wanted}"]
+        assert [path.name for path in tmp_path.glob("bus-key-*")] == [f"bus-key-{wanted}"]
+        told.broker.settle(declared())  # again
+    with pytest.raises(PartError, match="idi keys rotate bus"):
+        told.broker.login(ModuleName("orders"), 1)

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.requirement("S1", "T4")
 STORE = SimulatedSecrets({"a": [b"first", b"second"], "b": [b"x"]})
 
 
-def own(module: str, path: str) -> str:
+def own(module: str, path: str, _version: int) -> str:
     if path != "idi/bus":
         raise Refused(f"{module} asks for the secret {path}, which nobody keeps.")
     return f"{module}'s"

@@ -9,7 +9,7 @@ import pytest
 from idi.declaration.load import Loaded, load
 from idi.declaration.types import Module, ModuleName, Platform, Port, Reference, Template
 from idi.parts.bus.interface import Topic
-from idi.plan.bus import BUS, OWN, PASSWORD, RELAY, Grant, grants, topic, with_bus
+from idi.plan.bus import BUS, LOGIN, OWN, RELAY, Grant, grants, topic, with_bus
 from idi.plan.desired import desired
 from idi.plan.types import Context, Overlays
 from idi.relay.settings import from_environment
@@ -116,21 +116,21 @@ def test_the_relay_is_asked_by_http() -> None:
     assert spec.ports == (PortSpec("http", "http"),)
     assert spec.peers == (PeerPort("bus", "tcp"), PeerPort("cam", "http"), PeerPort("my-pas", "http"))
     assert spec.environment["CAM_URL"] == "${peer.cam.url}"
-    assert spec.environment["BUS_URL"] == "nats://idi:${secret.idi/bus}@${peer.bus.address}"
+    assert spec.environment["BUS_URL"] == "nats://${secret.idi/bus}@${peer.bus.address}"
 
 
 def test_references_to_the_bus_and_to_events_are_filled_in() -> None:
     jede = module("jede")
-    bus_url = Template(("nats://jede:", SECRET, "@", Reference(("peer", BUS, "address"))))
+    bus_url = Template(("nats://", SECRET, "@", Reference(("peer", BUS, "address"))))
     hook = (Reference(("peer", RELAY, "url")), "/events")
-    assert PASSWORD == SECRET
+    assert LOGIN == SECRET
     assert jede.config["BUS_URL"] == jede.config["BUS"] == bus_url
     assert jede.config["EVENTS_URL"] == Template(hook)
     assert jede.config["HOOK"] == Template((*hook, "?from=jede"))
     assert jede.config["PLAIN"] == Template(("text",))
     spec = desired(shop(), Overlays(), CONTEXT).modules[JEDE].spec
     assert spec.command == (
-        "serve --bus nats://jede:${secret.idi/bus}@${peer.bus.address} "
+        "serve --bus nats://${secret.idi/bus}@${peer.bus.address} "
         "--events ${peer.relay.url}/events --port ${port}"
     )
     assert spec.environment["HOOK"] == "${peer.relay.url}/events?from=jede"
@@ -151,7 +151,7 @@ def test_no_password_is_in_what_is_planned() -> None:
     """It is a reference until a target starts something."""
     for one in desired(shop(), Overlays(), CONTEXT).modules.values():
         for value in (one.spec.command, *one.spec.environment.values()):
-            assert "nats://" not in value or ":${secret.idi/bus}@" in value
+            assert "nats://" not in value or "//${secret.idi/bus}@" in value
 
 
 def test_the_relay_reads_what_it_is_told() -> None:

@@ -28,3 +28,6 @@ class CertificateAuthority(Protocol):
 
         Raises `PartError` (retryable) while the authority is sealed or down.
         """
+
+    async def roots(self) -> bytes:
+        """The PEM roots that are to be trusted now; what is issued from here on brings them along."""

@@ -62,6 +62,11 @@ class OpenBaoAuthority:
                 await self._sleep(pause)
         raise AssertionError("unreachable")
 
+    async def roots(self) -> bytes:
+        async with self._reading_roots:  # read by somebody else just now, it could be that of before
+            self._roots_until = 0.0
+        return await self._trusted()
+
     async def _once(self, spiffe_id: str, life_s: float) -> Certificate:
         key = new_key()
         body = {"csr": request_pem(key), "uri_sans": spiffe_id, "ttl": f"{int(life_s)}s"}

@@ -17,10 +17,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from idi.parts.certificates.interface import Certificate, CertificateAuthority
 from idi.parts.errors import PartError
@@ -133,6 +133,42 @@ class Renewal:
         for held in self._held.values():
             held.again_at = 0.0
         self._changed.set()
+
+    async def trust(self) -> None:
+        """Everybody trusts what the authority says now, with the certificate that they have."""
+        roots = await self._authority.roots()
+
+        async def given(held: _Held) -> None:
+            # Whoever is just being issued one may have got the roots of before.
+            async with held.one_at_a_time:
+                if held.certificate is not None and held.certificate.roots != roots:
+                    held.certificate = replace(held.certificate, roots=roots)
+                    if self._held.get(held.node) is held:
+                        self._deliver(held.node, held.certificate)
+
+        await self._everybody(given)
+
+    async def reissue(self) -> dict[str, str]:
+        """Everybody gets another certificate now; answers who did not, and why. They are tried again."""
+        failed: dict[str, str] = {}
+
+        async def issued(held: _Held) -> None:
+            async with held.one_at_a_time:
+                held.renew_at = self._clock()
+                try:
+                    await self._renew(held)
+                except PartError as error:
+                    if self._held.get(held.node) is held:
+                        failed[held.node] = str(error)
+
+        await self._everybody(issued)
+        self._changed.set()
+        return failed
+
+    async def _everybody(self, work: Callable[[_Held], Coroutine[Any, Any, None]]) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for held in [*self._held.values()]:
+                tasks.create_task(work(held))
 
     def standing(self) -> tuple[Standing, ...]:
         now = self._clock()

@@ -1,6 +1,7 @@
 """An authority in memory, for tests of what stands on one: real certificates, no server.
 
-`down` makes every call fail as a sealed authority does; `issued` lists what was asked for.
+`down` makes every call fail as a sealed authority does; `issued` lists what was asked for. `reroot` adds a root and
+signs by it from then on, `forget` leaves the newest alone.
 """
 
 from __future__ import annotations
@@ -36,10 +37,24 @@ class SimulatedAuthority:
         self._prefix = f"spiffe://{trust_domain}/{environment}/"
         self._longest_s = longest_s
         self._clock = clock
-        self._root_key, self._intermediate_key = new_key(), new_key()
-        root_name, name = _named(f"{trust_domain} root"), _named(f"{trust_domain} {environment}")
-        self._root = self._authority(root_name, root_name, self._root_key, self._root_key, depth=1)
-        self._intermediate = self._authority(name, root_name, self._intermediate_key, self._root_key, depth=0)
+        self._trust_domain, self._environment = trust_domain, environment
+        self._roots: list[x509.Certificate] = []
+        self.reroot()
+
+    def reroot(self) -> None:
+        root_key, self._intermediate_key = new_key(), new_key()
+        root_name = _named(f"{self._trust_domain} root {len(self._roots) or ''}".rstrip())
+        name = _named(f"{self._trust_domain} {self._environment}")
+        self._roots.append(self._authority(root_name, root_name, root_key, root_key, depth=1))
+        self._intermediate = self._authority(name, root_name, self._intermediate_key, root_key, depth=0)
+
+    def forget(self) -> None:
+        del self._roots[:-1]
+
+    async def roots(self) -> bytes:
+        if self.down:
+            raise PartError(self.down)
+        return b"".join(root.public_bytes(Encoding.PEM) for root in self._roots)
 
     async def issue(self, spiffe_id: str, life_s: float) -> Certificate:
         check_identity(spiffe_id, self._prefix)
@@ -67,7 +82,7 @@ class SimulatedAuthority:
             spiffe_id=spiffe_id,
             chain=leaf.public_bytes(Encoding.PEM) + self._intermediate.public_bytes(Encoding.PEM),
             key=key_pem(key),
-            roots=self._root.public_bytes(Encoding.PEM),
+            roots=await self.roots(),
             not_before=leaf.not_valid_before_utc.timestamp(),
             not_after=leaf.not_valid_after_utc.timestamp(),
         )

@@ -14,7 +14,6 @@ LEAF_MOUNT = "pki"
 LEAF_ROLE = "workload"
 SIGN_PATH = f"{LEAF_MOUNT}/sign/{LEAF_ROLE}"
 KV_MOUNT = "kv"
-TRANSIT_MOUNT = "transit"
 CONTROL_ROLE = "idi-control"
 CONTROL_POLICY = "idi-control"
 

@@ -21,7 +21,7 @@ from idi.parts.bus.nats.names import answer_subject, next_subject
 
 IDI = "IDI"
 SYSTEM, WATCHER = "SYS", "idi.watch"
-"""The server's own account, and who asks there how it is. No module's name has a dot."""
+"""The server's own account, and who asks there how it is: what follows the dot of any other login is a number."""
 
 REPLIES = "_INBOX.>"
 """Where clients hear their answers; other modules' are in other accounts."""
@@ -34,17 +34,21 @@ has the last word."""
 MOST_CONNECTIONS = 1024
 
 
+Users = tuple[tuple[str, str], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Login:
-    """Who a module is to the broker, and what it may do."""
+    """Who a module is to the broker, and what it may do. `users` are name and password of each login that it has: two
+    while one takes the other's place, since a name has one password."""
 
     module: str
-    password: str
+    users: Users
     publishes: tuple[str, ...] = ()
     consumes: tuple[str, ...] = ()
 
 
-def render(idi_password: str, watch_password: str, logins: Mapping[str, Login]) -> str:
+def render(idi: Users, watch_password: str, logins: Mapping[str, Login]) -> str:
     """The file, in the order of the names: the same platform gives the same bytes. NATS takes JSON. Where it listens
     and where it stores is on its command line, which a target fills in."""
     exports: list[dict[str, object]] = []
@@ -56,23 +60,18 @@ def render(idi_password: str, watch_password: str, logins: Mapping[str, Login]) 
         for subject, answers in subjects:
             exports.append({"service": subject, "accounts": [account_of(name)], **answers})
             imports.append({"service": {"account": IDI, "subject": subject}})
+        permissions = {
+            "publish": {"allow": [subject for subject, _ in subjects]},
+            "subscribe": {"allow": [REPLIES]},
+        }
         accounts[account_of(name)] = {
-            "users": [
-                {
-                    "user": name,
-                    "password": login.password,
-                    "permissions": {
-                        "publish": {"allow": [subject for subject, _ in subjects]},
-                        "subscribe": {"allow": [REPLIES]},
-                    },
-                }
-            ],
+            "users": users(login.users, permissions),
             "imports": imports,
         }
     accounts[SYSTEM] = {"users": [{"user": WATCHER, "password": watch_password}]}
     accounts[IDI] = {
         "jetstream": "enabled",
-        "users": [{"user": "idi", "password": idi_password}],
+        "users": users(idi),
         "exports": merged(exports),
     }
     return json.dumps(
@@ -91,6 +90,12 @@ def render(idi_password: str, watch_password: str, logins: Mapping[str, Login]) 
         },
         indent=1,
     )
+
+
+def users(each: Users, permissions: Mapping[str, object] | None = None) -> list[dict[str, object]]:
+    """Everyone may do all that the account can, where nothing is said."""
+    may = {} if permissions is None else {"permissions": permissions}
+    return [{"user": name, "password": password, **may} for name, password in each]
 
 
 def account_of(module: str) -> str:

@@ -18,10 +18,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from idi.parts.clients.openbao import AppRole, Health, OpenBao, OpenBaoRefused, Session, State
-from idi.parts.clients.openbao_layout import KV_MOUNT, LEAF_MOUNT, TRANSIT_MOUNT, Scope
+from idi.parts.clients.openbao_layout import KV_MOUNT, LEAF_MOUNT, Scope
 from idi.parts.errors import PartError
 from idi.parts.secrets.openbao import access, pki
 from idi.parts.secrets.openbao.keys import KeyFolder, Recovery, SetUp
+from idi.parts.secrets.openbao.rekey import settle
 from idi.parts.secrets.openbao.root import make_root_token, revoke_root_tokens
 from idi.parts.secrets.openbao.server import wait_for
 
@@ -119,7 +120,8 @@ class Bootstrap:
     async def _set_up(self, health: Health, root: str) -> Session:
         client, scope, reached = self._client, self._scope, self._reached
         if not root:
-            root = await make_root_token(client, self._recovery())
+            await settle(client, self._keys)
+            root = await make_root_token(client, self._keys.need_recovery("A change of OpenBao's set-up"))
         reached("root borrowed")
         await pki.ensure_root(client, root, scope)
         reached("root authority")
@@ -128,7 +130,6 @@ class Bootstrap:
         await pki.ensure_role(client, root, scope)
         reached("role")
         await pki.ensure_mount(client, root, KV_MOUNT, "kv", options={"version": "2"})
-        await pki.ensure_mount(client, root, TRANSIT_MOUNT, "transit")
         reached("stores")
         await access.ensure_access(client, root)
         reached("access")
@@ -144,17 +145,6 @@ class Bootstrap:
         self._keys.keep_set_up(SetUp(health.cluster_id, self._digest()))
         reached("recorded")
         return session
-
-    def _recovery(self) -> Recovery:
-        recovery = self._keys.recovery()
-        if recovery is None or not recovery.keys:
-            raise PartError(
-                f"OpenBao's set-up must change, which needs the recovery key, and {self._keys.recovery_path} "
-                "is not there.",
-                "Put it back from your copy for the next start; afterwards it may be taken away again.",
-                retryable=False,
-            )
-        return recovery
 
     def _digest(self) -> str:
         wanted = [LAYOUT, pki.role(self._scope), access.POLICY, access.APPROLE, pki.ROOT_LIFE_H]

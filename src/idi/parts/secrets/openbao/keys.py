@@ -1,6 +1,8 @@
 """The key folder: what opens the store and what signs in to it, outside the checkout and the state folder.
 
     seal.key       32 random bytes: without them the store cannot be opened by anyone
+    seal-next.key  the one that takes its place, while it is being rotated (`seal`)
+    seal-until-TIME.key  a former one: it opens backups that were made before that time, and nothing newer
     recovery.json  the recovery key: makes a root token when the store's set-up must change
     control.json   the control process's own credential: signs leaves, keeps and reads secrets
     set-up.json    which set-up of which store is complete (no secret)
@@ -12,8 +14,10 @@ a backup of that store may still need it.
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +45,9 @@ class KeyFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.seal_key = path / "seal.key"
+        self.next_seal_key = path / "seal-next.key"
         self._recovery = path / "recovery.json"
+        self._next_recovery = path / "recovery-next.json"
         self._control = path / "control.json"
         self._set_up = path / "set-up.json"
         self._initialising = path / "initialising"
@@ -65,6 +71,29 @@ class KeyFolder:
         private_file.write(self.seal_key, secrets.token_bytes(32))
         return True
 
+    # --- another seal key ---
+
+    def make_next_seal_key(self) -> None:
+        """Idempotent. From here on a start gives OpenBao both, so that the store opens whichever it was closed
+        with."""
+        if not self.next_seal_key.exists():
+            private_file.write(self.next_seal_key, secrets.token_bytes(32))
+
+    def take_next_seal_key(self, at: float) -> Path:
+        """The next one is the seal key; returns where the former lies now. Repeated after a crash in between it
+        leaves one copy."""
+        former = self.seal_key.read_bytes()
+        kept = next((path for path in self.former_seal_keys() if path.read_bytes() == former), None)
+        if kept is None:
+            kept = self.path / f"seal-until-{datetime.fromtimestamp(at, UTC):%Y%m%dT%H%M%SZ}.key"
+            private_file.write(kept, former)
+        self.next_seal_key.rename(self.seal_key)
+        private_file.sync_folder(self.path)
+        return kept
+
+    def former_seal_keys(self) -> list[Path]:
+        return sorted(self.path.glob("seal-until-*.key"))
+
     # --- an initialisation whose answer may be lost ---
 
     def begin_initialising(self) -> None:
@@ -87,11 +116,37 @@ class KeyFolder:
         return self._initialising.exists() and not self._recovery.exists()
 
     def recovery(self) -> Recovery | None:
-        found = private_file.read_json(self._recovery)
-        if found is None:
-            return None
-        keys = found.get("keys")
-        return Recovery(tuple(map(str, keys)) if isinstance(keys, list) else ())
+        return _recovery_in(self._recovery)
+
+    # --- another recovery key ---
+
+    def keep_next_recovery(self, recovery: Recovery) -> None:
+        """Beside the one that holds until OpenBao has been shown this one."""
+        private_file.write_json(self._next_recovery, asdict(recovery))
+
+    def next_recovery(self) -> Recovery | None:
+        return _recovery_in(self._next_recovery)
+
+    def take_next_recovery(self) -> None:
+        self._next_recovery.rename(self._recovery)
+        private_file.sync_folder(self.path)
+
+    def drop_next_recovery(self) -> None:
+        self._next_recovery.unlink(missing_ok=True)
+
+    def need_recovery(self, what: str) -> Recovery:
+        found = self.recovery()
+        if found is None or not found.keys:
+            raise PartError(
+                f"{what} needs the recovery key, and {self._recovery} is not there.",
+                "Put it back from your copy; afterwards it may be taken away again.",
+                retryable=False,
+            )
+        return found
+
+    @property
+    def control_path(self) -> Path:
+        return self._control
 
     @property
     def recovery_path(self) -> Path:
@@ -120,3 +175,16 @@ class KeyFolder:
         return (
             None if found is None else SetUp(str(found.get("cluster_id", "")), str(found.get("digest", "")))
         )
+
+
+def _recovery_in(path: Path) -> Recovery | None:
+    found = private_file.read_json(path)
+    if found is None:
+        return None
+    keys = found.get("keys")
+    return Recovery(tuple(map(str, keys)) if isinstance(keys, list) else ())
+
+
+def key_id(key: Path) -> str:
+    """The name under which OpenBao knows a seal key: made from the key, so that it needs no record of its own."""
+    return f"idi-{hashlib.sha256(b'idi seal key ' + key.read_bytes()).hexdigest()[:12]}"

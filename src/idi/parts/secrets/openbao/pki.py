@@ -2,7 +2,7 @@
 
 Both keys are made inside and have no way out. Each step looks first and then makes what is missing, so
 that the whole can be repeated from anywhere. The intermediate is made anew when less than a third of its
-life is left; the root stays, so nobody has to trust anything new.
+life is left; the root stays, so nobody has to trust anything new, until somebody wants another one (`reroot`).
 
 Leaves are not stored (`no_store`): they live for hours, nothing is ever looked up by serial number, and a
 store that grows with each renewal would be a leak. What revokes a leaf is its end of life, and the mesh's
@@ -76,33 +76,40 @@ async def ensure_root(client: OpenBao, token: str, scope: Scope) -> None:
     if await authority_end(client, ROOT_MOUNT):
         return
     await client.write(
-        f"{ROOT_MOUNT}/root/generate/internal",
-        {
-            **_KEY,
-            "common_name": f"{scope.trust_domain} root",
-            "issuer_name": "root",
-            "ttl": f"{ROOT_LIFE_H}h",
-            "max_path_length": 1,
-        },
-        token=token,
+        f"{ROOT_MOUNT}/root/generate/internal", root(f"{scope.trust_domain} root", "root"), token=token
     )
+
+
+def root(name: str, kept_as: str) -> dict[str, Any]:
+    return {
+        **_KEY,
+        "common_name": name,
+        "issuer_name": kept_as,
+        "ttl": f"{ROOT_LIFE_H}h",
+        "max_path_length": 1,
+    }
 
 
 async def ensure_intermediate(client: OpenBao, token: str, scope: Scope, now: float) -> None:
     await ensure_mount(client, token, LEAF_MOUNT, "pki", life_h=INTERMEDIATE_LIFE_H)
     if not intermediate_is_due(await authority_end(client, LEAF_MOUNT), now):
         return
+    ours = await make_intermediate(client, token, scope, "default")
+    await client.write(f"{LEAF_MOUNT}/config/issuers", {"default": ours}, token=token)
+
+
+async def make_intermediate(client: OpenBao, token: str, scope: Scope, by: str) -> str:
+    """A new one, signed by the root of this name; returns what it is called. It signs nothing yet."""
+    name = f"{scope.trust_domain} {scope.environment}"
     made = await client.write(
-        f"{LEAF_MOUNT}/intermediate/generate/internal",
-        {**_KEY, "common_name": f"{scope.trust_domain} {scope.environment}"},
-        token=token,
+        f"{LEAF_MOUNT}/intermediate/generate/internal", {**_KEY, "common_name": name}, token=token
     )
     signed = await client.write(
-        f"{ROOT_MOUNT}/root/sign-intermediate",
+        f"{ROOT_MOUNT}/issuer/{by}/sign-intermediate",
         {
             "csr": made["data"]["csr"],
             "use_csr_values": False,
-            "common_name": f"{scope.trust_domain} {scope.environment}",
+            "common_name": name,
             "ttl": f"{INTERMEDIATE_LIFE_H}h",
             "max_path_length": 0,
         },
@@ -112,12 +119,12 @@ async def ensure_intermediate(client: OpenBao, token: str, scope: Scope, now: fl
     placed = await client.write(
         f"{LEAF_MOUNT}/intermediate/set-signed", {"certificate": "\n".join(chain)}, token=token
     )
-    # Of the two that came in, the one whose key is here signs from now on.
+    # Of the two that came in, the one whose key is here is ours.
     keys: dict[str, str] = placed["data"].get("mapping") or {}
     ours = next((issuer for issuer, key in keys.items() if key), "")
     if not ours:
         raise PartError("OpenBao did not recognise its own intermediate.")
-    await client.write(f"{LEAF_MOUNT}/config/issuers", {"default": ours}, token=token)
+    return ours
 
 
 async def ensure_role(client: OpenBao, token: str, scope: Scope) -> None:
@@ -130,13 +137,19 @@ def intermediate_is_due(end: float, now: float) -> bool:
 
 async def authority_end(client: OpenBao, mount: str) -> float:
     """When a mount's authority ends, 0 where it has none. Needs no token."""
+    return (await authority_life(client, mount))[1]
+
+
+async def authority_life(client: OpenBao, mount: str) -> tuple[float, float]:
+    """From when to when; zeros where there is none."""
     try:
         found = await client.read(f"{mount}/cert/ca")
     except OpenBaoRefused:  # no such mount, or no issuer in it
-        return 0.0
+        return 0.0, 0.0
     pem = ((found or {}).get("data") or {}).get("certificate", "")
     if not pem:
-        return 0.0
+        return 0.0, 0.0
     from cryptography import x509
 
-    return x509.load_pem_x509_certificate(str(pem).encode()).not_valid_after_utc.timestamp()
+    authority = x509.load_pem_x509_certificate(str(pem).encode())
+    return authority.not_valid_before_utc.timestamp(), authority.not_valid_after_utc.timestamp()

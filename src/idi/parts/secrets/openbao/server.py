@@ -7,7 +7,8 @@ that can never connect, so that every connection is closed before a byte is read
 it takes only TLS connections with a certificate that OpenBao keeps inside its own store.
 
 The seal is `static`: a key file of the user's, so that a restart opens the store without a person, and
-whoever has the state folder alone has nothing.
+whoever has the state folder alone has nothing. While that key is being rotated OpenBao is given both: it
+opens with either, and closes with the next one (`seal`).
 
 `performance_multiplier` 1 is raft's own speed; the default waits ten seconds for peers that do not exist.
 """
@@ -24,8 +25,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from idi.parts.clients import private_file
 from idi.parts.errors import PartError
-from idi.parts.secrets.openbao.keys import KeyFolder
+from idi.parts.secrets.openbao.keys import KeyFolder, key_id
 
 if TYPE_CHECKING:  # what starts it needs no client
     from idi.parts.clients.openbao import Health, OpenBao, State
@@ -47,6 +49,11 @@ class Places:
     @property
     def storage(self) -> Path:
         return self.state / "openbao"
+
+    @property
+    def before(self) -> Path:
+        """The store as it was before its seal key began to rotate."""
+        return self.state / "openbao.before"
 
     @property
     def socket(self) -> Path:
@@ -73,8 +80,9 @@ class ServerSpec:
     notice: str = ""
 
 
-def prepare(places: Places, program: Path) -> ServerSpec:
-    """Everything that must be there before a start. Call it only while no server runs on this store."""
+def prepare(places: Places, program: Path, *, alone: bool = False) -> ServerSpec:
+    """Everything that must be there before a start. Call it only while no server runs on this store. `alone`: with
+    the next seal key and without the present one, to see whether that is enough."""
     if len(os.fsencode(places.socket)) >= _SOCKET_PATH_LIMIT:
         raise PartError(
             f"The socket's path {places.socket} is too long.",
@@ -95,20 +103,49 @@ def prepare(places: Places, program: Path) -> ServerSpec:
     first = keys.make_seal_key()
     places.storage.mkdir(mode=0o700, parents=True, exist_ok=True)
     places.storage.chmod(0o700)
-    spec = server_spec(places, program)
-    if not first:
-        return spec
+    if keys.next_seal_key.exists():
+        keep_copy(places)
+    notice = (
+        f"OpenBao's seal key and recovery key are in {places.keys}: keep a copy elsewhere, the store "
+        "cannot be opened without the seal key."
+    )
     return replace(
-        spec,
-        notice=(
-            f"OpenBao's seal key and recovery key are in {places.keys}: keep a copy elsewhere, the store "
-            "cannot be opened without the seal key."
-        ),
+        server_spec(places, program),
+        files={str(places.config): render(places, keys, alone=alone).encode()},
+        notice=notice if first else "",
     )
 
 
+def keep_copy(places: Places) -> None:
+    """The store as it is, once: the step that follows is OpenBao's own and not one write."""
+    if places.before.exists():
+        return
+    half_done = places.before.with_suffix(".new")
+    shutil.rmtree(half_done, ignore_errors=True)
+    shutil.copytree(places.storage, half_done)
+    half_done.rename(places.before)
+    private_file.sync_folder(places.state)
+
+
+def drop_copy(places: Places) -> None:
+    if places.before.exists():
+        done = places.before.with_suffix(".done")
+        shutil.rmtree(done, ignore_errors=True)
+        places.before.rename(done)
+        shutil.rmtree(done)
+
+
+def put_copy_back(places: Places) -> None:
+    """Where the store does not open any more; what lay there is set aside. Call it only while no server runs."""
+    aside = places.state / "openbao.broken"
+    shutil.rmtree(aside, ignore_errors=True)
+    places.storage.rename(aside)
+    places.before.rename(places.storage)
+    private_file.sync_folder(places.state)
+
+
 def server_spec(places: Places, program: Path) -> ServerSpec:
-    """What to run, touching nothing: also for a server that runs already."""
+    """What to run, touching nothing: also for a server that runs already. Its files are `prepare`'s."""
     return ServerSpec(
         argv=(str(program), "server", f"-config={places.config}"),
         environment={
@@ -117,7 +154,6 @@ def server_spec(places: Places, program: Path) -> ServerSpec:
             # It is idle but for a signature now and then: give memory back rather than keep it.
             "GOGC": "50",
         },
-        files={str(places.config): render(places, KeyFolder(places.keys).seal_key).encode()},
     )
 
 
@@ -136,8 +172,57 @@ def _has_store(places: Places) -> bool:
     return (places.storage / "vault.db").exists()
 
 
-def render(places: Places, seal_key: Path) -> str:
+def seal(places: Places, keys: KeyFolder, *, alone: bool) -> str:
     text = json.dumps  # its strings are HCL's
+    given = [(name_of(places, keys.seal_key), keys.seal_key)]
+    if keys.next_seal_key.exists():
+        given.insert(0, (key_id(keys.next_seal_key), keys.next_seal_key))
+    return "\n".join(
+        f"  {which}_key_id = {text(name)}\n  {which}_key    = {text(f'file://{path}')}"
+        for which, (name, path) in zip(
+            ("current",) if alone else ("current", "previous"), given, strict=False
+        )
+    )
+
+
+FIRST_NAME = "idi-1"
+"""What the seal key was called before it was called by what it is (`key_id`). OpenBao notes the name beside what it
+closed, and closes under another one only with another key: until then the store goes on by this one."""
+
+
+def name_of(places: Places, key: Path) -> str:
+    name, held = key_id(key), _held(places)
+    return FIRST_NAME if name.encode() not in held and b"\x05" + FIRST_NAME.encode() in held else name
+
+
+def _held(places: Places) -> bytes:
+    store = places.storage / "vault.db"
+    return store.read_bytes() if store.exists() else b""
+
+
+def began_with_another_key(places: Places) -> bool:
+    """Whether the seal key is not the one that the server which runs was given: it reads it only when it starts."""
+    keys = KeyFolder(places.keys)
+    try:
+        return keys.seal_key.exists() and render(places, keys) != places.config.read_text()
+    except OSError:
+        return False
+
+
+def opening(places: Places, pid: int) -> str:
+    """What opens a store that is sealed."""
+    key = KeyFolder(places.keys).seal_key
+    try:
+        fits = name_of(places, key).encode() in _held(places)
+    except OSError:
+        fits = False
+    if fits:
+        return f"Its seal key is the right one, so it was sealed by hand: end process {pid}, it opens when it starts."
+    return f"{key} is not the key that it was closed with. Put that back from your copy: it opens by itself then."
+
+
+def render(places: Places, keys: KeyFolder, *, alone: bool = False) -> str:
+    text = json.dumps
     return f"""\
 # Written by IDI at each start.
 cluster_name = "idi"
@@ -147,8 +232,7 @@ ui           = false
 log_level    = "warn"
 
 seal "static" {{
-  current_key_id = "idi-1"
-  current_key    = {text(f"file://{seal_key}")}
+{seal(places, keys, alone=alone)}
 }}
 
 storage "raft" {{

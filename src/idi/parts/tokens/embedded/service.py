@@ -128,6 +128,16 @@ class EmbeddedTokens:
         self._keep(self._issuer.ring.rotated(key, now, self._issuer.overlap_s))
         return key.signs_from
 
+    @property
+    def signing_since(self) -> float:
+        return max(self._issuer.ring.signing(self._clock()).signs_from, 0.0)
+
+    @property
+    def waiting_until(self) -> float:
+        """When a key that is published begins to sign; 0 where none waits."""
+        waiting = self._issuer.ring.waiting(self._clock())
+        return waiting.signs_from if waiting else 0.0
+
     def replace(self) -> None:
         """After a leak: one new key, at once. Every token that is out ends, on connections that are open
         at the gateway when its proxy has drained them."""
