@@ -22,6 +22,7 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
             ("status", "status", "what runs, and how it does"),
             ("logs", "logs", "what the modules write, merged"),
             ("call", "call", "ask a module through the gateway"),
+            ("run", "run", "run an instance of a module yourself, under a debugger, inside the platform"),
         ),
     ),
     (

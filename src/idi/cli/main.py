@@ -21,7 +21,10 @@ FLAGS = ("--json", "--debug")
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit code and lets no exception out."""
     given = sys.argv[1:] if arguments is None else arguments
-    debug, as_json = "--debug" in given, "--json" in given
+    ours = (
+        given[: given.index("--")] if "--" in given else given
+    )  # what follows is somebody else's command line
+    debug, as_json = "--debug" in ours, "--json" in ours
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")

@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Protocol
 
+from idi.api.types import ChangeRequest
 from idi.control.ahead import NAME as OPENBAO
 from idi.control.ahead import Ahead
 from idi.control.authority import Authority
@@ -30,6 +31,7 @@ from idi.control.loop import Edge, Loop
 from idi.control.patience import Patience
 from idi.control.registrations import Registrations
 from idi.control.retiring import Retiring
+from idi.control.runs import Runs
 from idi.control.secrets import Secrets
 from idi.control.settings import Settings
 from idi.control.tasks import owned_tasks
@@ -43,7 +45,7 @@ from idi.parts.gateway.envoy.plane import EnvoyPlane
 from idi.parts.gateway.envoy.start import ProxyStart, admin_socket, gateway_start, sidecar_start
 from idi.parts.secrets.interface import SecretStore
 from idi.parts.secrets.openbao.server import Places
-from idi.parts.store.interface import Store
+from idi.parts.store.interface import Actor, Store
 from idi.parts.targets.interface import SidecarSpec
 from idi.parts.targets.local.target import LocalTarget
 from idi.parts.tokens.embedded.service import EmbeddedTokens
@@ -193,6 +195,18 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
 
         registry = Registry(credentials.derive("registrations"), time.monotonic)
         registrations = Registrations(registry, target, store)
+
+        async def ask_desk(request: ChangeRequest, actor: Actor) -> bool:
+            return await desk.ask(request, actor)
+
+        runs = Runs(
+            target,
+            loop,
+            store,
+            wanted=lambda: desk.wanted,
+            idle=lambda: desk.idle,
+            ask=ask_desk,
+        )
         desk = Desk(
             settings=settings,
             store=store,
@@ -200,6 +214,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             plane=plane,
             executor=Patience(
                 *(loop, target, start_part, stop_part, registrations.dismiss, wants),
+                lend=runs.lend,
                 lost=lambda: authority.given_up,
                 lacks=identities.lacks,
             ),
@@ -213,6 +228,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             resolve=resolve,
             tokens=tokens,
             registrations=registrations,
+            runs=runs,
             events=Events(broker.connect, store),
             secrets=secrets,
             places=places_of,
@@ -229,6 +245,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
         for name in left_over:  # the journal was set aside: somebody has to say what is wanted
             loop.emit(PartChanged(name, "unready", time.time(), reason="waits for a declaration: run idi up"))
         changes.create_task(registrations.keep())
+        changes.create_task(runs.keep(changes))
         changes.create_task(notice_jumps(this_machine().suspended_s, authority.renew_first))
         yield desk
 
