@@ -22,7 +22,8 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
             ("status", "status", "what runs, and how it does"),
             ("logs", "logs", "what the modules write, merged"),
             ("call", "call", "ask a module through the gateway"),
-            ("run", "run", "run an instance of a module yourself, under a debugger, inside the platform"),
+            ("run", "run", "run one instance yourself, under a debugger, in the mesh"),
+            ("env", "env", "the environment that a module gets"),
         ),
     ),
     (

@@ -140,7 +140,15 @@ def load_declaration(text: str, file: str, environment: str, overlays: Overlays)
         raise Invalid([str(mistake) for mistake in loaded.mistakes])
     if there := elsewhere(loaded.platform):
         raise Refused(there, LOCAL)
-    notes = [*found.notes, *scaled.notes(loaded.platform, found.overlays), *configured.notes(loaded.laid)]
+    notes = [
+        *found.notes,
+        *scaled.notes(loaded.platform, found.overlays),
+        *configured.notes(loaded.laid),
+        *(
+            f"An instance of {name} is run by {run.by} (idi run)."
+            for name, run in found.overlays.runs.items()
+        ),
+    ]
     return Applicable(with_bus(loaded.platform), found.overlays, [*map(str, loaded.warnings)], notes)
 
 

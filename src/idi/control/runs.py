@@ -116,7 +116,7 @@ class Runs:
             "by": lent.by if lent else "",
             "state": lent.state if lent else "gone",
             "reason": lent.reason if lent else "",
-            "standing": bool(run and run.standing),
+            "standing": bool(run and run.standing and name not in self._asked),
             "over": self.target.over(InstanceId(instance)),
             "ready": sum(i.state == "ready" and i.supervised for i in module.instances.values()),
             "ended": gone and (not wanted.up or (self.idle() and name not in self._asked)),

@@ -382,7 +382,8 @@ class LocalInstance:
     async def _retire(self) -> None:
         try:
             async with asyncio.timeout(self._site.retire_deadline_s):
-                await self._site.retire(self.view())
+                if self.lent is None or self._been_ready:  # else nothing was ever sent to it
+                    await self._site.retire(self.view())
         except (TimeoutError, PartError) as error:
             _log.warning(
                 "%s is stopped although it was not drained: %s", self.seat.instance, error or "too slow"
