@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import httpx
 import pytest
 
 from tests.command.terminal import Terminal
-from tests.support.platform import ROOT, Platform, alive, platform, until
+from tests.support.platform import ROOT, Platform, alive, free_port, platform, until
 from tests.support.steady import kill, meanwhile, nothing_failed, report, under_load
 
 SOURCE = (ROOT / "tests" / "support" / "debugged.py").read_text()
@@ -50,12 +51,22 @@ events:
   order.placed: {deliver: {attempts: 3, backoff: 100ms..400ms}}
 """
 STANDS = "stands for one of"
+NODE = """const http = require("node:http");
+http.createServer((request, response) => {
+  if (request.url === "/ready") {
+    response.end();
+  } else {
+    response.end(JSON.stringify({who: process.env.WHO}));
+  }
+}).listen(process.env.PORT, "127.0.0.1");
+"""
+STOP = 6
 pytestmark = [pytest.mark.timeout(300), pytest.mark.requirement("D1", "B1")]
 
 
 @pytest.fixture(scope="module")
 def shop() -> Iterator[Platform]:
-    with platform(DECLARATION, {"jede.py": SOURCE, "eventful.py": EVENTFUL}) as one:
+    with platform(DECLARATION, {"jede.py": SOURCE, "eventful.py": EVENTFUL, "pair.js": NODE}) as one:
         one.up(check=False)  # hidden lacks its secrets
         one.run("secrets", "set", "hidden/token", stdin="s3cr3t-token")
         one.run("secrets", "set", "hidden/key", stdin="s3cr3t-key")
@@ -168,6 +179,29 @@ def test_a_breakpoint_gets_a_real_call_and_a_real_event(shop: Platform) -> None:
     assert as_before(shop, "jede")
     assert who(shop, "jede", token) == "ours"
     assert shop.run("events", "dead").stdout.startswith("No event is dead.")
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="no node here")
+def test_a_debugger_of_another_language_does_as_well(shop: Platform) -> None:
+    """`node inspect` runs the module as a child of its own."""
+    token = shop.token()
+    with running(shop, "pair", "node", "inspect", f"--port={free_port()}", "pair.js") as terminal:
+        terminal.until("debug>")
+        terminal.send(f"sb('pair.js', {STOP})\n")
+        terminal.until("6")
+        terminal.send("c\n")
+        terminal.until(STANDS)
+        found = [Asking(shop, "/v1/pair/", token) for _ in range(2)]  # one of the two is ours
+        terminal.until("break in pair.js")
+        terminal.feed(1.0)
+        assert shop.module("pair")["ready"] == 2
+        terminal.send("exec('request.url')\n")
+        terminal.until("'/'")
+        terminal.send("c\n")
+        assert sorted(one.end().json()["who"] for one in found) == ["mine", "ours"]
+        terminal.send("\x04")
+        terminal.ends(30)
+    until(lambda: as_before(shop, "pair", 2))
 
 
 def test_it_is_in_the_journal_and_shown(shop: Platform) -> None:

@@ -18,7 +18,7 @@ from urllib.parse import quote
 from idi.api.client import Answered, Client, NotRunning, Stream, Unanswered
 from idi.api.errors import IdiError
 from idi.cli.commands import Command
-from idi.cli.failure import Failure, from_error
+from idi.cli.failure import Failure, from_error, usage
 from idi.cli.invocation import Invocation
 from idi.cli.names import check_modules
 from idi.cli.progress import Follower
@@ -57,11 +57,13 @@ class Aside(Screen):
 
 def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("module", metavar="MODULE")
-    parser.add_argument("command", nargs="+", metavar="CMD", help="what starts it, after --, where you are")
+    parser.add_argument("command", nargs="*", metavar="-- CMD", help="what starts it, and its arguments")
 
 
 def run(invocation: Invocation) -> int:
     module, command = invocation.options.module, list(invocation.options.command)
+    if not command:
+        raise usage("Missing: what to run.", "Write it after --, such as: idi run jede -- python jede.py")
     check_modules(invocation, [module])
     environment = with_our_path(os.environ)
     program = program_of(command[0], environment["PATH"])
@@ -339,6 +341,7 @@ COMMANDS = {
     "run": Command(
         run,
         arguments,
+        after="command",
         examples=(
             "idi run jede -- python -m pdb jede.py",
             "idi run cam -- node --inspect-brk server.js",
