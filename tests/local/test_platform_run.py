@@ -116,11 +116,12 @@ class Asking(threading.Thread):
     def __init__(self, shop: Platform, path: str, token: str) -> None:
         super().__init__()
         self.answer: httpx.Response | None = None
-        self._ask = lambda: shop.ask(path, token, timeout_s=60)
+        self._given = (shop, path, token)
         self.start()
 
     def run(self) -> None:
-        self.answer = self._ask()
+        shop, path, token = self._given
+        self.answer = shop.ask(path, token, timeout_s=60)
 
     def end(self) -> httpx.Response:
         self.join(60)

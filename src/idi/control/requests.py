@@ -95,12 +95,12 @@ def what_is_asked(
         case "hand-over":
             platform = running(wanted, platform)
             name = module_named(platform, request["module"])
-            lent = wanted.overlays.runs.get(name)
-            if lent is None:
-                raise Refused(f"Nobody runs an instance of {name}.", "idi run does.")
-            return Asked(
-                with_run(wanted, name, replace(lent, standing=True)), {"module": name}, platform, [name]
-            )
+            run_by = wanted.overlays.runs.get(name)
+            there = world.modules[name].instances.values() if name in world.modules else ()
+            if run_by is None or not any(one.by and one.state == "ready" for one in there):
+                raise Refused(f"Nobody runs an instance of {name} that is ready.", "idi run does.")
+            handed = with_run(wanted, name, replace(run_by, standing=True))
+            return Asked(handed, {"module": name}, platform, [name])
         case "give-back":
             platform = running(wanted, platform)
             name = module_named(platform, request["module"])
