@@ -21,6 +21,7 @@ import pytest
 
 from tests.command.terminal import Terminal
 from tests.support.platform import ROOT, Platform, alive, free_port, platform, until
+from tests.support.scale import need_part
 from tests.support.steady import kill, meanwhile, nothing_failed, report, under_load
 
 SOURCE = (ROOT / "tests" / "support" / "debugged.py").read_text()
@@ -157,9 +158,9 @@ def test_a_breakpoint_gets_a_real_call_and_a_real_event(shop: Platform) -> None:
         assert [each["by"] for each in shop.instances("jede")], "ours is gone"
         call = Asking(shop, "/v1/jede/", token)
         terminal.until("(Pdb)")
-        # It answers nothing now, no probe either, for many times the period of the probe.
+        # It answers nothing now: twice its timeout is more than a module may miss.
         publish(shop, "at-the-breakpoint")
-        terminal.feed(2.0)
+        terminal.feed(5.0)
         found = shop.module("jede")
         assert (found["state"], found["ready"], found["desired"]) == ("ready", 1, 1)
         assert "one run by" in shop.run("status").stdout
@@ -172,6 +173,7 @@ def test_a_breakpoint_gets_a_real_call_and_a_real_event(shop: Platform) -> None:
         terminal.until("('the event', 'at-the-breakpoint')")
         terminal.send("c\n")
         until(lambda: heard(shop) == ["at-the-breakpoint 1 mine"], why=lambda: f"{heard(shop)}")
+        terminal.feed(1.0)  # until it waits for the next request: there Ctrl-C is the debugger's
         terminal.send("\x03")
         terminal.until("Program interrupted")
         terminal.send("q\n")
@@ -182,9 +184,9 @@ def test_a_breakpoint_gets_a_real_call_and_a_real_event(shop: Platform) -> None:
     assert shop.run("events", "dead").stdout.startswith("No event is dead.")
 
 
-@pytest.mark.skipif(not shutil.which("node"), reason="no node here")
 def test_a_debugger_of_another_language_does_as_well(shop: Platform) -> None:
     """`node inspect` runs the module as a child of its own."""
+    need_part("Node", shutil.which("node"), "https://nodejs.org/")
     token = shop.token()
     with running(shop, "pair", "node", "inspect", f"--port={free_port()}", "pair.js") as terminal:
         terminal.until("debug>")
@@ -203,6 +205,25 @@ def test_a_debugger_of_another_language_does_as_well(shop: Platform) -> None:
         terminal.send("\x04")
         terminal.ends(30)
     until(lambda: as_before(shop, "pair", 2))
+
+
+def test_ctrl_z_stops_both_and_nothing_is_taken_away(shop: Platform) -> None:
+    token = shop.token()
+    shell = ["bash", "--norc", "--noprofile", "-i"]
+    with Terminal(shell, env={**shop.environment(), "WHO": "mine"}, cwd=shop.folder) as terminal:
+        terminal.send(f"{' '.join(shop.command('run', 'jede', '--', 'python', 'jede.py'))}\n")
+        terminal.until(STANDS)
+        terminal.send("\x1a")
+        terminal.until("Stopped")
+        call = Asking(shop, "/v1/jede/", token)
+        terminal.feed(3.0)
+        assert mine(shop, "jede")["state"] == "ready"
+        terminal.send("fg\n")
+        assert call.end().json() == {"who": "mine"}
+        terminal.send("\x03")
+        terminal.until("Given back")
+        terminal.send("echo it ended with $?\n")
+        terminal.until("it ended with 130")
 
 
 def test_it_is_in_the_journal_and_shown(shop: Platform) -> None:
