@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from idi.declaration.types import ModuleName, Readiness
-from idi.plan.types import AwaitReady, Detach, Ensure, Remove, Retry, StartPart, Step, StopPart
+from idi.plan.types import AwaitReady, Detach, Ensure, Lend, Remove, Retry, StartPart, Step, StopPart
 from idi.world.events import (
     Event,
     InstanceGone,
@@ -89,6 +89,12 @@ def consequences(world: World, step: Step, now: float) -> list[Event]:
                 for i in module.instances.values()
                 if i.revision == revision and i.state == "failed"
             ]
+        case Lend(wanted, run):
+            name = wanted.module
+            slots = {i.id for i in world.modules.get(name, ModuleWorld()).instances.values()}
+            slot = next(n for n in range(1, 100) if f"{name}-{n}" not in slots)
+            lent = replace(instance(name, slot, "lent", "starting"), supervised=False, by=run.by)
+            return [InstanceSeen(lent)]
         case Detach(name, gone_id):
             return [InstanceGone(name, gone_id, now)]
         case AwaitReady(name, revision):

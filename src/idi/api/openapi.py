@@ -19,6 +19,9 @@ PATHS: list[tuple[str, str, str, type | None, str, type | None]] = [
     ("/v1/registrations", "post", "Register an instance.", types.RegistrationRequest, "201", types.RegistrationView),
     ("/v1/registrations/{instance}", "put", "Keep a registration alive for another TTL.", None, "204", None),
     ("/v1/registrations/{instance}", "delete", "Take a registration back.", None, "204", None),
+    ("/v1/environment", "get", "Variables: ?module= ?instance= ?reveal=1.", None, "200", types.EnvironmentView),
+    ("/v1/runs/{instance}", "get", "JSON lines of an instance that somebody runs.", None, "200", types.RunView),
+    ("/v1/runs/{instance}", "put", "The process that was started there.", types.StartedRequest, "204", None),
     ("/v1/events", "get", "JSON lines of events: ?topic= ?since= ?attribute=NAME=VALUE.", None, "200", types.EventView),
     ("/v1/events", "post", "Publish an event as the operator.", types.PublishRequest, "200", types.PublishedView),
     ("/v1/dead-letters", "get", "Events that no attempt could deliver.", None, "200", types.DeadView),
@@ -32,6 +35,7 @@ STREAMS = {
     ("get", "/v1/watch"),
     ("post", "/v1/changes"),
     ("get", "/v1/events"),
+    ("get", "/v1/runs/{instance}"),
     ("get", "/v1/dead-letters"),
 }
 

@@ -25,6 +25,7 @@ from idi.api.types import (
     ChangeRequest,
     ConfigView,
     DeadView,
+    EnvironmentView,
     EventView,
     KeysView,
     PlanView,
@@ -36,6 +37,7 @@ from idi.api.types import (
     RegistrationView,
     ReplayRequest,
     ReplayView,
+    RunView,
     SecretsView,
     StatusView,
     TokenRequest,
@@ -81,6 +83,14 @@ class Control(Protocol):
     async def heartbeat(self, instance: str, credential: str) -> None: ...
 
     async def deregister(self, instance: str, credential: str, peer: Peer) -> None: ...
+
+    async def environment(
+        self, module: str, instance: str, *, reveal: bool, peer: Peer
+    ) -> EnvironmentView: ...
+
+    async def run_started(self, instance: str, pid: int, peer: Peer) -> None: ...
+
+    def run(self, instance: str) -> AsyncGenerator[RunView]: ...
 
     async def publish(self, request: PublishRequest, peer: Peer) -> PublishedView: ...
 
@@ -191,6 +201,9 @@ CHANGES: Mapping[str, Mapping[str, type]] = {
     "restart": {"modules": list},
     "config": {"module": str, "set": dict, "unset": list, "expect": int},
     "down": {},
+    "run": {"module": str},
+    "hand-over": {"module": str},
+    "give-back": {"module": str},
     "secret": {"path": str},
     "keys": {"keys": list},
 }
@@ -213,6 +226,9 @@ class Server:
         app.router.add_post("/v1/registrations", self.register)
         app.router.add_put("/v1/registrations/{instance}", self.heartbeat)
         app.router.add_delete("/v1/registrations/{instance}", self.deregister)
+        app.router.add_get("/v1/environment", self.environment)
+        app.router.add_get("/v1/runs/{instance}", self.run)
+        app.router.add_put("/v1/runs/{instance}", self.run_started)
         app.router.add_get("/v1/events", self.tail)
         app.router.add_post("/v1/events", self.publish)
         app.router.add_get("/v1/dead-letters", self.dead)
@@ -247,7 +263,7 @@ class Server:
         if fields is None:
             raise web.HTTPBadRequest(text=f"'action' must be one of {', '.join(CHANGES)}.")
         need(document, fields)
-        may(document, {"value": str, "now": bool})
+        may(document, {"value": str, "now": bool, "why": str})
         need_each(document.get("keys", ()), str, "keys")
         need_each(document.get("modules", ()), str, "modules")
         if document["action"] == "config":
@@ -290,6 +306,24 @@ class Server:
     async def deregister(self, request: web.Request) -> web.StreamResponse:
         peer = peer_of(request)
         await self.control.deregister(request.match_info["instance"], bearer(request), peer)
+        return web.Response(status=204)
+
+    async def environment(self, request: web.Request) -> web.StreamResponse:
+        peer, query = peer_of(request), request.query
+        answer = await self.control.environment(
+            query.get("module", ""), query.get("instance", ""), reveal="reveal" in query, peer=peer
+        )
+        return web.json_response(answer, headers={"cache-control": "no-store"})
+
+    async def run(self, request: web.Request) -> web.StreamResponse:
+        peer_of(request)
+        return await self._stream(request, self.control.run(request.match_info["instance"]))
+
+    async def run_started(self, request: web.Request) -> web.StreamResponse:
+        peer = peer_of(request)
+        document = await body_of(request)
+        need(document, {"pid": int})
+        await self.control.run_started(request.match_info["instance"], document["pid"], peer)
         return web.Response(status=204)
 
     async def publish(self, request: web.Request) -> web.StreamResponse:

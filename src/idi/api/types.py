@@ -11,6 +11,8 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 
 class InstanceView(TypedDict):
+    """`by`: who runs it, where that is not the platform."""
+
     id: str
     address: str
     state: Literal["starting", "ready", "unready", "stopping", "failed"]
@@ -20,6 +22,7 @@ class InstanceView(TypedDict):
     revision: str
     restarts: int
     reason: str
+    by: NotRequired[str]
 
 
 class FiguresView(TypedDict):
@@ -103,7 +106,17 @@ class StepView(TypedDict):
     """One step of a plan, for people: `symbol` is `+` start, `~` change, `-` stop, `.` wait."""
 
     module: str
-    kind: Literal["start-part", "stop-part", "ensure", "retry", "await-ready", "remove", "detach", "rotate"]
+    kind: Literal[
+        "start-part",
+        "stop-part",
+        "ensure",
+        "retry",
+        "await-ready",
+        "remove",
+        "lend",
+        "detach",
+        "rotate",
+    ]
     symbol: str
     text: str
     reason: str
@@ -158,6 +171,31 @@ class ConfigRequest(TypedDict):
     expect: int
 
 
+class RunRequest(TypedDict):
+    """A seat for an instance that whoever asks starts themselves; theirs until they end. Control fills in `by` and
+    `pid`, whatever is said."""
+
+    action: Literal["run"]
+    module: str
+    by: NotRequired[str]
+    pid: NotRequired[int]
+
+
+class HandOverRequest(TypedDict):
+    """What somebody runs themselves is ready: one of ours goes. Control asks itself for it."""
+
+    action: Literal["hand-over"]
+    module: str
+
+
+class GiveBackRequest(TypedDict):
+    """One of ours comes back, and what somebody ran themselves goes. `why` is for the journal."""
+
+    action: Literal["give-back"]
+    module: str
+    why: NotRequired[str]
+
+
 class DownRequest(TypedDict):
     action: Literal["down"]
 
@@ -179,8 +217,56 @@ class KeysRequest(TypedDict):
 
 
 ChangeRequest = (
-    UpRequest | ScaleRequest | RestartRequest | ConfigRequest | DownRequest | SecretRequest | KeysRequest
+    UpRequest
+    | ScaleRequest
+    | RestartRequest
+    | ConfigRequest
+    | DownRequest
+    | SecretRequest
+    | KeysRequest
+    | RunRequest
+    | HandOverRequest
+    | GiveBackRequest
 )
+
+
+class VariableView(TypedDict):
+    """One variable that the platform gives a module. `value` null: a `secret` that is not shown, or what only a living
+    instance has."""
+
+    name: str
+    value: str | None
+    secret: bool
+
+
+class EnvironmentView(TypedDict):
+    """`instance` is the one whose numbers these are; null where none lives."""
+
+    module: str
+    instance: str | None
+    variables: list[VariableView]
+
+
+class StartedRequest(TypedDict):
+    """The process that was started in a lent seat."""
+
+    pid: int
+
+
+class RunView(TypedDict):
+    """An instance that somebody runs themselves. `standing`: one of ours is gone for it. `over`: why it is given
+    back. `ended`: it is gone, and `ready` ours are there; `down`: all is going."""
+
+    module: str
+    instance: str
+    by: str
+    state: str
+    reason: str
+    standing: bool
+    over: str
+    ready: int
+    ended: bool
+    down: bool
 
 
 class ValueView(TypedDict):

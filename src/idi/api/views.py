@@ -167,7 +167,7 @@ def reason(instance: Instance, around: Surroundings) -> str:
 
 def instance_view(instance: Instance, around: Surroundings) -> InstanceView:
     port = next(iter(instance.ports.values()), 0)
-    return {
+    view: InstanceView = {
         "id": instance.id,
         "address": f"127.0.0.1:{port}" if instance.supervised else f"{instance.address}:{port}",
         "state": instance.state,
@@ -178,6 +178,9 @@ def instance_view(instance: Instance, around: Surroundings) -> InstanceView:
         "restarts": instance.restarts,
         "reason": reason(instance, around),
     }
+    if instance.by:
+        view["by"] = instance.by
+    return view
 
 
 def step_view(step: Described) -> StepView:

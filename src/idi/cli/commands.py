@@ -22,6 +22,8 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
             ("status", "status", "what runs, and how it does"),
             ("logs", "logs", "what the modules write, merged"),
             ("call", "call", "ask a module through the gateway"),
+            ("run", "run", "run one instance yourself, under a debugger, in the mesh"),
+            ("env", "env", "the environment that a module gets"),
         ),
     ),
     (
@@ -68,7 +70,8 @@ SUMMARIES = {name: summary for _, rows in GROUPS for name, _, summary in rows}
 class Command:
     """One command: what it takes (`arguments` adds to its parser), what it does, how it is used.
 
-    `plain` are its options where only the global ones are given: such a call needs no parser.
+    `plain` are its options where only the global ones are given: such a call needs no parser. `after` names the option
+    that takes all words after `--` as they are.
     """
 
     def __init__(
@@ -79,12 +82,14 @@ class Command:
         examples: tuple[str, ...],
         about: str = "",
         plain: Mapping[str, object] | None = None,
+        after: str = "",
     ) -> None:
         self.run = run
         self.arguments = arguments
         self.examples = examples
         self.about = about
         self.plain = plain
+        self.after = after
 
 
 def command(name: str) -> Command:

@@ -21,7 +21,10 @@ FLAGS = ("--json", "--debug")
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit code and lets no exception out."""
     given = sys.argv[1:] if arguments is None else arguments
-    debug, as_json = "--debug" in given, "--json" in given
+    ours = (
+        given[: given.index("--")] if "--" in given else given
+    )  # what follows is somebody else's command line
+    debug, as_json = "--debug" in ours, "--json" in ours
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
@@ -133,8 +136,13 @@ def parse(name: str, rest: list[str], before: list[str]) -> Namespace:
         first = Parser(prog="idi")
         add_globals(first)
         options = first.parse_args(before, options)
+    found = command(name)
+    at = rest.index("--") if found.after and "--" in rest else len(rest)
     try:
-        return parser_for(name, command(name)).parse_args(rest, options)
+        options = parser_for(name, found).parse_args(rest[:at], options)
+        if at < len(rest):  # argparse would take further ones out of it
+            setattr(options, found.after, rest[at + 1 :])
+        return options
     except SystemExit as done:  # --help was printed
         raise Ended(DONE if not done.code else 2) from None
 

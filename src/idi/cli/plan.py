@@ -9,7 +9,7 @@ from idi.cli.failure import DONE
 from idi.cli.invocation import Invocation
 from idi.cli.left import left_over
 from idi.cli.screen import Line, Screen
-from idi.cli.validate import checked_with, doable
+from idi.cli.validate import checked_with, refuse
 from idi.cli.words import plain, wrap
 
 TYPE_CHECKING = False
@@ -68,7 +68,7 @@ def offline(invocation: Invocation, text: str) -> PlanView:
         overlays = Overlays()
         unread.append(f"What idi scale and idi config set recorded is not in this plan. {error}")
     loaded, fitted = checked_with(invocation, text, overlays)
-    doable(loaded.platform)
+    refuse(loaded.platform)
     found = applicable(loaded, fitted)
     context = Context(os.path.dirname(os.path.realpath(invocation.file)), "http://127.0.0.1:8080")
     steps = difference(desired(found.platform, found.overlays, context), World())

@@ -11,9 +11,19 @@ from idi.cli.signals import Signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Protocol
 
     from idi.cli.view import Board
+
+    class Source(Protocol):
+        """A stream of control, or something else to wait on beside them."""
+
+        @property
+        def ended(self) -> bool: ...
+
+        def fileno(self) -> int: ...
+
+        def ready(self) -> list[Any]: ...
 
     Taker = Callable[[Any], None]
 
@@ -21,19 +31,19 @@ TICK_S = 0.25
 
 
 def pump(
-    readers: dict[Stream, Taker],
+    readers: dict[Source, Taker],
     signals: Signals,
     *,
     until: Callable[[], bool],
     tick: Callable[[], None] | None = None,
 ) -> bool:
-    """Hand each stream's documents to its taker until `until()` holds or every stream has ended.
+    """Hand each stream's documents to its taker until `until()` holds or every stream of control has ended.
 
-    `until` is asked after whatever came: a document, a signal, a tick. False when control went away in
-    the middle of one (what the others still had to say was taken).
+    `until` is asked after whatever came: a document, a signal, a tick, which may change the readers. False when
+    control went away in the middle of one (what the others still had to say was taken).
     """
     due = time.monotonic()
-    lost: set[Stream] = set()
+    lost: set[Source] = set()
     taken = list(readers)  # what came with the headers is there already, and select does not see it
     while True:
         for stream in taken:
@@ -43,11 +53,12 @@ def pump(
             except NotRunning:
                 lost.add(stream)
         going = [stream for stream in readers if not stream.ended and stream not in lost]
-        if until() or not going:
+        if until() or not any(isinstance(stream, Stream) for stream in going):
             return not lost
         if tick and time.monotonic() >= due:
             tick()
             due = time.monotonic() + TICK_S
+            going = [stream for stream in readers if not stream.ended and stream not in lost]
         timeout = None if tick is None else max(0.0, due - time.monotonic())
         ready = signals.wait(going, timeout)
         taken = [stream for stream in going if stream in ready]
@@ -64,7 +75,7 @@ def follow(
     stop came first."""
     stops = signals.stops
     live = follower.live
-    readers: dict[Stream, Taker] = {stream: follower.take}
+    readers: dict[Source, Taker] = {stream: follower.take}
     if board and watch:
         readers[watch] = board.take
 

@@ -185,6 +185,8 @@ def where_of(module: ModuleView) -> tuple[Where, bool]:
     addresses = short([i["address"] for i in module["instances"] if i["state"] == "ready"])
     restarts = sum(instance["restarts"] for instance in module["instances"])
     again = f"{restarts} restart{'s' if restarts > 1 else ''}" if restarts and addresses else ""
+    if by := next((i["by"] for i in module["instances"] if i.get("by")), ""):
+        again = ", ".join(filter(None, [f"one run by {plain(by)}", again]))
     return Where("", addresses, again=again), False
 
 

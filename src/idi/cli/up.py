@@ -21,15 +21,18 @@ from idi.cli.parser import port
 from idi.cli.progress import Follower
 from idi.cli.pump import follow, pump
 from idi.cli.signals import Signals
-from idi.cli.validate import checked, doable
+from idi.cli.validate import doable
 from idi.cli.view import STOPPING, Board
 from idi.cli.words import took
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import ArgumentParser
+    from contextlib import AbstractContextManager
 
     from idi.api.types import StatusView, UpRequest
+    from idi.cli.pump import Source, Taker
+    from idi.cli.reload import Reload
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -39,12 +42,19 @@ def arguments(parser: ArgumentParser) -> None:
         "--detach", action="store_true", help="return when everything is ready, and leave it running"
     )
     parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="restart modules whose files are saved, apply a saved declaration",
+    )
+    parser.add_argument(
         "--gateway-port", type=port, metavar="PORT", help="port of the gateway (default: 8080)"
     )
     parser.add_argument("--console-port", type=port, help=SUPPRESS)  # taken, but there is no console yet
 
 
 def run(invocation: Invocation) -> int:
+    if invocation.options.watch and invocation.options.detach:
+        raise usage("--watch stays in the foreground; --detach does not.", "Give one of the two.")
     text = invocation.text()
     client = invocation.client()
     request: UpRequest = {"action": "up", "text": text, "file": invocation.file}
@@ -52,7 +62,7 @@ def run(invocation: Invocation) -> int:
         try:
             status = client.status()
         except NotRunning:
-            doable(checked(invocation, text).platform)  # a mistake is found before anything is started
+            doable(invocation, text)  # a mistake is found before anything is started
         else:
             same_ports(invocation, status)
             return attach(invocation, client, request, signals)
@@ -75,7 +85,23 @@ def attach(invocation: Invocation, client: Client, request: UpRequest, signals: 
         raise failure
     if follower.changed:
         screen.out([("Done", "green"), (f" in {took(follower.seconds)}.", "")])
+    if invocation.options.watch:
+        screen.out("Watching for saved files; Ctrl-C ends the watching and nothing else.")
+        return watch_beside(invocation, client, request["text"], signals)
     return DONE
+
+
+def watch_beside(invocation: Invocation, client: Client, text: str, signals: Signals) -> int:
+    """Restart what is saved while somebody else is in charge of the platform."""
+    from idi.cli.reload import Reload
+
+    narrator = Narrator(invocation.screen)
+    with client.watch() as watch, Reload(invocation, client, text, None) as reload:
+        reload.readers[watch] = narrator.take
+        pump(reload.readers, signals, until=lambda: signals.stops > 0, tick=reload.tick)
+    if signals.stops:
+        return INTERRUPTED
+    raise NotRunning("Control has ended.")
 
 
 def same_ports(invocation: Invocation, status: StatusView) -> None:
@@ -118,6 +144,7 @@ class Start:
         self.detach: bool = invocation.options.detach
         self.pid = 0
         self.board: Board | None = None
+        self._reload: Reload | None = None
         self.narrator = Narrator(invocation.screen)
         self.follower = Follower(invocation.screen)
 
@@ -210,6 +237,18 @@ class Start:
             self.follower.say([(f"{failure.why.rstrip('.')}; ", "bold"), ("the rest goes on running.", "")])
         return self._stay()
 
+    def _reloading(self) -> AbstractContextManager[Reload | None]:
+        if not self.invocation.options.watch:
+            return nullcontext()
+        from idi.cli.reload import Reload
+
+        live = self.board.live if self.board else None
+        try:
+            return Reload(self.invocation, self.client, self.request["text"], live)
+        except Failure as failure:  # whoever started the platform stays with it
+            self.follower.say([(f"{failure.what} {failure.why}".strip(), "yellow")])
+            return nullcontext()
+
     def _left(self, status: StatusView) -> str:
         """What runs after a start that failed, and what to do with it."""
         modules = [m["name"] for m in status["modules"] if m["ready"]]
@@ -223,10 +262,16 @@ class Start:
     def _stay(self) -> int:
         """Show what happens until somebody stops it."""
         try:
-            with self.client.watch() as watch:
-                pump({watch: self._view}, self.signals, until=lambda: self.signals.stops > 0, tick=self._tick)
+            with self.client.watch() as watch, self._reloading() as reload:
+                readers: dict[Source, Taker] = {watch: self._view}
+                if reload:
+                    self._reload = reload
+                    readers = reload.readers
+                    readers[watch] = self._view
+                pump(readers, self.signals, until=lambda: self.signals.stops > 0, tick=self._tick)
         except NotRunning:
             pass  # it went between two requests
+        self._reload = None
         if self.signals.stops:
             return self._interrupted()
         return self._control_gone()
@@ -285,6 +330,8 @@ class Start:
     def _tick(self) -> None:
         if self.board:
             self.board.draw()
+        if self._reload:
+            self._reload.tick()
 
     def _end_board(self) -> None:
         if self.board:
@@ -303,7 +350,12 @@ COMMANDS = {
     "up": Command(
         run,
         arguments,
-        examples=("idi up", "idi up --detach", "idi up --gateway-port 9080 --file other/platform.yaml"),
+        examples=(
+            "idi up",
+            "idi up --watch",
+            "idi up --detach",
+            "idi up --gateway-port 9080 --file other/platform.yaml",
+        ),
         about="Start everything and show it live; Ctrl-C stops all of it. Where it runs already: bring it to\n"
         "what the file says now, without a failed request, and return.",
     )

@@ -43,8 +43,15 @@ def checked_with(invocation: Invocation, text: str, overlays: Overlays) -> tuple
     return found.loaded, found
 
 
-def doable(platform: Platform) -> None:
-    """The end of the command where `idi up` would refuse it: as control would say it."""
+def doable(invocation: Invocation, text: str) -> Loaded:
+    """The declaration, and the end of the command also where `idi up` would refuse it."""
+    found = checked(invocation, text)
+    refuse(found.platform)
+    return found
+
+
+def refuse(platform: Platform) -> None:
+    """Where this version cannot do it: as control would say it."""
     from idi.plan.unbuilt import LOCAL, elsewhere
 
     if there := elsewhere(platform):

@@ -17,14 +17,26 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from idi.control.loop import Loop
-from idi.parts.errors import Bug, IdiError
+from idi.parts.errors import Bug, IdiError, Refused
 from idi.parts.store.interface import JSON, ChangeId, StepId, Store
 from idi.parts.store.interface import Step as JournalStep
 from idi.parts.targets.exits import is_end, remedy
 from idi.parts.targets.interface import Target
 from idi.plan.describe import Described, describe
-from idi.plan.types import AwaitReady, Detach, Ensure, Plan, Remove, Retry, StartPart, Step, StopPart
-from idi.world.types import Instance, InstanceId, ModuleWorld, World
+from idi.plan.types import (
+    AwaitReady,
+    Detach,
+    Ensure,
+    Lend,
+    Plan,
+    Remove,
+    Retry,
+    Run,
+    StartPart,
+    Step,
+    StopPart,
+)
+from idi.world.types import Instance, InstanceId, ModuleWorld, RevisionSpec, World
 
 log = logging.getLogger(__name__)
 
@@ -53,11 +65,16 @@ class StepFailed(Exception):
     lines: tuple[str, ...] = ()
 
 
+async def nobody_lends(spec: RevisionSpec, run: Run) -> None:
+    raise Refused(f"An instance of {spec.module} cannot be run by {run.by} here.")
+
+
 @dataclass(slots=True)
 class Executor:
-    """Does one step. `start_part` and `stop_part` come from compose: only it knows vendors. `detach` lets a
-    registered instance go. `needs` says what an instance cannot be ready without and does not get; empty
-    where there is no such thing. While `leaving` (a `down` was asked for) nothing is worth waiting for."""
+    """Does one step. `start_part` and `stop_part` come from compose: only it knows vendors. `detach` lets an
+    instance go that somebody else runs, `lend` makes a seat for one. `needs` says what an instance cannot be ready
+    without and does not get; empty where there is no such thing. While `leaving` (a `down` was asked for) nothing is
+    worth waiting for."""
 
     loop: Loop
     target: Target
@@ -66,6 +83,7 @@ class Executor:
     detach: Callable[[InstanceId], Awaitable[None]]
     needs: Callable[[InstanceId], str] = lambda _: ""
     leaving: bool = False
+    lend: Callable[[RevisionSpec, Run], Awaitable[None]] = nobody_lends
 
     def wants(self, instance: InstanceId) -> str:
         """What one lacks that lives and is merely not ready: of one that ended it would be no reason."""
@@ -86,6 +104,8 @@ class Executor:
                 await self.await_ready(step)
             case Remove(module, revision):
                 await self.target.remove(module, revision)
+            case Lend(spec, run):
+                await self.lend(spec, run)
             case Detach(_, instance):
                 await self.detach(instance)
 

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Protocol
 
-from idi.api.types import KeysView
+from idi.api.types import ChangeRequest, KeysView
 from idi.control.ahead import NAME as OPENBAO
 from idi.control.ahead import Ahead
 from idi.control.authority import Authority
@@ -35,6 +35,7 @@ from idi.control.patience import Patience
 from idi.control.registrations import Registrations
 from idi.control.retiring import Retiring
 from idi.control.rotation import Rotation
+from idi.control.runs import Runs
 from idi.control.secrets import Secrets
 from idi.control.settings import Settings
 from idi.control.topics import Topics
@@ -50,7 +51,7 @@ from idi.parts.gateway.envoy.start import ProxyStart, admin_socket, gateway_star
 from idi.parts.secrets.interface import SecretStore
 from idi.parts.secrets.openbao.server import Places
 from idi.parts.store.files import free_bytes
-from idi.parts.store.interface import Store
+from idi.parts.store.interface import Actor, Store
 from idi.parts.targets.interface import SidecarSpec
 from idi.parts.targets.local.target import LocalTarget
 from idi.parts.tokens.embedded.service import ROTATE_EVERY_S, EmbeddedTokens
@@ -219,6 +220,18 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
 
         registry = Registry(credentials.derive("registrations"), time.monotonic)
         registrations = Registrations(registry, target, store)
+
+        async def ask_desk(request: ChangeRequest, actor: Actor) -> bool:
+            return await desk.ask(request, actor)
+
+        runs = Runs(
+            target,
+            loop,
+            store,
+            wanted=lambda: desk.wanted,
+            idle=lambda: desk.idle,
+            ask=ask_desk,
+        )
         desk = Desk(
             settings=settings,
             store=store,
@@ -226,6 +239,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             plane=plane,
             executor=Patience(
                 *(loop, target, start_part, stop_part, registrations.dismiss, wants),
+                lend=runs.lend,
                 lost=lambda: authority.given_up,
                 lacks=identities.lacks,
                 helps=authority.way_out,
@@ -242,6 +256,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             resolve=resolve,
             tokens=tokens,
             registrations=registrations,
+            runs=runs,
             events=Events(broker.connect, store),
             topics=Topics(broker.connect),
             secrets=secrets,
@@ -262,6 +277,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             loop.emit(PartChanged(name, "unready", time.time(), reason="waits for a declaration: run idi up"))
         changes.create_task(registrations.keep())
         changes.create_task(bus_care.keep())
+        changes.create_task(runs.keep(changes))
         changes.create_task(notice_jumps(this_machine().suspended_s, authority.renew_first))
         yield desk
 

@@ -25,6 +25,7 @@ from idi.api.types import (
     ChangeRequest,
     ConfigView,
     DeadView,
+    EnvironmentView,
     EventView,
     KeysView,
     PlanView,
@@ -35,6 +36,7 @@ from idi.api.types import (
     RegistrationView,
     ReplayRequest,
     ReplayView,
+    RunView,
     SecretsView,
     StatusView,
     TokenRequest,
@@ -53,6 +55,7 @@ from idi.control.loop import Loop
 from idi.control.registrations import Registrations
 from idi.control.requests import Asked, load_declaration, module_named, running, title_of, what_is_asked
 from idi.control.rotation import Rotation
+from idi.control.runs import Runs
 from idi.control.secrets import Secrets, secrets_view, still_missing
 from idi.control.settings import Settings
 from idi.control.tokens import Tokens, give_token
@@ -107,6 +110,7 @@ class Desk:
     secrets: Secrets
     rotation: Rotation
     keys: Callable[[], Awaitable[KeysView]]
+    runs: Runs
     places: Callable[[Platform], Mapping[str, str]] = lambda _: {}
     wanted: Wanted = field(default_factory=Wanted)
     started: float = field(default_factory=time.time)
@@ -193,6 +197,33 @@ class Desk:
     async def deregister(self, instance: str, credential: str, peer: Peer) -> None:
         await self.registrations.deregister(instance, credential, actor_of(peer))
 
+    # --- what somebody runs themselves -------------------------------------------------------------
+
+    async def environment(self, module: str, instance: str, *, reveal: bool, peer: Peer) -> EnvironmentView:
+        platform = running(self.wanted, self.loop.platform)
+        spec = self.desired().modules[module_named(platform, module)].spec
+        return await self.runs.environment(spec, instance, actor_of(peer), reveal=reveal)
+
+    async def run_started(self, instance: str, pid: int, peer: Peer) -> None:
+        self.runs.started(instance, pid, peer.pid)
+
+    def run(self, instance: str) -> AsyncGenerator[RunView]:
+        return self.runs.follow(instance)
+
+    @property
+    def idle(self) -> bool:
+        return self._running is None
+
+    async def ask(self, request: ChangeRequest, actor: Actor) -> bool:
+        """A change that nobody else asked for; whether it was made."""
+        self._waiting += 1
+        change = Change(title_of(request))
+        await self._run(change, request, actor)
+        if change.items[-1].get("ok"):
+            return True
+        log.warning("'%s' failed: %s", change.title, change.items[-1].get("reason"))
+        return False
+
     # --- events ------------------------------------------------------------------------------------
 
     async def publish(self, request: PublishRequest, peer: Peer) -> PublishedView:
@@ -215,6 +246,8 @@ class Desk:
         """Its progress, from now on; what is refused raises before that."""
         self._asked.set()
         self._refuse_while_leaving(request)
+        if request["action"] == "run":
+            request = {**request, "by": actor_of(peer).name, "pid": peer.pid}
         if self._waiting >= QUEUE:
             raise Refused(f"{QUEUE} changes are waiting already.", "Try again when they are done.")
         self.want(request)  # refused before anything is begun
@@ -395,11 +428,7 @@ class Desk:
             if not self.loop.world.modules and not self.loop.world.parts:
                 return
             request = {"action": "down"}
-        self._waiting += 1
-        change = Change("resume")
-        await self._run(change, request, CONTROL)
-        if not change.items[-1].get("ok"):  # nobody listens
-            log.warning("what was wanted before could not be taken up: %s", change.items[-1].get("reason"))
+        await self.ask(request, CONTROL)
 
 
 def actor_of(peer: Peer) -> Actor:

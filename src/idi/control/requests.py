@@ -17,14 +17,14 @@ from idi.control.secrets import NewSecret, able, asked_secret
 from idi.control.wanted import Wanted
 from idi.control.wording import did_you_mean
 from idi.declaration.load import Rejected
-from idi.declaration.types import ExternalIssuer, ModuleName, Platform
+from idi.declaration.types import ExternalIssuer, Module, ModuleName, Platform
 from idi.parts.errors import Refused
 from idi.parts.store.interface import JSON
 from idi.plan.applicable import Applicable, applicable
-from idi.plan.bus import BUS, logs_in
+from idi.plan.bus import BUS, OWN, logs_in
 from idi.plan.configured import fitted
 from idi.plan.scaled import fitting
-from idi.plan.types import Overlays
+from idi.plan.types import Overlays, Run
 from idi.plan.unbuilt import LOCAL, elsewhere
 from idi.world.types import World
 
@@ -60,7 +60,8 @@ def what_is_asked(
             )
             return Asked(after, {"file": request["file"]}, found.platform, notes=found.notes)
         case "down":
-            return Asked(replace(wanted, up=False), {}, platform)
+            # What somebody runs themselves goes with the platform and does not come back with it.
+            return Asked(replace(wanted, up=False, overlays=replace(wanted.overlays, runs={})), {}, platform)
         case "scale":
             platform = running(wanted, platform)
             counts = {module_named(platform, name): n for name, n in request["modules"].items()}
@@ -87,6 +88,29 @@ def what_is_asked(
                 "unset": sorted(request["unset"]),
             }
             return Asked(replace(wanted, overlays=new.overlays), about, new.platform, [name], new.notes)
+        case "run":
+            platform = running(wanted, platform)
+            name = able_to_lend(platform, wanted, request["module"])
+            # Never two writers: ours goes before theirs may come.
+            standing = never_two(platform.modules[name])
+            run = Run(request.get("by", ""), request.get("pid", 0), standing)
+            return Asked(with_run(wanted, name, run), {"module": name}, platform, [name])
+        case "hand-over":
+            platform = running(wanted, platform)
+            name = module_named(platform, request["module"])
+            run_by = wanted.overlays.runs.get(name)
+            there = world.modules[name].instances.values() if name in world.modules else ()
+            if run_by is None or not any(one.by and one.state == "ready" for one in there):
+                raise Refused(f"Nobody runs an instance of {name} that is ready.", "idi run does.")
+            handed = with_run(wanted, name, replace(run_by, standing=True))
+            return Asked(handed, {"module": name}, platform, [name])
+        case "give-back":
+            platform = running(wanted, platform)
+            name = module_named(platform, request["module"])
+            back: dict[str, JSON] = {"module": name}
+            if why := request.get("why"):
+                back["why"] = why[:200]
+            return Asked(with_run(wanted, name, None), back, platform, [name])
         case "secret":
             platform = running(wanted, platform)
             secret = asked_secret(request, wanted, platform)
@@ -162,11 +186,36 @@ def title_of(request: ChangeRequest) -> str:
         return "restart " + " ".join(request["modules"])
     if request["action"] == "config":
         return f"config {request['module']}"
+    if request["action"] in ("run", "hand-over", "give-back"):
+        return f"{request['action']} {request['module'][:64]}"
     if request["action"] == "secret":
         return f"secrets {'set' if 'value' in request else 'rotate'} {request['path'][:256]}"
     if request["action"] == "keys":
         return f"keys rotate {' '.join(request['keys'])[:256]}"
     return request["action"]
+
+
+def able_to_lend(platform: Platform, wanted: Wanted, module: str) -> ModuleName:
+    name = module_named(platform, module)
+    if name in OWN:
+        raise Refused(f"{name} came with the platform: nobody else runs it.")
+    if (run := wanted.overlays.runs.get(name)) is not None:
+        raise Refused(
+            f"{run.by} runs an instance of {name} already (idi run, pid {run.pid}).",
+            "End that one first: two would not know whose breakpoint a request meets.",
+        )
+    return name
+
+
+def never_two(module: Module) -> bool:
+    return module.storage is not None or module.release.strategy == "recreate"
+
+
+def with_run(wanted: Wanted, name: ModuleName, run: Run | None) -> Wanted:
+    runs = {other: one for other, one in wanted.overlays.runs.items() if other != name}
+    if run is not None:
+        runs[name] = run
+    return replace(wanted, overlays=replace(wanted.overlays, runs=runs))
 
 
 def check_count(platform: Platform, name: ModuleName, count: int) -> None:

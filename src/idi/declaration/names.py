@@ -89,6 +89,12 @@ ORIGIN = Text(
     "https://app.example.com",
     longest=300,
 )
+WATCHED = Text(
+    "a file, a folder or a pattern with *, relative to this file, such as jede or jede/*.py",
+    r"[^/\x00-\x1f][^\x00-\x1f]*",
+    "jede",
+    longest=512,
+)
 FILE = Text("a file's path", r"[^\x00-\x1f]+", "gateway.pem", longest=4096)
 IMAGE = Text(
     "an image (name:tag or name@sha256:...) or the folder with its Dockerfile",

@@ -16,6 +16,7 @@ from idi.declaration.names import (
     PATH,
     SECRET,
     VARIABLE,
+    WATCHED,
 )
 from idi.declaration.nodes import Table
 from idi.declaration.reader import Reader
@@ -289,6 +290,13 @@ MODULE_RECORD = Record(
         Many(EVENT),
         "Event types that it takes from the bus itself, by BUS_URL and a durable consumer of its own name.",
         example=["cam.changed"],
+    ),
+    Field(
+        "watch",
+        Many(WATCHED),
+        "What `idi up --watch` restarts it for when it is saved, relative to this file; a folder stands for all in it.",
+        default='["."], without what .gitignore names and what tools leave',
+        example=["jede", "shared/*.py"],
     ),
     build=_module,
     unbuild=_module_unbuild,

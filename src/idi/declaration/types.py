@@ -257,7 +257,7 @@ class Module:
     variables, values may hold references. `secrets` maps a variable to a path in the secret store; the
     variables in `secret_files` hold the path of a file (memory-backed) with the secret, not the secret.
     `handles` maps event types to the paths at which they are posted; those under `consumes` it takes from
-    the broker by itself.
+    the broker by itself. `watch` are files, folders and patterns for whose changes it is restarted.
     """
 
     name: ModuleName
@@ -281,6 +281,7 @@ class Module:
     publishes: tuple[str, ...] = ()
     handles: Mapping[str, str] = field(default_factory=Frozen)
     consumes: tuple[str, ...] = ()
+    watch: tuple[str, ...] = (".",)
 
     def uses_events(self) -> bool:
         return bool(self.publishes or self.handles or self.consumes)

@@ -31,5 +31,13 @@ def applicable(loaded: Loaded, found: Fitted) -> Applicable:
         with_bus(platform),
         scaled.fitting(platform, found.overlays),
         tuple(map(str, loaded.warnings)),
-        (*found.notes, *scaled.notes(platform, found.overlays), *configured.notes(loaded.laid)),
+        (
+            *found.notes,
+            *scaled.notes(platform, found.overlays),
+            *configured.notes(loaded.laid),
+            *(
+                f"An instance of {name} is run by {run.by} (idi run)."
+                for name, run in found.overlays.runs.items()
+            ),
+        ),
     )

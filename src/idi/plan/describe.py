@@ -8,6 +8,7 @@ from idi.plan.types import (
     AwaitReady,
     Detach,
     Ensure,
+    Lend,
     Plan,
     Remove,
     Retry,
@@ -53,10 +54,11 @@ def describe(step: Step) -> Described:
             return Described(
                 module, "remove", "-", f"remove revision {revision} ({instances(was)})", reason, brief
             )
-        case Detach(module, instance, reason):
-            return Described(
-                module, "detach", "-", f"let {instance} go, which was registered", reason, reason
-            )
+        case Lend(spec, run):
+            return Described(spec.module, "lend", "+", f"a seat for the instance that {run.by} runs", "")
+        case Detach(module, instance, reason, by):
+            whose = f"{by} ran" if by else "was registered"
+            return Described(module, "detach", "-", f"let {instance} go, which {whose}", reason, reason)
 
 
 def describe_all(plan: Plan) -> list[Described]:

@@ -35,6 +35,7 @@ def desired(platform: Platform, overlays: Overlays, context: Context) -> Desired
             count=module.instances if count is None else count,
             strategy="recreate" if module.storage else module.release.strategy,
             origin="idi scale" if count is not None else str(origin or "default"),
+            run=overlays.runs.get(name),
         )
     return Desired(modules, PARTS)
 

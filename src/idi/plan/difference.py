@@ -9,6 +9,9 @@ within a module is the whole safety argument, so it is written as straight code:
     rolling    ensure new k, await new k, ensure old n-k … remove old
     blue-green ensure new n, await new n, remove old
     recreate   remove old, ensure new n, await new n
+
+An instance that somebody runs themselves (`idi run`) stands for one of ours in the same order: its seat is made
+first, ours goes once theirs is ready, and comes back before theirs goes; with `recreate` the other way round.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from idi.plan.types import (
     DesiredModule,
     Detach,
     Ensure,
+    Lend,
     Plan,
     Remove,
     Retry,
@@ -33,6 +37,7 @@ from idi.world.types import Instance, ModuleWorld, Revision, RevisionId, Revisio
 
 UNDECLARED = "no longer declared"
 GOES_DOWN = "the platform goes down"
+GIVEN_BACK = "it is given back"
 
 
 def difference(desired: Desired, world: World) -> Plan:
@@ -77,12 +82,25 @@ def with_brief(step: Step, changed: str) -> Step:
 
 def bare_steps(wanted: DesiredModule | None, module: ModuleWorld, leaving: str) -> list[Step]:
     """The steps of one module, with reasons for whoever looks now."""
+    others = [i for i in module.instances.values() if not i.supervised and i.state != "stopping"]
     if wanted is None:
-        registered = [i for i in module.instances.values() if not i.supervised and i.state != "stopping"]
         return [
             *(remove(revision, leaving) for revision in module.revisions.values()),
-            *(Detach(i.module, i.id, leaving) for i in registered),
+            *(Detach(i.module, i.id, leaving, i.by) for i in others),
         ]
+    steps, lent = steps_of_ours(wanted, module), [i for i in others if i.by]
+    never_two = wanted.strategy == "recreate"
+    if wanted.run is not None:
+        seat = [] if lent else [Lend(wanted.spec, wanted.run)]
+        return [*steps, *seat] if never_two else [*seat, *steps]
+    back = [Detach(i.module, i.id, GIVEN_BACK, i.by) for i in lent]
+    # What serves no more has no traffic that had to wait for ours.
+    first = never_two or not any(i.state == "ready" for i in lent)
+    return [*back, *steps] if first else [*steps, *back]
+
+
+def steps_of_ours(wanted: DesiredModule, module: ModuleWorld) -> list[Step]:
+    """The same for the instances that the target keeps."""
     spec = wanted.spec
     present = module.revisions.get(spec.revision)
     others = {id: revision for id, revision in module.revisions.items() if id != spec.revision}
@@ -90,12 +108,12 @@ def bare_steps(wanted: DesiredModule | None, module: ModuleWorld, leaving: str) 
     if others and wanted.strategy == "recreate":
         return [
             *(remove(revision, why) for revision in others.values()),
-            *grow(module, spec, wanted.count, present, why),
+            *grow(module, spec, wanted.ours, present, why),
         ]
     if others and wanted.strategy == "rolling":
         return rolling(module, wanted, present, others, why)
     return [
-        *grow(module, spec, wanted.count, present, why or scale_reason(wanted, present)),
+        *grow(module, spec, wanted.ours, present, why or scale_reason(wanted, module, present)),
         *(remove(revision, why) for revision in others.values()),
     ]
 
@@ -110,25 +128,25 @@ def rolling(
     steps: list[Step] = []
     counts = {id: kept(module, revision) for id, revision in others.items()}
     new, known = (kept(module, present), present.count) if present else (0, 0)
-    batch = max(1, wanted.count // 4)
-    if present and new and ready(module, wanted.spec.revision) < min(new, wanted.count):
+    batch = max(1, wanted.ours // 4)
+    if present and new and ready(module, wanted.spec.revision) < min(new, wanted.ours):
         steps.extend(retry(module, wanted.spec))
-        steps.append(await_ready(wanted.spec, min(new, wanted.count)))
-    while new < wanted.count:
-        grown = min(wanted.count, new + batch)
+        steps.append(await_ready(wanted.spec, min(new, wanted.ours)))
+    while new < wanted.ours:
+        grown = min(wanted.ours, new + batch)
         steps.append(Ensure(wanted.spec, grown, new, why))
         steps.append(await_ready(wanted.spec, grown))
         new = known = grown
-        surplus = sum(counts.values()) - (wanted.count - new)
+        surplus = sum(counts.values()) - (wanted.ours - new)
         # What does not work goes first: an earlier version that failed must not cost those that serve.
         for id, revision in sorted(others.items(), key=lambda other: ready(module, other[0])):
             goes = min(counts[id], max(0, surplus))
-            if goes and new < wanted.count:  # the last ones go with the revision
+            if goes and new < wanted.ours:  # the last ones go with the revision
                 steps.append(Ensure(revision.spec, counts[id] - goes, counts[id], why))
                 counts[id] -= goes
                 surplus -= goes
-    if known != wanted.count:
-        steps.append(Ensure(wanted.spec, wanted.count, new, why))
+    if known != wanted.ours:
+        steps.append(Ensure(wanted.spec, wanted.ours, new, why))
     steps.extend(Remove(r.spec.module, id, counts[id], why) for id, r in others.items())
     return steps
 
@@ -185,9 +203,14 @@ def reason_for(spec: RevisionSpec, others: Mapping[RevisionId, Revision]) -> str
     return "; ".join(spec_changes(before, spec)) or "restart"
 
 
-def scale_reason(wanted: DesiredModule, present: Revision | None) -> str:
-    if present is None or present.count == wanted.count:
+def scale_reason(wanted: DesiredModule, module: ModuleWorld, present: Revision | None) -> str:
+    if present is None or present.count == wanted.ours:
         return ""
+    if wanted.run is not None and present.count == wanted.count:
+        return f"{wanted.run.by} runs one"
+    lent = [i.by for i in module.instances.values() if i.by]
+    if lent and wanted.run is None and present.count == wanted.count - 1:
+        return f"{lent[0]} gives it back"
     return f"instances {present.count} -> {wanted.count} ({wanted.origin})"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from idi.declaration.overlay import plain_of, value_of
 from idi.declaration.types import ModuleName
-from idi.plan.types import KeptSecret, Overlays
+from idi.plan.types import KeptSecret, Overlays, Run
 
 DOCUMENT = "wanted"
 VERSION = 1
@@ -28,6 +28,7 @@ def document_of(overlays: Overlays) -> dict[str, object]:
         },
         "versions": dict(overlays.versions),
         "secrets": {path: [kept.version, kept.since] for path, kept in overlays.secrets.items()},
+        "runs": {name: [run.by, run.pid, run.standing] for name, run in overlays.runs.items()},
     }
 
 
@@ -42,4 +43,5 @@ def from_document(document: Mapping[str, Any]) -> Overlays:
         for key in ("instances", "generations", "versions")
     ]
     secrets = {path: KeptSecret(*kept) for path, kept in document.get("secrets", {}).items()}
-    return Overlays(counts[0], counts[1], config, counts[2], secrets)
+    runs = {ModuleName(name): Run(*run) for name, run in document.get("runs", {}).items()}
+    return Overlays(counts[0], counts[1], config, counts[2], secrets, runs)

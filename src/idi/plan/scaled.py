@@ -16,9 +16,10 @@ ORIGIN = "idi scale"
 
 
 def fitting(platform: Platform, overlays: Overlays) -> Overlays:
-    """Without the numbers that mean nothing under this declaration."""
+    """Without what means nothing under this declaration."""
     kept = {name: count for name, count in overlays.instances.items() if fits(platform, name, count)}
-    return replace(overlays, instances=kept)
+    runs = {name: run for name, run in overlays.runs.items() if name in platform.modules}
+    return replace(overlays, instances=kept, runs=runs)
 
 
 def fits(platform: Platform, name: ModuleName, count: int) -> bool:

@@ -25,9 +25,19 @@ class KeptSecret:
 
 
 @dataclass(frozen=True, slots=True)
+class Run:
+    """Somebody runs one instance of a module themselves (`idi run`). `pid` is the command that holds it for them.
+    `standing`: theirs stands for one of ours, which is gone for that time."""
+
+    by: str
+    pid: int
+    standing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Overlays:
-    """Recorded changes on top of the file: `idi scale`, `idi restart`, `idi config set` and
-    `idi secrets`.
+    """Recorded changes on top of the file: `idi scale`, `idi restart`, `idi config set`,
+    `idi secrets` and `idi run`.
 
     `generations` counts restarts: it is part of a revision's address, so that a restart is a new
     revision like any other change. `versions` counts the changes of a module's `config`, for ever: a number
@@ -40,6 +50,7 @@ class Overlays:
     config: Config = field(default_factory=dict)
     versions: Mapping[ModuleName, int] = field(default_factory=dict)
     secrets: Mapping[str, KeptSecret] = field(default_factory=dict)
+    runs: Mapping[ModuleName, Run] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +66,18 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class DesiredModule:
-    """`origin` says where the number of instances came from."""
+    """`origin` says where the number of instances came from; `run` that somebody runs one of them."""
 
     spec: RevisionSpec
     count: int
     strategy: Strategy
     origin: str = ""
+    run: Run | None = None
+
+    @property
+    def ours(self) -> int:
+        """How many of them the target keeps."""
+        return max(0, self.count - 1) if self.run and self.run.standing else self.count
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,16 +147,28 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True)
+class Lend:
+    """Make a seat for an instance that somebody runs themselves: ports, sidecar, environment."""
+
+    spec: RevisionSpec
+    run: Run
+
+
+@dataclass(frozen=True, slots=True)
 class Detach:
-    """Let an instance go that somebody else runs: its traffic and its sidecar, not its process."""
+    """Let an instance go that somebody else runs: its traffic and its sidecar. A registered one's process is never
+    touched; of one that was lent (`by`), the process ends with it."""
 
     module: ModuleName
     instance: InstanceId
     reason: str = ""
+    by: str = ""
 
 
-Step = StartPart | StopPart | Ensure | Retry | AwaitReady | Remove | Detach
-StepKind = Literal["start-part", "stop-part", "ensure", "retry", "await-ready", "remove", "detach", "rotate"]
+Step = StartPart | StopPart | Ensure | Retry | AwaitReady | Remove | Lend | Detach
+StepKind = Literal[
+    "start-part", "stop-part", "ensure", "retry", "await-ready", "remove", "lend", "detach", "rotate"
+]
 
 
 @dataclass(frozen=True, slots=True)

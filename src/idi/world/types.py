@@ -70,8 +70,8 @@ class Instance:
     `ports` are the module's own loopback ports by port name; `mesh` the sidecar's ports that accept
     mutual TLS for each of them; `outbound` the sidecar's loopback ports by peer name. `address` is the
     IP address of `mesh`. `since` is wall-clock seconds since the epoch of the last change of state.
-    `reason` is for people: why it is not ready. `supervised` is False for instances that registered
-    themselves.
+    `reason` is for people: why it is not ready. `supervised` is False for instances that somebody else
+    runs: registered ones, and those of `idi run`, where `by` is who.
     """
 
     id: InstanceId
@@ -88,6 +88,7 @@ class Instance:
     restarts: int = 0
     reason: str = ""
     supervised: bool = True
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

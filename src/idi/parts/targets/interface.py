@@ -57,6 +57,16 @@ class SidecarSpec:
 MakeSidecar = Callable[[Instance], SidecarSpec]
 
 
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One variable of a module's environment. `value` None: a secret that is not shown (`secret`), or one that only an
+    instance has."""
+
+    name: str
+    value: str | None
+    secret: bool = False
+
+
 class Target(Protocol):
     """Implementations are async context managers: leaving one stops watching and ends nothing."""
 
@@ -96,4 +106,22 @@ class Attaching(Protocol):
         """Retire an attached instance's sidecar. Idempotent."""
 
     def attached(self) -> list[InstanceId]:
-        """The instances that somebody else runs."""
+        """The instances that were attached."""
+
+
+class Lending(Protocol):
+    """A target that can lend a seat to whoever starts a module themselves (a laptop can)."""
+
+    async def lend(self, spec: RevisionSpec, by: str, holder: int) -> Instance:
+        """A seat with ports and a sidecar; it is theirs as long as process `holder` lives. Idempotent."""
+
+    def take(self, instance: InstanceId, pid: int, asking: int) -> None:
+        """The process that was started in it, as its holder says."""
+
+    def over(self, instance: InstanceId) -> str:
+        """Why it is to be given back; empty as long as it is in use."""
+
+    async def environment(
+        self, spec: RevisionSpec, instance: InstanceId | None, *, reveal: bool
+    ) -> list[Variable]:
+        """What a module's process gets from the platform."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from idi.parts.errors import Bug
+from idi.parts.targets.interface import Variable
 from idi.world.types import InstanceId, RevisionSpec
 
 HANDED_ON = frozenset(
@@ -78,6 +79,24 @@ def environment(spec: RevisionSpec, place: Place, inherited: Mapping[str, str]) 
         given["IDI_DATA_DIR"] = str(place.data_dir)
     declared = {name: fill(value, spec, place) for name, value in spec.environment.items()}
     return {**inherited, **declared, **given}
+
+
+def own(spec: RevisionSpec, place: Place, *, seated: bool, revealed: bool) -> list[Variable]:
+    """What the platform itself gives of an environment, for whoever looks at it. Not `seated`: `place` is no
+    instance's, so it has no numbers."""
+    numbers = {"IDI_INSTANCE": "${instance}"}
+    if spec.ports:
+        numbers["PORT"] = "${port}"
+    if spec.storage:
+        numbers["IDI_DATA_DIR"] = "${data_dir}"
+    found = []
+    for name, value in sorted({**spec.environment, **numbers}.items()):
+        kinds = {(match[2] or "").partition(".")[0] for match in _REFERENCE.finditer(value)} - {""}
+        secret = "secret" in kinds
+        needs_place = bool(kinds - {"secret"})
+        hidden = (secret and not revealed) or (needs_place and not seated)
+        found.append(Variable(name, None if hidden else fill(value, spec, place), secret))
+    return found
 
 
 def command_line(line: str, spec: RevisionSpec, place: Place) -> str:

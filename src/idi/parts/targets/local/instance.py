@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
-from idi.parts.errors import PartError
+from idi.parts.errors import PartError, Refused
 from idi.parts.targets.interface import Unsupplied
+from idi.parts.targets.local.lent import Lent, Standing
 from idi.parts.targets.local.process import Process, ProcessSpec
 from idi.parts.targets.local.readiness import Verdict, make_probe, watch
 from idi.parts.targets.local.roles import ModuleRole, SidecarRole
@@ -51,6 +54,7 @@ class LocalInstance:
         self._since = time.time()
         self._reason = ""
         self._module_ready = False
+        self._been_ready = seat.ready
         self._sidecar_ready = False
         self._bare = False
         self._looping: set[str] = set()
@@ -61,6 +65,7 @@ class LocalInstance:
         self._supplied = NOTHING
         self._module = Supervisor(ModuleRole(self), site.workshop, self._gather)
         self._sidecar = Supervisor(SidecarRole(self), site.workshop)
+        self.lent = Lent(site.machine, seat, site.tasks, self._lent_changed) if seat.by else None
 
     # --- what the target asks of it
 
@@ -71,6 +76,8 @@ class LocalInstance:
         self.seat.module.pending = not self.seat.attached
         self.seat.sidecar.pending = True
         self.save()
+        if self.lent is not None:
+            self.lent.begin()
         if self.seat.attached:
             self._probe(self._attached_for_s)
         else:
@@ -88,13 +95,15 @@ class LocalInstance:
         seat = self.seat
         if (
             seat.ready
-            and (seat.attached or module is not None)
+            and ((seat.attached and self.lent is None) or module is not None)
             and (sidecar is not None or not seat.sidecar.pid)
         ):
             self.state, self._module_ready, self._sidecar_ready = "ready", True, True
             self._since = seat.since
         if seat.attached:
             self._probe(self._attached_for_s)
+            if self.lent is not None:
+                self.lent.begin(module)
         else:
             self._module.begin(
                 self._site.tasks,
@@ -104,7 +113,7 @@ class LocalInstance:
             )
         self._sidecar.begin(self._site.tasks, adopted=sidecar, died=_meanwhile(seat.sidecar, sidecar))
         self._seen()
-        if module is not None:
+        if module is not None and not seat.attached:
             self._probe(module.up_s)
         if seat.stopping:
             self.begin_retiring()
@@ -150,6 +159,16 @@ class LocalInstance:
         if self._saving is not None:
             self._saving.cancel()
             self._save()
+        if self.lent is not None:
+            self.lent.leave()
+
+    def take(self, pid: int, asking: int) -> None:
+        """The command of whom it is lent to was started."""
+        if self.lent is None:
+            raise Refused(f"{self.seat.instance} is lent to nobody.")
+        self.lent.command(pid, asking)
+        self._seen()
+        self._save_soon()
 
     def view(self) -> Instance:
         """The instance as the world knows it."""
@@ -164,11 +183,12 @@ class LocalInstance:
             mesh=dict(seat.mesh),
             outbound=dict(seat.outbound),
             since=self._since,
-            pid=self._module.pid,
+            pid=self._module.pid if self.lent is None else self.seat.module.pid,
             sidecar_pid=self._sidecar.pid,
             restarts=seat.restarts,
             reason=self._reason,
             supervised=not seat.attached,
+            by=seat.by,
         )
 
     # --- what its processes tell
@@ -258,13 +278,21 @@ class LocalInstance:
 
     async def _watch(self, up_s: Callable[[], float]) -> None:
         readiness, secrets = self.seat.spec.readiness, NOTHING
-        while readiness.command and not self.seat.attached:  # it runs in the module's environment
+        while readiness.command and (
+            self.lent or not self.seat.attached
+        ):  # it runs in the module's environment
             try:
                 secrets = await self._secrets()
                 break
             except Unsupplied:
                 await asyncio.sleep(TELL_EVERY_S)
-        what, probe = make_probe(readiness, asked(self._site, self.seat, secrets))
+        where = asked(self._site, self.seat, secrets)
+        what, probe = make_probe(readiness, where)
+        if self.lent is not None:
+            # It may stand at a breakpoint before it is ready, too.
+            readiness = replace(readiness, deadline_s=math.inf)
+            port = where.ports.get(readiness.port, 0)
+            probe = Standing(probe, port, self._site.free, lambda: self._been_ready)
         await watch(readiness, what, probe, self._judged, up_s=up_s, ready=self._module_ready)
 
     async def _gather(self) -> None:
@@ -278,8 +306,18 @@ class LocalInstance:
             self._probing.cancel()
             self._probing = None
 
+    def _lent_changed(self) -> None:
+        """It is over, or half of it is: what answers goes on answering until it is let go."""
+        if self.lent is not None and self.lent.over and not self.lent.serves:
+            self._stop_probing()
+            self._module_ready = False
+            self._settle(self.lent.over)
+        if self.state != "stopping":
+            self._seen()
+
     def _judged(self, verdict: Verdict) -> None:
         self._module_ready = verdict.ready
+        self._been_ready = self._been_ready or verdict.ready
         if verdict.missed and self.state != "stopping":
             now = asyncio.get_running_loop().time()
             late = f"not ready within {self.seat.spec.readiness.deadline_s:g}s: {verdict.reason}"
@@ -344,7 +382,8 @@ class LocalInstance:
     async def _retire(self) -> None:
         try:
             async with asyncio.timeout(self._site.retire_deadline_s):
-                await self._site.retire(self.view())
+                if self.lent is None or self._been_ready:  # else nothing was ever sent to it
+                    await self._site.retire(self.view())
         except (TimeoutError, PartError) as error:
             _log.warning(
                 "%s is stopped although it was not drained: %s", self.seat.instance, error or "too slow"
@@ -352,6 +391,8 @@ class LocalInstance:
         await self._end()
 
     async def _end(self) -> None:
+        if self.lent is not None:
+            await self.lent.end(self.seat.spec.grace_s)
         for supervisor in (self._module, self._sidecar):
             try:
                 await supervisor.stop()

@@ -108,6 +108,14 @@ class Process:
             os.close(self._watch)
             self._watch = -1
 
+    def send(self, number: signal.Signals) -> None:
+        """A signal to it alone, and to nobody who got its pid since."""
+        if self._watch >= 0:
+            try:
+                signal.pidfd_send_signal(self._watch, number)
+            except ProcessLookupError:
+                pass
+
     async def stop(self, grace_s: float) -> None:
         """SIGTERM to its group; what is left of its session after the grace period is killed."""
         deadline = self._loop.time() + grace_s

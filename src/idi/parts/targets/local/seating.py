@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from idi.parts.errors import Bug, PartError
@@ -16,7 +17,7 @@ from idi.parts.targets.local.environment import Place, command_line, environment
 from idi.parts.targets.local.ports import choose_ports
 from idi.parts.targets.local.process import ProcessSpec, marker, shell
 from idi.parts.targets.local.readiness import Asked
-from idi.parts.targets.local.seats import Seat, by_kind, purposes
+from idi.parts.targets.local.seats import Occupant, Seat, by_kind, purposes
 from idi.parts.targets.local.secrets import NOTHING, Supplied
 from idi.parts.targets.local.site import Site
 from idi.parts.targets.local.strays import end, marked_now
@@ -41,7 +42,7 @@ def new_seat(site: Site, spec: RevisionSpec, slot: int, now: float) -> Seat:
     # A reference or a port that nobody can fill is to be the caller's error, not that of a task later.
     wanted = needed(spec)
     stand_in = Supplied(dict.fromkeys(wanted.texts, ""), dict.fromkeys(wanted.files, ""))
-    place = _place(site, seat, stand_in)
+    place = place_of(site, seat, stand_in)
     command_line(spec.command, spec, place)
     environment(spec, place, {})
     if not spec.readiness.command and spec.readiness.port not in seat.ports:
@@ -66,6 +67,11 @@ def attached_seat(site: Site, spec: RevisionSpec, slot: int, port: int, now: flo
         created=now,
         attached=True,
     )
+
+
+def lent_seat(site: Site, spec: RevisionSpec, slot: int, now: float, by: str, holder: Occupant) -> Seat:
+    """A seat like every other, in which somebody starts the module themselves."""
+    return replace(new_seat(site, spec, slot, now), attached=True, by=by, holder=holder)
 
 
 async def claim_ports(site: Site, seat: Seat, role: str) -> set[str]:
@@ -95,7 +101,7 @@ def _occupied(site: Site, seat: Seat, role: str) -> list[str]:
 def module_process(site: Site, seat: Seat, secrets: Supplied = NOTHING) -> ProcessSpec:
     """The module's process; makes its data folder."""
     spec = seat.spec
-    place = _place(site, seat, secrets)
+    place = place_of(site, seat, secrets)
     if place.data_dir is not None:
         make_folder(place.data_dir)
     return ProcessSpec(
@@ -127,14 +133,15 @@ def asked(site: Site, seat: Seat, secrets: Supplied = NOTHING) -> Asked:
 
     Of a module that somebody else runs only its default port is known, and its environment is theirs.
     """
-    bare = seat.attached or not seat.spec.readiness.command
+    theirs = seat.attached and not seat.by
+    bare = theirs or not seat.spec.readiness.command
     known = seat.ports
-    if seat.attached:
+    if theirs:
         known = {port.name: next(iter(seat.ports.values())) for port in seat.spec.ports}
     return Asked(
         ports=known,
         machine=site.machine,
-        env=site.inherited if bare else environment(seat.spec, _place(site, seat, secrets), site.inherited),
+        env=site.inherited if bare else environment(seat.spec, place_of(site, seat, secrets), site.inherited),
         cwd=site.directory / seat.spec.directory,
         name=seat.instance,
         mark=marker(site.platform_hash, seat.instance, "probe"),
@@ -174,6 +181,7 @@ def make_folder(path: Path) -> None:
         raise PartError(f"{path} cannot be made: {error.strerror}.") from error
 
 
-def _place(site: Site, seat: Seat, secrets: Supplied) -> Place:
+def place_of(site: Site, seat: Seat, secrets: Supplied) -> Place:
+    """What the references of a seat's revision are filled from."""
     data_dir = site.data_dir / seat.spec.module if seat.spec.storage else None
     return Place(seat.instance, seat.ports, seat.outbound, data_dir, secrets.texts, secrets.files)

@@ -38,7 +38,8 @@ class Seat:
 
     `ready` is what was last told of it, `since` when: a new control goes on from there instead of taking a healthy
     endpoint away. `stopping` means that its end was decided. `created` orders seats by age. `attached`: somebody else
-    runs the module, on a port of theirs; only the sidecar is ours.
+    runs the module, on a port of theirs; only the sidecar is ours. `by`: it is lent to them, ports and all, as long as
+    their `holder` lives, and `module` is what they started.
     """
 
     instance: InstanceId
@@ -54,6 +55,8 @@ class Seat:
     since: float = 0.0
     stopping: bool = False
     attached: bool = False
+    by: str = ""
+    holder: Occupant = field(default_factory=Occupant)
 
     @property
     def slot(self) -> int:
@@ -126,7 +129,7 @@ class Records:
                 document = {
                     key: value
                     for key, value in document.items()
-                    if key not in ("module", "sidecar", "process")
+                    if key not in ("module", "sidecar", "process", "holder")
                 }
             found[path.stem] = document
         return found
@@ -160,6 +163,8 @@ def encode(seat: Seat) -> dict[str, Any]:
         "since": seat.since,
         "stopping": seat.stopping,
         "attached": seat.attached,
+        "by": seat.by,
+        "holder": dataclasses.asdict(seat.holder),
         "spec": {
             **{name.name: getattr(spec, name.name) for name in dataclasses.fields(spec)},
             "environment": dict(spec.environment),
@@ -198,4 +203,6 @@ def decode(document: dict[str, Any]) -> Seat:
         since=float(document["since"]),
         stopping=bool(document["stopping"]),
         attached=bool(document["attached"]),
+        by=str(document.get("by", "")),
+        holder=Occupant(**document.get("holder", {})),
     )

@@ -94,6 +94,10 @@ class SecretFiles:
             ) from error
         return placed
 
+    def path(self, instance: InstanceId, path: str) -> str:
+        """Where such a file lies; empty where there is no memory for it."""
+        return str(_file(self._folder / instance, path)) if self._folder is not None else ""
+
     def remove(self, instance: InstanceId) -> None:
         """With all of its files. Idempotent."""
         if self._folder is not None:
@@ -112,12 +116,15 @@ class SecretFiles:
                 self.remove(InstanceId(left.name))
 
 
-def _write(folder: Path, path: str, value: bytes) -> Path:
+def _file(folder: Path, path: str) -> Path:
     """Paths may begin with each other and file names are short, so each has a folder of its own; the last name
     stays as it is, since programs look at endings."""
-    inner = folder / hashlib.sha256(path.encode()).hexdigest()[:12]
-    private_file.private_folder(inner)
-    file = inner / path.rpartition("/")[2][-200:]
+    return folder / hashlib.sha256(path.encode()).hexdigest()[:12] / path.rpartition("/")[2][-200:]
+
+
+def _write(folder: Path, path: str, value: bytes) -> Path:
+    file = _file(folder, path)
+    private_file.private_folder(file.parent)
     file.unlink(missing_ok=True)
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o400)
     with open(descriptor, "wb") as opened:

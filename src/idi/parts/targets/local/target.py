@@ -20,8 +20,8 @@ from typing import Self
 from idi.declaration.types import ModuleName
 from idi.parts.clients.machine import Machine, this_machine
 from idi.parts.clients.owned_tasks import OwnedTasks
-from idi.parts.errors import Bug, PartError
-from idi.parts.targets.interface import Emit, Retire, Supply
+from idi.parts.errors import Bug, PartError, Refused
+from idi.parts.targets.interface import Emit, Retire, Supply, Variable
 from idi.parts.targets.local import adoption, strays
 from idi.parts.targets.local.backoff import Policy
 from idi.parts.targets.local.environment import base
@@ -30,9 +30,10 @@ from idi.parts.targets.local.output import Logs
 from idi.parts.targets.local.part import BeforeStart, Part, find
 from idi.parts.targets.local.ports import Free, free_slots, port_is_free
 from idi.parts.targets.local.process import DEFAULT_GRACE_S, ProcessSpec
-from idi.parts.targets.local.seating import attached_seat, make_folder, new_seat
-from idi.parts.targets.local.seats import Records, Seat
+from idi.parts.targets.local.seating import attached_seat, lent_seat, make_folder, new_seat
+from idi.parts.targets.local.seats import Occupant, Records, Seat
 from idi.parts.targets.local.secrets import SecretFiles, memory_folder
+from idi.parts.targets.local.shown import shown
 from idi.parts.targets.local.site import MakeSidecar, Site
 from idi.parts.targets.local.supervisor import Workshop
 from idi.world.events import RevisionDegraded, RevisionEnsured, RevisionRemoved
@@ -211,7 +212,44 @@ class LocalTarget:
             await known.gone.wait()
 
     def attached(self) -> list[InstanceId]:
-        return [one.seat.instance for one in self._instances.values() if one.seat.attached]
+        return [one.seat.instance for one in self._instances.values() if one.seat.attached and not one.lent]
+
+    async def lend(self, spec: RevisionSpec, by: str, holder: int) -> Instance:
+        """A seat with ports and a sidecar, in which somebody starts the module themselves; it is theirs as long as
+        process `holder` lives. Idempotent: a module has one such seat at most."""
+        for known in self._instances.values():
+            if known.lent and known.seat.spec.module == spec.module and known.state != "stopping":
+                return known.view()
+        seen = self._site.machine.look(holder)
+        taken = {one.seat.slot for one in self._instances.values() if one.seat.spec.module == spec.module}
+        occupant = Occupant(holder, seen.started if seen else 0)
+        seat = lent_seat(self._site, spec, free_slots(1, taken)[0], time.time(), by, occupant)
+        self._begin(seat)
+        instance = self._instances[seat.instance]
+        await self._settled([instance])
+        return instance.view()
+
+    def take(self, instance: InstanceId, pid: int, asking: int) -> None:
+        """What was started in a lent seat. Raises `Refused` unless its holder says so."""
+        known = self._instances.get(instance)
+        if known is None:
+            raise Refused(f"There is no {instance} (any more).")
+        known.take(pid, asking)
+
+    def over(self, instance: InstanceId) -> str:
+        """Why a lent seat is to be given back; empty as long as it is in use."""
+        known = self._instances.get(instance)
+        return known.lent.over if known is not None and known.lent is not None else ""
+
+    async def environment(
+        self, spec: RevisionSpec, instance: InstanceId | None, *, reveal: bool
+    ) -> list[Variable]:
+        """What a module's process gets from the platform: as `instance` has it, else as far as it does not depend on
+        one. With `reveal` values of secrets are asked for, and the files of a lent seat written."""
+        known = self._instances.get(instance) if instance else None
+        if known is None:
+            return await shown(self._site, spec, None, reveal=reveal)
+        return await shown(self._site, known.seat.spec, known.seat, reveal=reveal)
 
     # --- IDI's own processes
 
