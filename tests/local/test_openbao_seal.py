@@ -17,7 +17,7 @@ from idi.parts.secrets.openbao.seal import STEPS, SealRotation
 from idi.parts.secrets.openbao.server import put_copy_back, wait_for
 from idi.parts.secrets.openbao.store import OpenBaoSecrets
 from tests.support import openbao
-from tests.support.openbao import SCOPE, Server
+from tests.support.openbao import SCOPE, Server, opens
 from tests.support.scale import scale
 
 pytestmark = pytest.mark.requirement("S2")
@@ -73,7 +73,7 @@ async def state_with(server: Server, key: bytes) -> State:
         server.keys.seal_key.write_bytes(key)
         server.start(alone=True)
         async with server.client() as client:
-            return (await wait_for(client, {State.ACTIVE, State.SEALED})).state
+            return await opens(client)
     finally:
         server.stop()
         server.keys.seal_key.write_bytes(right)

@@ -28,10 +28,10 @@ from idi.parts.clients.openbao import AppRole, OpenBao, OpenBaoRefused, Session,
 from idi.parts.secrets.openbao.bootstrap import Bootstrap
 from idi.parts.secrets.openbao.keys import KeyFolder, Recovery
 from idi.parts.secrets.openbao.root import make_root_token, revoke_root_tokens
-from idi.parts.secrets.openbao.server import Places, wait_for
+from idi.parts.secrets.openbao.server import Places
 from tests.local.test_platform_mesh import seats
 from tests.local.test_registration import api
-from tests.support.openbao import SCOPE, Server, server
+from tests.support.openbao import SCOPE, Server, opens, server
 from tests.support.platform import ROOT, Platform, alive, free_port, platform, until
 from tests.support.scale import scale
 from tests.support.steady import Act, kill, meanwhile, nothing_failed, report, under_load
@@ -104,10 +104,18 @@ async def events(shop: Platform, name: str) -> AsyncIterator[Published]:
 
         async def beside_orders() -> str:
             """Where an instance that is ready publishes."""
-            [orders] = [
-                each for each in await meanwhile(shop.instances, "orders") if each["state"] == "ready"
-            ][-1:]
-            return str((await client.get(f"http://{orders['address']}/urls")).json()["EVENTS_URL"])
+            while True:
+                try:
+                    ready = [
+                        one for one in await meanwhile(shop.instances, "orders") if one["state"] == "ready"
+                    ]
+                    return str((await client.get(f"http://{ready[-1]['address']}/urls")).json()["EVENTS_URL"])
+                except (
+                    AssertionError,
+                    IndexError,
+                    httpx.HTTPError,
+                ):  # control is just not there, or an instance
+                    await asyncio.sleep(0.2)
 
         async def publish() -> None:
             url = await beside_orders()
@@ -265,7 +273,7 @@ def opened_with(shop: Platform, key: bytes) -> State:
 
         async def state() -> State:
             async with copied.client() as client:
-                return (await wait_for(client, {State.ACTIVE, State.SEALED})).state
+                return await opens(client)
 
         return asyncio.run(state())
     finally:

@@ -9,13 +9,13 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from idi.parts.certificates.openbao import OpenBaoAuthority
-from idi.parts.clients.openbao import OpenBao, Session
+from idi.parts.clients.openbao import OpenBao, Session, State
 from idi.parts.clients.openbao_layout import Scope
 from idi.parts.errors import PartError
 from idi.parts.secrets.openbao.binary import BAO
 from idi.parts.secrets.openbao.bootstrap import Bootstrap
 from idi.parts.secrets.openbao.keys import KeyFolder
-from idi.parts.secrets.openbao.server import Places, prepare
+from idi.parts.secrets.openbao.server import Places, prepare, wait_for
 from tests.support.scale import need_part
 
 SCOPE = Scope("shop.idi", "dev", 86400.0)
@@ -80,6 +80,14 @@ class Server:
         async with self.client() as client:
             ready = await Bootstrap(client, self.keys, SCOPE).run()
             yield OpenBaoAuthority(Session(client, ready.credential), SCOPE)
+
+
+async def opens(client: OpenBao) -> State:
+    """How it stands when it had time to open: one that will is sealed for a moment."""
+    try:
+        return (await wait_for(client, {State.ACTIVE}, 3.0)).state
+    except PartError:
+        return (await client.health()).state
 
 
 @contextmanager
