@@ -70,6 +70,16 @@ def test_a_module_that_handles_no_longer_is_told_of_what_waits_for_it(shop: Plat
     until(lambda: "meanwhile" in heard(shop, "stock"))
 
 
+def test_a_module_that_comes_to_take_events_gets_what_is_kept_and_what_comes(shop: Platform) -> None:
+    """By its own way to the broker, on a platform that runs."""
+    line = next(line for line in OTHERWISE.splitlines() if line.startswith("  stock:"))
+    another = line.replace("  stock:", "  shelf:").replace("heard-stock", "heard-shelf")
+    shop.write(OTHERWISE.replace(HANDLES, "").replace(line, f"{line}\n{another}"))
+    shop.up()
+    assert publish(shop, event("for-shelf")).status_code == 200
+    until(lambda: {"meanwhile", "for-shelf"} <= set(heard(shop, "shelf")), 20.0)
+
+
 def test_a_type_that_is_declared_no_longer_keeps_what_it_holds(shop: Platform) -> None:
     assert publish(shop, event("done", type="pas.done"), module="pas").status_code == 200
     shop.write(OTHERWISE.replace(", publishes: [pas.done]", ""))

@@ -145,8 +145,10 @@ class Broker:
         self._signal(signal.SIGTERM)
 
     def hear(self, event: Event) -> None:
-        """A broker that has just started has read what lay there; to be sure it reads once more."""
-        if isinstance(event, InstanceReady) and event.module == BUS:
+        """A broker that has just started has read what lay there; to be sure it reads once more. So it does when the
+        relay has made what is declared: to NATS an account that came with a reading, as that of a module with its
+        first event does, reaches nothing before the reading after that."""
+        if isinstance(event, InstanceReady) and event.module in (BUS, RELAY):
             self._tell(self.file.read_text())
 
     def _tell(self, text: str) -> None:
