@@ -289,6 +289,23 @@ async def test_a_node_that_went_from_the_view_is_forgotten() -> None:
     assert h.plane.connected() == {"j": True, "k": False}
 
 
+async def test_a_barrier_does_not_wait_for_who_goes_from_the_view_meanwhile() -> None:
+    """Its sidecar has ended as it was to: there is nothing that it could still do wrong."""
+    h = Harness()
+    h.certify("j", "k")
+    h.plane.publish(view("j", "k"))
+    streams = {node: h.connect(node) for node in ("j", "k")}
+    for stream in streams.values():
+        h.answer(stream)
+    h.plane.closed(streams["k"])
+    async with asyncio.timeout(2), asyncio.TaskGroup() as tasks:
+        waiting = tasks.create_task(h.plane.barrier(10))
+        await asyncio.sleep(0)
+        h.plane.publish(view("j"))
+        h.answer(streams["j"])
+    assert waiting.result() == type(waiting.result())(("j",), (), ())
+
+
 async def test_only_who_stays_away_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     h = Harness()
     h.certify("j", "k")

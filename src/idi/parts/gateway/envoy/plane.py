@@ -15,7 +15,7 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,10 +53,14 @@ class _Barrier:
 
     def settle(self, node: str, into: set[str]) -> None:
         if node in self.waiting:
-            self.waiting.discard(node)
             into.add(node)
-            if not self.waiting:
-                self.done.set()
+            self.only({*self.waiting} - {node})
+
+    def only(self, nodes: Collection[str]) -> None:
+        """Others are waited for no longer: they are gone by intention."""
+        self.waiting &= set(nodes)
+        if not self.waiting:
+            self.done.set()
 
 
 class EnvoyPlane:
@@ -118,6 +122,8 @@ class EnvoyPlane:
         for gone in self._left.keys() - nodes.keys():
             del self._left[gone]
         self._ready &= nodes.keys()
+        for barrier in self._barriers:
+            barrier.only(nodes.keys())
         for stream in self._streams.values():
             stream.session.refresh(self._seq)
             stream.wake()
