@@ -173,6 +173,31 @@ def test_a_module_without_events_has_no_way_to_them(shop: Platform) -> None:
     assert urls(shop, "web") == {"BUS_URL": None, "EVENTS_URL": None}
 
 
+@pytest.mark.requirement("G1", "T4")
+def test_nobody_but_the_relay_posts_where_events_are_posted(shop: Platform) -> None:
+    """Else whoever may call a module at all could tell it of events that nobody published."""
+    ways = (
+        "/placed",
+        "/placed/",
+        "//placed",
+        "/%70laced",
+        "/x/../placed",
+        "/Placed",
+        "/placed;a=b",
+        "/placed?a=b",
+    )
+    arguments = ["-d", "{}"]
+    for name, value in event("forged").items():
+        arguments += ["-H", f"ce-{name}: {value}"]
+    answers = {way: shop.run("call", "mail", way, "-i", *arguments, check=False) for way in ways}
+    for way, answer in answers.items():
+        assert answer.returncode == 1, way
+        assert answer.stdout.startswith("403"), (way, answer.stdout, answer.stderr)
+    assert times(shop, "forged") == 0
+    assert shop.run("call", "mail", "/placed-else", *arguments).returncode == 0
+    assert times(shop, "forged") == 1, "what is not reserved is called as ever"
+
+
 def test_what_cannot_be_delivered_is_dead_and_can_be_replayed(shop: Platform) -> None:
     assert publish(shop, event("dead", data="bad", subject="s-1")).status_code == 200
 

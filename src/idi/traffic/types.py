@@ -61,7 +61,8 @@ class Service:
 class Inbound:
     """One mesh port of a sidecar: mutual TLS in, plain to the module's own loopback port.
 
-    `allowed` are the SPIFFE ids that may call; anyone else gets 403 (HTTP) or a closed connection.
+    `allowed` are the SPIFFE ids that may call; anyone else gets 403 (HTTP) or a closed connection. `reserved` are
+    paths that `reserved_for` alone may call: who is allowed everything else could post there what it likes.
     """
 
     port_name: str
@@ -70,6 +71,8 @@ class Inbound:
     mesh_port: int
     app_port: int
     allowed: tuple[str, ...]
+    reserved: tuple[str, ...] = ()
+    reserved_for: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from idi.declaration.types import ExternalIssuer, Module, ModuleName, Platform, Route
+from idi.plan.bus import RELAY
 from idi.traffic.types import (
     GATEWAY,
     Assignment,
@@ -102,7 +103,8 @@ def assignment(world: World, service: Service) -> Assignment:
 
 def sidecar(platform: Platform, instance: Instance, shapes: Mapping[str, Service]) -> Sidecar:
     """What one sidecar listens on. Callers: modules that declare it under `calls`, and the gateway
-    where a route leads to that port."""
+    where a route leads to that port. Where events are posted the relay alone may call: an event is what it was
+    let in as."""
     module = platform.modules[instance.module]
     callers = [m.name for m in platform.modules.values() if module.name in m.calls]
     inbound = []
@@ -121,6 +123,9 @@ def sidecar(platform: Platform, instance: Instance, shapes: Mapping[str, Service
                 mesh_port,
                 instance.ports[port.name],
                 tuple(sorted(allowed)),
+                # Events are posted to the default port.
+                reserved=tuple(sorted(set(module.handles.values()))) if port is module.ports[0] else (),
+                reserved_for=platform.identity(RELAY),
             )
         )
     outbound = [

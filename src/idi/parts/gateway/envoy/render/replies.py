@@ -59,7 +59,11 @@ def inbound_replies() -> hcm.LocalReplyConfig:
                 flags=retries.LOST_FLAGS,
                 headers={retries.LOST: "1", "retry-after": str(RETRY_AFTER_S)},
             ),
-            Case("Forbidden", "the caller has not declared this call", status=403),
+            Case(
+                "Forbidden",
+                "the caller has not declared this call, or the relay alone may make it",
+                status=403,
+            ),
         ],
         "the sidecar refused the request",
         ENVOYS_WORDS,

@@ -10,11 +10,15 @@ here; time limits are the caller's own.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 from envoy.config.route.v3 import route_components_pb2 as route
 from envoy.config.route.v3 import route_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
+from envoy.type.matcher.v3 import regex_pb2
 from google.protobuf import wrappers_pb2
 from google.protobuf.message import Message
 
@@ -67,7 +71,7 @@ def inbound_listener(inbound: Inbound, trust_domain: str, lives: Lives) -> Resou
 def inbound_routes(inbound: Inbound) -> Resource:
     name, app = inbound_name(inbound), app_cluster_name(inbound.port_name)
     everything = route.Route(match=route.RouteMatch(prefix="/"), route=_to(app))
-    host = route.VirtualHost(name=name, domains=["*"], routes=[everything])
+    host = route.VirtualHost(name=name, domains=["*"], routes=[*_reserved(inbound, app), everything])
     host.typed_per_filter_config[policies.FILTER].CopyFrom(packed(policies.http_callers(inbound.allowed)))
     message = route_pb2.RouteConfiguration(
         name=name,
@@ -76,6 +80,19 @@ def inbound_routes(inbound: Inbound) -> Resource:
         response_headers_to_remove=list(retries.MARKS),
     )
     return encode_resource(Kind.ROUTES, name, message, ((Kind.CLUSTER, app),))
+
+
+def _reserved(inbound: Inbound, app: str) -> Iterator[route.Route]:
+    """However a path is written that the module may take for this one: what is left of that when the path has been
+    normalised are further slashes, a parameter, and the case of letters."""
+    for path in inbound.reserved:
+        steps = "/+".join(re.escape(step) for step in path.split("/") if step)
+        match = regex_pb2.RegexMatcher(regex=f"(?i)/+{steps}/*(;.*)?")
+        only = route.Route(match=route.RouteMatch(safe_regex=match), route=_to(app))
+        only.typed_per_filter_config[policies.FILTER].CopyFrom(
+            packed(policies.http_callers((inbound.reserved_for,)))
+        )
+        yield only
 
 
 def outbound_listener(outbound: Outbound) -> Resource:
