@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from idi.plan.bus import BUS, RELAY
 from idi.plan.types import (
     AwaitReady,
     Desired,
@@ -60,6 +61,9 @@ def difference(desired: Desired, world: World) -> Plan:
         steps = module_steps(desired.modules.get(module), there, UNDECLARED if desired.modules else GOES_DOWN)
         if steps:
             lanes[module] = tuple(steps)
+    if not desired.modules:
+        # Who ends may still publish: the relay is there until then, and the bus until the relay has ended.
+        last = [step for name in (RELAY, BUS) for step in lanes.pop(name, ())] + last
     return Plan(tuple(first), lanes, tuple(last))
 
 

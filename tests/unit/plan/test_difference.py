@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from idi.declaration.types import ModuleName
 from idi.plan.describe import describe
 from idi.plan.difference import difference, spec_changes
-from idi.plan.types import AwaitReady, Desired, DesiredModule, Ensure, Remove, StartPart
+from idi.plan.types import AwaitReady, Desired, DesiredModule, Ensure, Remove, StartPart, StopPart
 from idi.world.events import (
     InstanceFailed,
     InstanceGone,
@@ -192,6 +192,16 @@ def test_down_closes_the_gateway_first_and_the_vault_last() -> None:
     assert [s.name for s in plan.first] == ["gateway"]  # type: ignore[union-attr]
     assert [s.name for s in plan.last] == ["openbao"]  # type: ignore[union-attr]
     assert isinstance(plan.lanes["cam"][0], Remove)
+
+
+def test_down_ends_the_relay_after_the_modules_and_the_bus_after_the_relay() -> None:
+    """Who ends may still publish."""
+    names = ("bus", "relay", "cam")
+    each = {ModuleName(name): DesiredModule(spec(name, "aaaa"), 1, "rolling") for name in names}
+    plan = difference(Desired(), settle(World(), Desired(each, ("openbao",))))
+    assert [*plan.lanes] == ["cam"]
+    assert [step.module for step in plan.last if isinstance(step, Remove)] == ["relay", "bus"]
+    assert isinstance(plan.last[-1], StopPart)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
