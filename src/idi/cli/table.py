@@ -15,7 +15,7 @@ from idi.cli.words import columns as columns_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from idi.api.types import ModuleView, StatusView
+    from idi.api.types import ModuleView, PartView, StatusView
 
 STATE_STYLES = {
     "ready": "green",
@@ -74,6 +74,7 @@ def parts(view: StatusView, now: float, width: int) -> Iterator[Line]:
     for part in view["parts"]:
         words = f"  {age(now - seconds_of(part['since']))}" if part["since"] else ""
         again = f", {part['restarts']} restarts" if part["restarts"] else ""
+        again += f", {refused}" if (refused := refusals(part)) else ""
         style = STATE_STYLES.get(part["state"], "")
         cell: Line = [(f"{part['name']}  ", ""), (part["state"], style), (words + again, "dim")]
         if line and width and length(line) + 4 + length(cell) > width:
@@ -187,7 +188,13 @@ def where_of(module: ModuleView) -> tuple[Where, bool]:
     again = f"{restarts} restart{'s' if restarts > 1 else ''}" if restarts and addresses else ""
     if by := next((i["by"] for i in module["instances"] if i.get("by")), ""):
         again = ", ".join(filter(None, [f"one run by {plain(by)}", again]))
-    return Where("", addresses, again=again), False
+    return Where("", addresses, again=", ".join(filter(None, [again, refusals(module)]))), False
+
+
+def refusals(one: ModuleView | PartView) -> str:
+    """How many its sidecars turned away since they started, because who asked had not declared that."""
+    count = one["figures"]["denied"] if "figures" in one else 0
+    return f"{count} refused" if count else ""
 
 
 def reason_of(module: ModuleView) -> str:

@@ -73,6 +73,17 @@ def test_golden(width: int) -> None:
     assert found == path.read_text(encoding="utf-8")
 
 
+def test_who_was_turned_away_is_counted() -> None:
+    view = mixed()
+    figures = {"window_s": 1.0, "requests_per_s": 0.0, "errors_ratio": 0.0, "p95_ms": 0.0, "denied": 3}
+    ready = next(module for module in view["modules"] if module["state"] == "ready")
+    ready["figures"] = figures  # type: ignore[typeddict-item]
+    view["parts"][0]["figures"] = figures | {"denied": 1}  # type: ignore[typeddict-item]
+    text = text_of(table(view, NOW, 0, ""))
+    assert ", 3 refused" in text
+    assert ", 1 refused" in text
+
+
 NAMES = st.from_regex(r"[a-z]([-a-z0-9]{0,30}[a-z0-9])?", fullmatch=True)
 STATES = st.sampled_from(["starting", "ready", "unready", "stopping", "failed"])
 MODULES = st.builds(
