@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import cgroups, faults
+from tests.support.cluster import cgroups, faults, owner
 from tests.support.cluster.api import ApiError
 from tests.support.cluster.base import build, debian_python
 from tests.support.cluster.client import Client
@@ -19,7 +20,6 @@ from tests.support.cluster.group import ClusterError
 from tests.support.cluster.images import image
 from tests.support.cluster.layout import POOL, POOLS, Layout
 from tests.support.cluster.objects import PORT, Namespace, container, on
-from tests.support.cluster.programs import programs
 from tests.support.platform import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,7 +84,7 @@ def test_each_pool_has_a_node_and_keeps_others_off_it(
 
 @pytest.mark.requirement("K1")
 def test_a_pod_by_digest_is_pulled_from_the_registry_inside(own: Cluster, namespace: Namespace) -> None:
-    other = image("idi-test/another", {"tool": programs()["tool"], "mark": namespace.name}, "/tool")
+    other = image("idi-test/another", {"tool": own.programs["tool"], "mark": namespace.name}, "/tool")
     with pytest.raises(ClusterError, match="404"):
         own.registry.digest_of("idi-test/another", "latest")
     reference = own.registry.push(other)
@@ -311,31 +311,26 @@ def test_nothing_is_left_of_a_cluster(own: Cluster, ending: str) -> None:
         text=True,
     )
     assert held.stdout is not None
-    assert held.stdout.readline() == "ready\n"
-    assert Client(layout.kubeconfig).api.get("/api/v1/nodes")["items"][0]["metadata"]["name"] == "n1"
-    mine = cgroups.processes(layout.cgroup)
-    assert len(mine) > 10
-    if ending == "down":
-        held.terminate()
+    try:
+        assert held.stdout.readline() == "ready\n"
+        assert Client(layout.kubeconfig).api.get("/api/v1/nodes")["items"][0]["metadata"]["name"] == "n1"
+        assert len(cgroups.processes(layout.cgroup)) > 10
+        held.send_signal(signal.SIGTERM if ending == "down" else signal.SIGKILL)
         held.wait(30)
-    else:
+    finally:
         held.kill()
-        held.wait(30)
+        held.wait()
+        held.stdout.close()
+    if ending == "killed":
         # The kernel ends them; nobody is there to do it.
         until(lambda: not cgroups.processes(layout.cgroup), 10, lambda: str(cgroups.processes(layout.cgroup)))
-        sweep_by_command()
+        assert owner.sweep() == [layout.name]
     assert not cgroups.remains(layout.cgroup)
     assert not layout.folder.exists()
     assert not layout.lock.exists()
     assert not named(layout)
     assert str(layout.folder) not in Path("/proc/self/mountinfo").read_text()
     assert own.api.get("/readyz") == "ok"
-
-
-def sweep_by_command() -> None:
-    from tests.support.cluster.owner import sweep
-
-    assert sweep()
 
 
 def named(layout: Layout) -> list[str]:

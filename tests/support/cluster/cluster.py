@@ -80,7 +80,8 @@ class Cluster:
         self._registry: Registry | None = None
         self.control = Group("control", self.layout.folder / "control")
         self.groups = {one.name: Group(one.name, node.folder(self.layout, one)) for one in self.nodes}
-        self._programs: dict[str, Path] = {}
+        self.programs: dict[str, Path] = {}
+        """By the name that each is called by."""
         self._tool: Image | None = None
         self._pause = ""
 
@@ -116,7 +117,7 @@ class Cluster:
         """Bring it up until its nodes are Ready and pods can be made; raises `ClusterError`."""
         if lacks := lacking():
             raise ClusterError(f"this machine lacks {', '.join(lacks)}")
-        self._programs = programs()
+        self.programs = programs()
         self._began = time.monotonic()
         sweep()
         self._owned = Owned(self.layout)
@@ -183,14 +184,14 @@ class Cluster:
     def _start(self) -> None:
         self.layout.folder.mkdir(parents=True, mode=0o700)
         cgroups.make(self.layout.cgroup)
-        pause = image("idi-test/pause", {"pause": self._programs["tool"]}, "/pause")
-        self._tool = image("idi-test/tool", {"tool": self._programs["tool"], "volume": "tool"}, "/tool")
+        pause = image("idi-test/pause", {"pause": self.programs["tool"]}, "/pause")
+        self._tool = image("idi-test/tool", {"tool": self.programs["tool"], "volume": "tool"}, "/tool")
         authority = control.certificates(self.layout)
         for one in self.nodes:
             node.certificates(self.layout, authority, one)
         self._pause = pause.reference
         components = cgroups.component(f"{self.layout.cgroup}/control")
-        spec = control.spec(self.layout, self._programs, self._tool.reference, components, self.control.logs)
+        spec = control.spec(self.layout, self.programs, self._tool.reference, components, self.control.logs)
         self.control.launch(spec)
         for one in self.nodes:
             self._launch(one)
@@ -241,7 +242,7 @@ class Cluster:
         cgroups.make(branch)
         components = cgroups.component(f"{branch}/components")
         group = self.groups[one.name]
-        group.launch(node.spec(self.layout, one, self._programs, self._pause, branch, components, group.logs))
+        group.launch(node.spec(self.layout, one, self.programs, self._pause, branch, components, group.logs))
 
     def _wire_control(self) -> None:
         self.control.await_up()

@@ -245,7 +245,8 @@ def _provisioner(layout: Layout, programs: Mapping[str, Path], image: str) -> li
     """Volumes are folders on a node: a pod there, of this image, makes and removes them."""
     paths = [{"node": "DEFAULT_PATH_FOR_NON_LISTED_NODES", "paths": [VOLUMES]}]
     config = {"nodePathMap": paths, "setupCommand": "/volume", "teardownCommand": "/volume"}
-    container = {"name": "volume", "image": image, "imagePullPolicy": "IfNotPresent"}
+    # The folder that holds them is root's.
+    container = {"name": "volume", "image": image, "securityContext": {"runAsUser": 0, "runAsGroup": 0}}
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
