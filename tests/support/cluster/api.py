@@ -10,6 +10,7 @@ import base64
 import http.client
 import json
 import ssl
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -164,8 +165,6 @@ def _load_pair(tls: ssl.SSLContext, user: Mapping[str, str]) -> None:
     if "client-certificate" in user:
         tls.load_cert_chain(user["client-certificate"], user["client-key"])
     elif "client-certificate-data" in user:
-        import tempfile
-
         with tempfile.NamedTemporaryFile() as both:
             for name in ("client-certificate-data", "client-key-data"):
                 both.write(base64.b64decode(user[name]) + b"\n")

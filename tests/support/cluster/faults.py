@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from tests.support.cluster import bootstrap
 from tests.support.cluster.cluster import API_S, Cluster
@@ -99,8 +100,8 @@ def _await_beat(cluster: Cluster, name: str, since: float) -> None:
     """Until the node is Ready by what it said after `since` (seconds of the wall clock, as it stamps them)."""
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(since))
 
-    def beat(nodes: list[dict[str, object]]) -> bool:
-        conditions = [one for found in nodes for one in found["status"]["conditions"]]  # type: ignore[index]
+    def beat(nodes: list[dict[str, Any]]) -> bool:
+        conditions = [one for found in nodes for one in found["status"]["conditions"]]
         return any(
             one["type"] == "Ready" and one["status"] == "True" and one["lastHeartbeatTime"] > stamp
             for one in conditions
