@@ -18,7 +18,7 @@ from tests.support.cluster.client import Client
 from tests.support.cluster.cluster import Cluster
 from tests.support.cluster.group import ClusterError
 from tests.support.cluster.images import image
-from tests.support.cluster.layout import POOL, POOLS, Layout
+from tests.support.cluster.layout import API, API_PORT, POOL, POOLS, Layout
 from tests.support.cluster.objects import PORT, Namespace, container, on
 from tests.support.platform import until
 
@@ -195,9 +195,9 @@ def test_a_service_has_a_name(namespace: Namespace) -> None:
 
 
 @pytest.mark.requirement("K3")
-def test_a_full_quota_refuses_the_next_pod(own: Cluster, namespace: Namespace) -> None:
+def test_a_full_quota_refuses_the_next_pod(namespace: Namespace) -> None:
     namespace.pod("first", "pause")
-    with faults.quota_full(own, namespace.name):
+    with faults.quota_full(namespace.kube, namespace.name):
         with pytest.raises(ApiError, match="exceeded quota") as refusal:
             namespace.pod("second", "pause")
         assert refusal.value.status == 403
@@ -234,7 +234,7 @@ def test_a_dockerfile_is_built_and_run_with_no_registry_outside(
 
 
 @pytest.mark.requirement("T3")
-def test_two_nodes_that_do_not_hear_each_other_do_again(own: Cluster, namespace: Namespace) -> None:
+def test_nodes_that_hear_nobody_do_again(own: Cluster, namespace: Namespace) -> None:
     namespace.pod("server", "serve", f":{PORT}")
     for pool in ("ml", "storage"):
         namespace.pod(pool, "pause", **on(pool))
@@ -245,6 +245,20 @@ def test_two_nodes_that_do_not_hear_each_other_do_again(own: Cluster, namespace:
         assert refused(namespace, "ml", url)
         assert namespace.run("storage", "get", url) == "server"
     assert namespace.run("ml", "get", url) == "server"
+    with faults.cut_off(own, "n2"):
+        assert not hears_the_api_server(own, "n2")
+        assert hears_the_api_server(own, "n3")
+    assert hears_the_api_server(own, "n2")
+
+
+def hears_the_api_server(own: Cluster, node: str) -> bool:
+    with own.groups[node].socket() as inside:
+        inside.settimeout(1)
+        try:
+            inside.connect((API, API_PORT))
+        except OSError:
+            return False
+    return True
 
 
 @pytest.mark.requirement("T3")

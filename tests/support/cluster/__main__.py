@@ -10,17 +10,18 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from types import FrameType
 
 from tests.support.cluster import owner
 from tests.support.cluster.base import debian_python
+from tests.support.cluster.client import Client
 from tests.support.cluster.cluster import Cluster, lacking
 from tests.support.cluster.group import ClusterError
-from tests.support.cluster.layout import MOST_NODES, POOLS, Layout, cache
+from tests.support.cluster.layout import MOST_NODES, POOL, POOLS, Layout, cache
 from tests.support.cluster.programs import CannotBuild, programs
 
 READY = "ready"
+STATUS_S = 30
 
 
 def build() -> int:
@@ -92,10 +93,7 @@ def status() -> int:
             print(f"{name}: its owner is gone; the next start clears it away")
             continue
         print(f"{name}: owned by process {pid}, KUBECONFIG={layout.kubeconfig}", flush=True)
-        kubectl = Path(sys.executable).with_name("kubectl")
-        subprocess.run(
-            [str(kubectl), "--kubeconfig", str(layout.kubeconfig), "get", "nodes", "-L", "idi.dev/pool"]
-        )
+        subprocess.run(Client(layout.kubeconfig).command("get", "nodes", "-L", POOL), timeout=STATUS_S)
     if not found:
         print("no cluster")
     return 0

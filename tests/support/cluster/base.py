@@ -52,7 +52,16 @@ def build(cluster: Cluster, context: Path, repository: str, *, base: str = f"{BA
     """Build the folder's Dockerfile, whose argument BASE names its base; push it; the image by digest."""
     address = f"{API}:{REGISTRY_PORT}"
     name = f"{address}/{repository}:latest"
-    buildah = ("env", "BUILDAH_ISOLATION=chroot", "STORAGE_DRIVER=vfs", "buildah")
+    # It makes a lock in this folder, of all that it leaves the one thing outside /var/lib and /run.
+    settings = cluster.layout.folder / "containers.conf"
+    settings.write_text('[network]\nnetwork_config_dir = "/run/cni"\n')
+    buildah = (
+        "env",
+        f"CONTAINERS_CONF={settings}",
+        "BUILDAH_ISOLATION=chroot",
+        "STORAGE_DRIVER=vfs",
+        "buildah",
+    )
     argument = f"BASE={address}/{base}"
     run = cluster.control.run
     run(

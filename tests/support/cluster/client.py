@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.support.cluster.api import Api
 from tests.support.cluster.group import ClusterError
+from tests.support.cluster.layout import cache
 
 COMMAND_S = 60.0
 
@@ -24,7 +25,9 @@ class Client:
 
     def command(self, *arguments: str) -> Sequence[str]:
         kubectl = Path(sys.executable).with_name("kubectl")
-        return [str(kubectl), "--kubeconfig", str(self.kubeconfig), *arguments]
+        # What it remembers of an API server, it would leave in the user's home.
+        remembers = cache() / "kubectl"
+        return [str(kubectl), f"--kubeconfig={self.kubeconfig}", f"--cache-dir={remembers}", *arguments]
 
     def kubectl(self, *arguments: str, stdin: str | None = None, timeout_s: float = COMMAND_S) -> str:
         """As a person would use it; its standard output. Raises `ClusterError` with what it said."""

@@ -24,7 +24,7 @@ from typing import Any
 from tests.support.cluster import bootstrap, cgroups, control, node
 from tests.support.cluster.api import Api
 from tests.support.cluster.client import Client
-from tests.support.cluster.group import ClusterError, Group
+from tests.support.cluster.group import PATH, ClusterError, Group
 from tests.support.cluster.images import Image, Registry, image
 from tests.support.cluster.layout import (
     API,
@@ -55,7 +55,7 @@ CNI = Path("/usr/lib/cni/bridge")
 def lacking() -> list[str]:
     """What this machine has not, without which no cluster can be here."""
     lacks = [] if os.geteuid() == 0 else ["root"]
-    lacks += [name for name in NEEDS if not shutil.which(name)]
+    lacks += [name for name in NEEDS if not shutil.which(name, path=PATH)]
     lacks += [] if CNI.exists() else ["CNI plugins"]
     lacks += [] if cgroups.there() else ["cgroups of version 1"]
     if not lacks and (unbuilt := missing()) and not shutil.which("go"):

@@ -211,14 +211,22 @@ def _registry(layout: Layout) -> list[str]:
 
 
 def _dns(layout: Layout, programs: Mapping[str, Path]) -> list[str]:
-    # Nothing is forwarded: a name from outside the cluster does not exist.
+    # Nothing is forwarded: a name from outside the cluster does not exist. (In one block with the other, the
+    # second would answer for the first.)
     corefile = f"""\
-.:53 {{
+{DOMAIN}:53 {{
   bind {API}
   errors
   kubernetes {DOMAIN} {{
     kubeconfig {layout.keys}/coredns.kubeconfig
     ttl 1
+  }}
+}}
+.:53 {{
+  bind {API}
+  errors
+  template ANY ANY {{
+    rcode NXDOMAIN
   }}
 }}
 """

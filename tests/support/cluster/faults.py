@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tests.support.cluster import bootstrap
+from tests.support.cluster.client import Client
 from tests.support.cluster.cluster import API_S, Cluster
 
 
@@ -83,17 +84,17 @@ def without_api_server(cluster: Cluster) -> Iterator[None]:
 
 
 @contextmanager
-def quota_full(cluster: Cluster, namespace: str) -> Iterator[None]:
+def quota_full(kube: Client, namespace: str) -> Iterator[None]:
     """No further pod is admitted to the namespace; those that are there stay."""
-    there = len(cluster.api.get(f"/api/v1/namespaces/{namespace}/pods")["items"])
+    there = len(kube.api.get(f"/api/v1/namespaces/{namespace}/pods")["items"])
     quotas = f"/api/v1/namespaces/{namespace}/resourcequotas"
     quota = {"metadata": {"name": "full"}, "spec": {"hard": {"pods": str(there)}}}
-    cluster.api.create(quotas, quota)
+    kube.api.create(quotas, quota)
     try:
-        cluster.api.until(quotas, lambda found: any("hard" in one.get("status", {}) for one in found))
+        kube.api.until(quotas, lambda found: any("hard" in one.get("status", {}) for one in found))
         yield
     finally:
-        cluster.api.delete(f"{quotas}/full")
+        kube.api.delete(f"{quotas}/full")
 
 
 def _await_beat(cluster: Cluster, name: str, since: float) -> None:

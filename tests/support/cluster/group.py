@@ -142,7 +142,12 @@ class Group:
         """Lay its network: lines for `ip -batch`."""
         enter = ["nsenter", "--target", str(self.pid), "--net"]
         done = subprocess.run(
-            [*enter, "ip", "-batch", "-"], input="\n".join(commands), capture_output=True, text=True
+            [*enter, "ip", "-batch", "-"],
+            input="\n".join(commands),
+            capture_output=True,
+            text=True,
+            env=ENVIRONMENT,
+            timeout=RUN_S,
         )
         if done.returncode:
             raise ClusterError(f"{self.name}: its network can't be laid: {done.stderr.strip()}")
