@@ -335,7 +335,9 @@ def test_nothing_is_left_of_a_cluster(own: Cluster, ending: str) -> None:
     assert held.stdout is not None
     try:
         assert held.stdout.readline() == "ready\n"
-        assert Client(layout.kubeconfig).api.get("/api/v1/nodes")["items"][0]["metadata"]["name"] == "n1"
+        inside = Namespace.made(Client(layout.kubeconfig), own.tool, "left")
+        inside.pod("running", "serve", f":{PORT}")
+        assert inside.await_running("running")["spec"]["nodeName"] == "n1"
         assert len(cgroups.processes(layout.cgroup)) > 10
         held.send_signal(signal.SIGTERM if ending == "down" else signal.SIGKILL)
         held.wait(30)

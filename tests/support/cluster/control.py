@@ -199,7 +199,7 @@ def _scheduler(layout: Layout, programs: Mapping[str, Path]) -> list[str]:
 def _registry(layout: Layout) -> list[str]:
     document = {
         "version": 0.1,
-        "log": {"level": "warn"},
+        "log": {"level": "warn", "accesslog": {"disabled": True}},
         "storage": {
             "filesystem": {"rootdirectory": str(layout.folder / "registry")},
             "delete": {"enabled": True},
