@@ -47,7 +47,7 @@ class Api:
 
     @classmethod
     def from_kubeconfig(cls, path: Path) -> Api:
-        """Of its current context: by certificate or token, as data or files."""
+        """Of its current context: a certificate as data or files, or a token; no plugin that fetches one."""
         document = yaml.safe_load(path.read_text())
 
         def named(kind: str, name: str) -> dict[str, Any]:

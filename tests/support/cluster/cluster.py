@@ -135,16 +135,17 @@ class Cluster:
         """Take it down, all included; again is nothing."""
         if self._owned is None:
             return
-        if self._relay is not None:
-            self._relay.close()
-            self._relay = None
-        for group in (*self.groups.values(), self.control):
-            group.kill()
+        owned, relay, self._owned, self._relay = self._owned, self._relay, None, None
         try:
-            self._owned.clear()
+            if relay is not None:
+                relay.close()
         finally:
-            self._owned.release()
-            self._owned = None
+            for group in (*self.groups.values(), self.control):
+                group.kill()
+            try:
+                owned.clear()
+            finally:
+                owned.release()
 
     def node(self, name: str) -> Node:
         return next(one for one in self.nodes if one.name == name)
@@ -175,11 +176,6 @@ class Cluster:
         self._wire(one)
         self.groups[name].tell("begin")
         self.groups[name].tell("start", "kube-router")
-
-    def await_ready(self, *names: str, timeout_s: float = NODES_S) -> None:
-        """Until these nodes are Ready, or all."""
-        wanted = set(names or self.groups)
-        self.api.until("/api/v1/nodes", lambda found: wanted <= set(_ready(found)), timeout_s, "nodes Ready")
 
     def _start(self) -> None:
         self.layout.folder.mkdir(parents=True, mode=0o700)

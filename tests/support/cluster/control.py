@@ -54,7 +54,7 @@ def certificates(layout: Layout) -> Authority:
     authority = Authority(layout.keys)
     names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"]
     authority.pair("apiserver", "kube-apiserver", names=names, addresses=[API, "127.0.0.1", FIRST_SERVICE])
-    authority.pair("kubelet-client", "kube-apiserver-kubelet-client", ["system:masters"])
+    authority.pair("kubelet-client", "kube-apiserver-kubelet-client")
     authority.pair("front-proxy", "front-proxy-client")
     metrics = ["metrics-server.kube-system.svc"]
     authority.pair("metrics-server", "metrics-server", ["system:masters"], names=metrics, addresses=[API])
