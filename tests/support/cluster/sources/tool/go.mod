@@ -1,0 +1,3 @@
+module idi.test/tool
+
+go 1.22
