@@ -89,6 +89,24 @@ async def test_payload_and_headers_arrive_as_they_were(stage: BusStage) -> None:
         assert dict(one.event.headers) == headers
 
 
+async def test_a_header_that_looks_like_the_brokers_word_keeps_no_event_back(stage: BusStage) -> None:
+    async with shaped(stage) as bus:
+        for number, header in enumerate(
+            ({}, {"Status": "shipped"}, {"Status": "404"}, {"Description": "x"}, {})
+        ):
+            await bus.publish(DECIDED, f"{number}", {"ce-id": f"{number}", **header}, b"x")
+        assert numbers(await taken(bus, 5)) == list(range(5))
+
+
+async def test_who_only_looks_on_has_no_place(stage: BusStage) -> None:
+    async with shaped(stage) as bus:
+        await published(bus, 1)
+        async with aclosing(bus.read(DECIDED)) as reading:
+            await anext(reading)
+            [held] = [one for one in await bus.held() if one.topic == DECIDED]
+            assert set(held.waiting) == {"cam", "pas"}
+
+
 async def test_what_is_for_one_subscription_comes_to_no_other_and_is_read_by_nobody(stage: BusStage) -> None:
     async with shaped(stage) as bus:
         await published(bus, 1)

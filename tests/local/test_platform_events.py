@@ -185,14 +185,18 @@ def test_nobody_but_the_relay_posts_where_events_are_posted(shop: Platform) -> N
         "/Placed",
         "/placed;a=b",
         "/placed?a=b",
+        "%2Fplaced",
+        "/%2fplaced%2F",
+        "/x/..;/placed",
+        "/x/..%2Fplaced",
     )
     arguments = ["-d", "{}"]
     for name, value in event("forged").items():
         arguments += ["-H", f"ce-{name}: {value}"]
     answers = {way: shop.run("call", "mail", way, "-i", *arguments, check=False) for way in ways}
     for way, answer in answers.items():
-        assert answer.returncode == 1, way
-        assert answer.stdout.startswith("403"), (way, answer.stdout, answer.stderr)
+        # Who writes slashes encoded is sent by the gateway to where they are not.
+        assert answer.stdout.startswith(("403", "307")), (way, answer.stdout, answer.stderr)
     assert times(shop, "forged") == 0
     assert shop.run("call", "mail", "/placed-else", *arguments).returncode == 0
     assert times(shop, "forged") == 1, "what is not reserved is called as ever"

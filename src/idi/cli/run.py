@@ -146,6 +146,7 @@ class Run:
         self._said: set[str] = set()
         self._ready = False
         self._look_at = 0.0
+        self._child: subprocess.Popen[bytes] | None = None
 
     def run(self) -> int:
         terminal = settings_of_terminal()
@@ -156,10 +157,12 @@ class Run:
                 code = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
                 raise Failure(f"{self.argv[0]} cannot start: {error.strerror}.", code=code) from error
             self._started(child.pid)
+            self._child = child
             while child.poll() is None:
                 if signals.stops:
                     self._stop(child, signals)
                 self._attend(signals, 0.5 if not self._ready else None)
+            self._child = None
             put_back(terminal)
             self._given_back(signals, quiet)
         code = child.returncode
@@ -205,6 +208,8 @@ class Run:
             return
         self._look_at = time.monotonic() + AGAIN_S
         try:
+            if self._child is not None:  # control may have been away when it was told first
+                self.client.ask("PUT", f"/v1/runs/{self.instance}", {"pid": self._child.pid})
             self.stream = self.invocation.client().stream("GET", f"/v1/runs/{self.instance}")
             for view in self.stream.ready():  # what came with the headers
                 self._take(view)

@@ -274,9 +274,12 @@ class Authority:
             return (await bootstrap.run(SET_UP_S)).session
 
     async def _after_a_rotation(self, client: OpenBao, part: Part) -> None:
-        """A rotation of its keys was interrupted: has it died between two writes that belong together?"""
+        """A rotation of its keys was interrupted: has it died between two writes that belong together? One that has
+        been running since is asked to read them from the disk."""
+        if self._adopted:
+            await part.restart("was restarted: a rotation of its keys was interrupted")
         try:
-            await wait_for(client, {State.ACTIVE}, READY_S)
+            await wait_for(client, {State.ACTIVE}, SET_UP_S)
         except PartError:
             if (await client.health()).state is not State.SEALED:
                 raise
@@ -286,8 +289,7 @@ class Authority:
             self._put_back = True
             await part.restart("its store is put back as it was before its keys were rotated")
         else:
-            if not self._adopted:  # it has been read from the disk
-                drop_copy(self.places)
+            drop_copy(self.places)
 
     async def _watch(self, client: OpenBao, part: Part) -> None:
         was = ""
@@ -308,7 +310,10 @@ class Authority:
                 except PartError as error:  # it does not end; looked at again, traffic goes on meanwhile
                     log.warning("%s", error)
             if self._sealed and part.alive and not self._reopening and began_with_another_key(self.places):
-                await part.restart("is started again with the seal key that is there now")
+                try:
+                    await part.restart("is started again with the seal key that is there now")
+                except PartError as error:
+                    log.warning("%s", error)
             if ready and was != "ready" and self.renewal is not None:
                 self.given_up = ""
                 self.renewal.wake()

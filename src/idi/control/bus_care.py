@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 3.0
 AGAIN_S = 15.0
+LONGEST_S = 600.0
 """After a restart: the next one not before."""
 
 ROOM_BYTES = 16 << 20
@@ -43,6 +44,10 @@ class BusCare:
     notice: str = ""
     look_s: float = LOOK_S
     again_s: float = AGAIN_S
+    _pause_s: float = AGAIN_S
+
+    def __post_init__(self) -> None:
+        self._pause_s = self.again_s
 
     async def keep(self) -> None:
         """Look after it, until cancelled."""
@@ -60,7 +65,7 @@ class BusCare:
 
     async def _look(self, faults: list[str]) -> None:
         if not faults:
-            self.notice = ""
+            self.notice, self._pause_s = "", self.again_s
             return
         if self.room() < ROOM_BYTES:
             self.notice = (
@@ -71,4 +76,7 @@ class BusCare:
         self.notice = "The bus could not write to its disk, which has room again: it is being restarted."
         log.warning("%s %s", self.notice, "; ".join(faults))
         self.restart()
-        await asyncio.sleep(self.again_s)
+        await asyncio.sleep(self._pause_s)
+        self._pause_s = min(
+            2 * self._pause_s, LONGEST_S
+        )  # what a restart does not mend is not mended by more of them

@@ -202,7 +202,7 @@ class Desk:
     async def environment(self, module: str, instance: str, *, reveal: bool, peer: Peer) -> EnvironmentView:
         platform = running(self.wanted, self.loop.platform)
         spec = self.desired().modules[module_named(platform, module)].spec
-        return await self.runs.environment(spec, instance, actor_of(peer), reveal=reveal)
+        return await self.runs.environment(spec, instance, actor_of(peer), peer.pid, reveal=reveal)
 
     async def run_started(self, instance: str, pid: int, peer: Peer) -> None:
         self.runs.started(instance, pid, peer.pid)
@@ -346,7 +346,9 @@ class Desk:
         if platform and action == "up" and not failures:
             for note in await self.topics.tidy(platform):
                 change.message(note)
-        if platform is not None and not failures and (asked.only is None or asked.rotation):
+        # Who runs an instance themselves has the login with which it began.
+        leaves_none = (asked.only is None or asked.rotation) and not wanted.overlays.runs
+        if platform is not None and not failures and leaves_none:
             self.rotation.logins.settle(platform)
         try:
             if change_id is not None:

@@ -274,7 +274,15 @@ class Rotation:
         return self.authority.renewal
 
     async def _acknowledged(self) -> str:
+        """Who is connected and does not answer would be cut off by the next step; who is gone learns it when it is
+        back."""
         result = await self.plane.barrier(ACKNOWLEDGED_S)
+        connected = self.plane.connected()
+        if slow := [node for node in result.lost if connected.get(node)]:
+            raise PartError(
+                f"No word from {listed(slow)} in {ACKNOWLEDGED_S:g} s: further steps wait for that.",
+                "Both roots stay trusted; run it again.",
+            )
         if not result.lost:
             return ""
         return f"No word from {listed(result.lost)}: counted as lost, and told when it is back."

@@ -124,10 +124,11 @@ class Runs:
         }
 
     async def environment(
-        self, spec: RevisionSpec, instance: str, actor: Actor, *, reveal: bool
+        self, spec: RevisionSpec, instance: str, actor: Actor, pid: int, *, reveal: bool
     ) -> EnvironmentView:
         """The variables of a module as one of its instances has them: the one that was named, else the first that is
-        ready. Whoever is shown secrets is in the journal before."""
+        ready. Whoever is shown secrets is in the journal before, but for the one who runs that instance (`pid`) and is
+        there already."""
         module = self.loop.world.modules.get(spec.module, ModuleWorld())
         there = sorted(module.instances.values(), key=lambda i: (i.state != "ready", not i.supervised, i.id))
         chosen = next(
@@ -135,7 +136,9 @@ class Runs:
         )
         if instance and chosen is None:
             raise Refused(f"{spec.module} has no instance {instance}.", "idi status --json lists them.")
-        if reveal and not (chosen and chosen.by and chosen.id == instance):
+        run = self.wanted().overlays.runs.get(spec.module)
+        own = run is not None and run.pid == pid and chosen is not None and bool(chosen.by)
+        if reveal and not own:
             await self.store.note(actor, "reveal", {"secrets": sorted(spec.secrets)}, subject=spec.module)
         found = await self.target.environment(spec, chosen.id if chosen else None, reveal=reveal)
         return {

@@ -42,7 +42,7 @@ class Limits:
     """`grace_s` is within the ten seconds that a module has by default between SIGTERM and SIGKILL; `linger_s` is for
     what is on its way when SIGTERM comes."""
 
-    body_bytes: int = 1 << 20
+    body_bytes: int = 2 << 20
     at_once: int = 256
     answer_s: float = 30.0
     grace_s: float = 8.0

@@ -67,7 +67,13 @@ class Tries:
     async def recall(self) -> None:
         """Say that this one has begun, and read what was written before that. Others may be at work and take records
         away meanwhile, so no count tells where the end is: one's own record does."""
-        begun = await self._say("begun", self.me)
+        try:
+            begun = await self._say("begun", self.me)
+        except (
+            BusDown
+        ) as error:  # a full disk is not always said to be one; what is kept is delivered all the same
+            log.warning("attempts cannot be noted: %s", error)
+            begun = 0
         async with aclosing(self.bus.read(TRIES, 0, follow=begun > 0)) as found:
             async for event in found:
                 self._heard(event)

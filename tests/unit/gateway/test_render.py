@@ -1,5 +1,6 @@
 """From a view to resources: who sees what, the same bytes for the same view, and what must be in them."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 
 from idi.declaration.types import AddressLimit, EdgeLimits, ExternalIssuer, RateLimit
 from idi.parts.errors import Bug
+from idi.parts.gateway.envoy.render.sidecar import inbound_routes
 from idi.parts.gateway.envoy.render.view import Renderer, render_assignment, render_secrets
 from idi.parts.gateway.envoy.resources import Kind, NodeResources, Resource, Shelf
 from idi.parts.gateway.interface import Identity
@@ -235,3 +237,23 @@ def test_certificates_of_short_life_give_connections_of_shorter_life() -> None:
     assert options.value  # its duration is checked on a real Envoy, under rotation
     other, _ = render(traffic())
     assert other[Kind.CLUSTER]["cam"].version != shared[Kind.CLUSTER]["cam"].version
+
+
+@pytest.mark.requirement("T4")
+@pytest.mark.parametrize(
+    ("path", "reserved"),
+    [
+        ("/events/decided", True), ("/events/decided/", True), ("//events///decided", True), ("/Events/DECIDED", True),
+        ("/events%2Fdecided", True), ("%2fevents/decided", True), ("/events;a=b/decided;c", True),
+        ("/x/..;/events/decided", True), ("/x/..%2Fevents/decided", True), ("/%65vents/decided", True),
+        ("/events", False), ("/events/decided/else", False), ("/events/decided-not", False),
+        ("/a/events/decided", False),
+    ],
+)  # fmt: skip
+def test_a_reserved_path_is_known_in_every_spelling(path: str, reserved: bool) -> None:
+    inbound = Inbound(
+        "http", "http", "127.0.0.1", 1, 2, ("a",), reserved=("/events/decided",), reserved_for="relay"
+    )
+    message = route_pb2.RouteConfiguration.FromString(content(inbound_routes(inbound)))
+    routes = message.virtual_hosts[0].routes[:-1]
+    assert any(re.fullmatch(each.match.safe_regex.regex, path) for each in routes) == reserved

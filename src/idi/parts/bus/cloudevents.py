@@ -169,9 +169,11 @@ def json_data(value: object, attributes: dict[str, str]) -> tuple[bytes, dict[st
     form = attributes.get("datacontenttype", "")
     if isinstance(value, str) and form and not is_json(form):
         return value.encode(), attributes
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode(), {
-        "datacontenttype": "application/json"
-    } | attributes
+    try:  # as short as it came
+        text = json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # half a character, which JSON can say and UTF-8 cannot
+        text = json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+    return text, {"datacontenttype": "application/json"} | attributes
 
 
 def is_json(form: str) -> bool:

@@ -21,7 +21,6 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self, TypeVar
 
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error
 from nats.js.api import (
@@ -36,8 +35,9 @@ from nats.js.api import (
 from nats.js.client import JetStreamContext
 from nats.js.errors import APIError, FetchTimeoutError, NotFoundError
 
-from idi.parts.bus.errors import BusDown
+from idi.parts.bus.errors import BusDown, BusFull
 from idi.parts.bus.interface import Delivery, Event, GivenUp, Held, Receipt, Shape, Subscription, Topic
+from idi.parts.bus.nats.client import Reader
 from idi.parts.bus.nats.held import held, refusal
 from idi.parts.bus.nats.names import GIVEN_UP, GIVEN_UP_SUBJECT, only_subject, stream_of, topic_of
 from idi.parts.bus.nats.publisher import Publisher, TooLarge, Unanswered
@@ -59,6 +59,7 @@ WINDOW = 32
 OWN = "Nats-"
 """Headers that the broker reads or writes are no part of the event."""
 
+NO_END = -1
 TAKES_GIVEN_UP = Subscription(GIVEN_UP, "relay")
 
 _T = TypeVar("_T")
@@ -69,12 +70,12 @@ class NatsBus:
 
     def __init__(self, url: str, user: str, password: str) -> None:
         self._url, self._user, self._password = url, user, password
-        self._client = Client()
+        self._client = Reader()
         self._publisher = Publisher(url, user, password)
         self._fetching: set[asyncio.Timeout] = set()
 
     async def __aenter__(self) -> Self:
-        self._client = Client()
+        self._client = Reader()
         try:
             async with asyncio.timeout(ANSWER_S):
                 await self._client.connect(
@@ -121,14 +122,25 @@ class NatsBus:
         try:
             info = await self._asked(self._stream.stream_info(stream_of(topic.name)))
         except NotFoundError:
-            await self._asked(self._stream.add_stream(config))
+            await self._room(topic, self._stream.add_stream(config))
             return [f"topic {topic.name} made"]
         if why := await self._asked(refusal(self._stream, info, topic)):
             raise Refused(why)
         if shape_of(info.config) == shape_of(config):
             return []
-        await self._asked(self._stream.update_stream(config))
+        await self._room(topic, self._stream.update_stream(config))
         return [f"topic {topic.name} changed"]
+
+    async def _room(self, topic: Topic, call: Awaitable[object]) -> None:
+        """NATS takes what a topic may come to off what it has at its first event."""
+        try:
+            await self._asked(call)
+        except BusFull as error:
+            raise Refused(
+                f"{topic.name} may come to {topic.most_bytes} bytes, which is more than the broker has left: "
+                f"{error.message}",
+                "Give it, or others, a smaller limit.",
+            ) from error
 
     async def _subscription(self, one: Subscription) -> list[str]:
         if one.attempts:
@@ -143,6 +155,13 @@ class NatsBus:
         now = info.config
         if place_of(now) == place_of(config):
             return []
+        fewer = 0 < one.attempts < (now.max_deliver or 0) or (one.attempts and now.max_deliver == NO_END)
+        if fewer and info.num_ack_pending:
+            # NATS would let go of one that has had more attempts already, and tell nobody.
+            raise Refused(
+                f"{one.module} has {info.num_ack_pending} events of {one.topic} in hand, so its attempts become fewer "
+                "when it is done with them."
+            )
         # What a consumer was made with and cannot change (where it began) is taken from what it is.
         changed = replace(
             now,
@@ -421,7 +440,7 @@ def event_of(message: Msg) -> Event:
 def headers_of(told: bytes | str | None) -> dict[str, str]:
     """As they stand in the stream: a first line of the protocol's own, then one a line."""
     found: dict[str, str] = {}
-    for line in base64.b64decode(told or b"").decode().split("\r\n")[1:]:
+    for line in base64.b64decode(told or b"").decode(errors="replace").split("\r\n")[1:]:
         name, _, value = line.partition(":")
         if name and not name.startswith(OWN):
             found[name] = value.strip()

@@ -36,7 +36,8 @@ async def consumers(stream: JetStreamContext, name: str) -> list[ConsumerInfo]:
     found: list[ConsumerInfo] = []
     while len(page := await stream.consumers_info(name, offset=len(found))) == PAGE:
         found += page
-    return found + page
+    # Whoever only looks on has no lasting place.
+    return [one for one in [*found, *page] if one.config.durable_name]
 
 
 def waiting_of(consumer: ConsumerInfo) -> int:

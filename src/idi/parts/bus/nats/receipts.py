@@ -10,8 +10,8 @@ from idi.parts.bus.nats.names import stream_of
 from idi.parts.bus.nats.publisher import TooLarge
 
 MESSAGE_ID = "Nats-Msg-Id"
-FULL = frozenset({10023, 10047, 10077, 10122})
-"""Insufficient resources, storage resources exceeded, maximum bytes exceeded, maximum messages exceeded."""
+FULL = frozenset({10023, 10028, 10047, 10077, 10122})
+"""Insufficient resources; memory resources, storage resources, maximum bytes, maximum messages exceeded."""
 
 OTHER_LAST = b'"err_code":10070'
 """Refused: the topic's last event is another than was expected."""

@@ -289,6 +289,8 @@ class EnvoyPlane:
 def _has(session: Session, seq: int) -> bool:
     """Whether this proxy has everything up to that change. One that came back has to show all of it first:
     it serves by what it had, and what it has not asked for yet may be old."""
+    if not session.subscriptions():
+        return False  # it has just connected, and said nothing yet
     oldest = session.oldest()
     if oldest is not None and oldest <= seq:
         return False

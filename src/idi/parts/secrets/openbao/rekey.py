@@ -51,7 +51,8 @@ async def rotate_recovery(
 
 
 async def settle(client: OpenBao, keys: KeyFolder) -> None:
-    """After a crash there may be two: whichever makes a root token holds."""
+    """After a crash there may be two: whichever makes a root token holds. OpenBao says the same of a key that does not
+    hold and of a fault of its own, so neither goes before the other has been seen to hold."""
     new = keys.next_recovery()
     if new is None:
         return
@@ -60,6 +61,8 @@ async def settle(client: OpenBao, keys: KeyFolder) -> None:
     except PartError as error:
         if error.retryable:
             raise
+        present = keys.need_recovery("Another recovery key")
+        await revoke_root_tokens(client, await make_root_token(client, present))
         keys.drop_next_recovery()
         return
     await revoke_root_tokens(client, token)

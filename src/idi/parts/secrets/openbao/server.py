@@ -20,7 +20,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -100,6 +101,10 @@ def prepare(places: Places, program: Path, *, alone: bool = False) -> ServerSpec
             f"move {places.storage} away.",
             retryable=False,
         )
+    if places.before.exists() and not _has_store(places):  # it was to be put back, and half of that was done
+        with told("OpenBao's store cannot be put back"):
+            shutil.rmtree(places.storage, ignore_errors=True)
+            places.before.rename(places.storage)
     first = keys.make_seal_key()
     places.storage.mkdir(mode=0o700, parents=True, exist_ok=True)
     places.storage.chmod(0o700)
@@ -122,26 +127,41 @@ def keep_copy(places: Places) -> None:
         return
     half_done = places.before.with_suffix(".new")
     shutil.rmtree(half_done, ignore_errors=True)
-    shutil.copytree(places.storage, half_done)
-    half_done.rename(places.before)
-    private_file.sync_folder(places.state)
+    with told("OpenBao's store cannot be copied before its keys are rotated"):
+        shutil.copytree(places.storage, half_done)
+        half_done.rename(places.before)
+        private_file.sync_folder(places.state)
 
 
 def drop_copy(places: Places) -> None:
     if places.before.exists():
         done = places.before.with_suffix(".done")
         shutil.rmtree(done, ignore_errors=True)
-        places.before.rename(done)
-        shutil.rmtree(done)
+        with told("The copy of OpenBao's store cannot be removed"):
+            places.before.rename(done)
+            shutil.rmtree(done)
 
 
 def put_copy_back(places: Places) -> None:
     """Where the store does not open any more; what lay there is set aside. Call it only while no server runs."""
-    aside = places.state / "openbao.broken"
-    shutil.rmtree(aside, ignore_errors=True)
-    places.storage.rename(aside)
-    places.before.rename(places.storage)
-    private_file.sync_folder(places.state)
+    number = 1
+    while (aside := places.state / f"openbao.broken-{number}").exists():
+        number += 1
+    with told("OpenBao's store cannot be put back"):
+        places.storage.rename(aside)
+        places.before.rename(places.storage)
+        private_file.sync_folder(places.state)
+
+
+@contextmanager
+def told(what: str) -> Iterator[None]:
+    """A disk that does not take it, said as what it is."""
+    try:
+        yield
+    except OSError as error:  # shutil's own is one
+        raise PartError(
+            f"{what}: {error.strerror or 'the disk is full or a file cannot be read'}.", "Make room for it."
+        ) from error
 
 
 def server_spec(places: Places, program: Path) -> ServerSpec:

@@ -51,11 +51,14 @@ class Lent:
             self._take(command)
 
     def command(self, pid: int, asking: int) -> None:
-        """The command was started. Raises `Refused` unless the holder says so."""
+        """The command was started; idempotent. Raises `Refused` unless the holder says so."""
         if asking != self._seat.holder.pid:
             raise Refused(f"{self._seat.instance} is held by process {self._seat.holder.pid}.")
         seen = self._machine.look(pid)
-        self._seat.module = Occupant(pid, seen.started if seen else 0)
+        told = Occupant(pid, seen.started if seen else 0)
+        if told == self._seat.module and self._command is not None:
+            return  # it is said again whenever control was away
+        self._seat.module = told
         self._take(self._living(self._seat.module))
 
     async def end(self, grace_s: float) -> None:

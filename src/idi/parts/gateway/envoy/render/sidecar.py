@@ -83,16 +83,27 @@ def inbound_routes(inbound: Inbound) -> Resource:
 
 
 def _reserved(inbound: Inbound, app: str) -> Iterator[route.Route]:
-    """However a path is written that the module may take for this one: what is left of that when the path has been
-    normalised are further slashes, a parameter, and the case of letters."""
-    for path in inbound.reserved:
-        steps = "/+".join(re.escape(step) for step in path.split("/") if step)
-        match = regex_pb2.RegexMatcher(regex=f"(?i)/+{steps}/*(;.*)?")
+    """However a path is written that the module may take for this one. What is left of that when the path has been
+    normalised are further slashes and encoded ones, parameters, the case of letters, characters encoded that need not
+    be, and steps back that look like none (`..;`, `..%2f`): the latter are nobody's way where anything is reserved."""
+    spellings = [_spelling(path) for path in inbound.reserved]
+    for spelling in [*spellings, r".*\.\.(;|%2f|%5c).*"] if spellings else []:
+        match = regex_pb2.RegexMatcher(regex=f"(?i){spelling}")
         only = route.Route(match=route.RouteMatch(safe_regex=match), route=_to(app))
         only.typed_per_filter_config[policies.FILTER].CopyFrom(
             packed(policies.http_callers((inbound.reserved_for,)))
         )
         yield only
+
+
+def _spelling(path: str) -> str:
+    slash, parameter = "(/|%2f)+", "(;[^/]*)?"
+    steps = [
+        "".join(f"({re.escape(c)}|%{ord(c):02x})" if ord(c) < 128 else re.escape(c) for c in step)
+        for step in path.split("/")
+        if step
+    ]
+    return slash + (parameter + slash).join(steps) + f"{parameter}(/|%2f)*"
 
 
 def outbound_listener(outbound: Outbound) -> Resource:
