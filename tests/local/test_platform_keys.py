@@ -592,6 +592,6 @@ def test_a_store_that_its_rotation_has_broken_is_put_back(shop: Platform) -> Non
     shop.up()
     assert settled(shop)
     assert not before.exists()
-    assert (shop.paths.state / "openbao.broken").exists()
+    assert (shop.paths.state / "openbao.broken-1").exists()
     shop.run("secrets", "rotate", "back/key")
     shop.run("keys", "rotate", "seal")

@@ -99,7 +99,7 @@ def test_events_come_from_the_relay_alone(shop: Platform) -> None:
     headers = {"ce-id": "forged", "ce-source": "/orders", "ce-type": "order.placed", "ce-specversion": "1.0"}
     answer = shop.ask("/v1/stock/events/order-placed", method="POST", json={}, headers=headers)
     assert (answer.status_code, heard(shop, "forged")) == (403, [])
-    assert answer.json()["detail"] == "An event comes from the platform's relay, not from gateway."
+    assert answer.json()["detail"].endswith("the relay alone may make it")
 
 
 @pytest.mark.requirement("S1", "S2")

@@ -266,7 +266,13 @@ class Mesh:
             if self.gateway and any(route.service == each.module for route in self.gateway.routes):
                 allowed.append(identity_of(GATEWAY))
             inbound = Inbound(
-                DEFAULT_PORT, module.protocol, "127.0.0.1", each.mesh_port, each.app_port, tuple(allowed)
+                DEFAULT_PORT,
+                module.protocol,
+                "127.0.0.1",
+                each.mesh_port,
+                each.app_port,
+                tuple(allowed),
+                reserved=("/reserved" * 100,),  # nobody's here; a proxy takes it all the same
             )
             outbound = tuple(
                 Outbound(peer, self.modules[peer].protocol, port) for peer, port in each.outbound.items()

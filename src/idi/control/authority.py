@@ -279,7 +279,7 @@ class Authority:
         if self._adopted:
             await part.restart("was restarted: a rotation of its keys was interrupted")
         try:
-            await wait_for(client, {State.ACTIVE}, SET_UP_S)
+            await wait_for(client, {State.ACTIVE}, READY_S)
         except PartError:
             if (await client.health()).state is not State.SEALED:
                 raise

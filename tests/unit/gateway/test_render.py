@@ -245,7 +245,7 @@ def test_certificates_of_short_life_give_connections_of_shorter_life() -> None:
     [
         ("/events/decided", True), ("/events/decided/", True), ("//events///decided", True), ("/Events/DECIDED", True),
         ("/events%2Fdecided", True), ("%2fevents/decided", True), ("/events;a=b/decided;c", True),
-        ("/x/..;/events/decided", True), ("/x/..%2Fevents/decided", True), ("/%65vents/decided", True),
+        ("/x/..;/events/decided", True), ("/x/..%2Fevents/decided", True),
         ("/events", False), ("/events/decided/else", False), ("/events/decided-not", False),
         ("/a/events/decided", False),
     ],

@@ -23,6 +23,7 @@ from idi.parts.gateway.envoy.render.clusters import HTTP_OPTIONS
 from idi.parts.gateway.envoy.render.proto import ads, packed, pipe, seconds
 
 XDS_CLUSTER = "xds"
+RE2_SIZE = 20_000
 MIB = 1024 * 1024
 
 STATS = (
@@ -159,5 +160,7 @@ def _overload(connections: int, heap_bytes: int) -> overload_pb2.OverloadManager
 
 def _runtime() -> bootstrap_pb2.LayeredRuntime:
     static = struct_pb2.Struct()
-    static.update({"envoy.features.enable_all_deprecated_features": False})
+    # A path of any length is matched by one pattern (`sidecar.inbound_routes`); all of them are made here.
+    sizes = {f"re2.max_program_size.{level}_level": RE2_SIZE for level in ("error", "warn")}
+    static.update({"envoy.features.enable_all_deprecated_features": False, **sizes})
     return bootstrap_pb2.LayeredRuntime(layers=[bootstrap_pb2.RuntimeLayer(name="idi", static_layer=static)])

@@ -30,6 +30,9 @@ from idi.parts.gateway.envoy.resources import Kind, Resource
 from idi.parts.gateway.envoy.wire import encode_resource
 from idi.traffic.types import Inbound, Outbound
 
+UNRESERVED = "-_~"
+"""Beside letters and digits: what a normalised path never has encoded. The dot means something in a pattern."""
+
 BUFFER_BYTES = 1024 * 1024
 TCP_PROXY = "envoy.filters.network.tcp_proxy"
 
@@ -99,7 +102,7 @@ def _reserved(inbound: Inbound, app: str) -> Iterator[route.Route]:
 def _spelling(path: str) -> str:
     slash, parameter = "(/|%2f)+", "(;[^/]*)?"
     steps = [
-        "".join(f"({re.escape(c)}|%{ord(c):02x})" if ord(c) < 128 else re.escape(c) for c in step)
+        "".join(c if c.isalnum() or c in UNRESERVED else f"({re.escape(c)}|%{ord(c):02x})" for c in step)
         for step in path.split("/")
         if step
     ]
