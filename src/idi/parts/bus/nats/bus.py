@@ -12,7 +12,6 @@ Every call is bounded in time. The client reconnects by itself for as long as it
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
@@ -27,10 +26,6 @@ from nats.js.api import (
     AckPolicy,
     ConsumerConfig,
     DeliverPolicy,
-    DiscardPolicy,
-    RetentionPolicy,
-    StorageType,
-    StreamConfig,
 )
 from nats.js.client import JetStreamContext
 from nats.js.errors import APIError, FetchTimeoutError, NotFoundError
@@ -38,10 +33,12 @@ from nats.js.errors import APIError, FetchTimeoutError, NotFoundError
 from idi.parts.bus.errors import BusDown, BusFull
 from idi.parts.bus.interface import Delivery, Event, GivenUp, Held, Receipt, Shape, Subscription, Topic
 from idi.parts.bus.nats.client import Reader
+from idi.parts.bus.nats.events import event_of, headers_of
 from idi.parts.bus.nats.held import held, refusal
 from idi.parts.bus.nats.names import GIVEN_UP, GIVEN_UP_SUBJECT, only_subject, stream_of, topic_of
 from idi.parts.bus.nats.publisher import Publisher, TooLarge, Unanswered
 from idi.parts.bus.nats.receipts import OTHER_LAST, failed, own_headers, receipt, refused, words_of
+from idi.parts.bus.nats.shapes import NO_END, consumer_config, place_of, shape_of, stream_config
 from idi.parts.errors import Refused
 
 log = logging.getLogger(__name__)
@@ -56,10 +53,7 @@ QUIET_S = 2.0
 WINDOW = 32
 """Of a batch so many are on their way at once."""
 
-OWN = "Nats-"
-"""Headers that the broker reads or writes are no part of the event."""
 
-NO_END = -1
 TAKES_GIVEN_UP = Subscription(GIVEN_UP, "relay")
 
 _T = TypeVar("_T")
@@ -378,73 +372,6 @@ class NatsDelivery:
 
     async def working(self) -> None:
         await self.bus._asked(self.message.in_progress())
-
-
-def stream_config(topic: Topic, *subjects: str) -> StreamConfig:
-    return StreamConfig(
-        name=stream_of(topic.name),
-        subjects=[*subjects] or [topic.name, only_subject(topic.name, "*")],
-        retention=RetentionPolicy.LIMITS,
-        discard=DiscardPolicy.OLD if topic.drop_oldest else DiscardPolicy.NEW,
-        storage=StorageType.FILE if topic.durable else StorageType.MEMORY,
-        max_age=topic.keep_s,
-        max_bytes=topic.most_bytes,
-        max_msgs=topic.most_events or -1,
-        # The window may not be longer than events are kept.
-        duplicate_window=min(topic.same_s, topic.keep_s),
-        num_replicas=1,
-    )
-
-
-def shape_of(config: StreamConfig) -> tuple[object, ...]:
-    """What can change of a topic that is there."""
-    return (
-        config.max_age,
-        config.max_bytes,
-        config.max_msgs,
-        config.duplicate_window,
-        config.discard,
-        config.subjects,
-    )
-
-
-def consumer_config(subscription: Subscription) -> ConsumerConfig:
-    return ConsumerConfig(
-        durable_name=subscription.module,
-        ack_policy=AckPolicy.EXPLICIT,
-        deliver_policy=DeliverPolicy.ALL,
-        ack_wait=subscription.answer_s,
-        max_deliver=subscription.attempts or -1,
-        max_ack_pending=subscription.in_flight,
-        # What is given up comes by subjects of the broker's own.
-        filter_subjects=None
-        if subscription.topic == GIVEN_UP
-        else [subscription.topic, only_subject(subscription.topic, subscription.module)],
-    )
-
-
-def place_of(config: ConsumerConfig) -> tuple[object, ...]:
-    """What can change of a subscription that is there."""
-    return config.ack_wait, config.max_ack_pending, config.max_deliver, config.filter_subjects
-
-
-def event_of(message: Msg) -> Event:
-    metadata = message.metadata
-    headers = {name: value for name, value in (message.headers or {}).items() if not name.startswith(OWN)}
-    sequence = metadata.sequence.stream if metadata.sequence else 0
-    return Event(
-        topic_of(metadata.stream or ""), sequence, headers, message.data, metadata.timestamp.timestamp()
-    )
-
-
-def headers_of(told: bytes | str | None) -> dict[str, str]:
-    """As they stand in the stream: a first line of the protocol's own, then one a line."""
-    found: dict[str, str] = {}
-    for line in base64.b64decode(told or b"").decode(errors="replace").split("\r\n")[1:]:
-        name, _, value = line.partition(":")
-        if name and not name.startswith(OWN):
-            found[name] = value.strip()
-    return found
 
 
 async def _noted(error: Exception) -> None:
