@@ -17,12 +17,13 @@ from idi.control.secrets import NewSecret, able, asked_secret
 from idi.control.wanted import Wanted
 from idi.control.wording import did_you_mean
 from idi.declaration.load import Rejected
-from idi.declaration.types import ExternalIssuer, Module, ModuleName, Platform
+from idi.declaration.types import ExternalIssuer, ModuleName, Platform
 from idi.parts.errors import Refused
 from idi.parts.store.interface import JSON
 from idi.plan.applicable import Applicable, applicable
 from idi.plan.bus import BUS, OWN, logs_in
 from idi.plan.configured import fitted
+from idi.plan.desired import strategy_of
 from idi.plan.scaled import fitting
 from idi.plan.types import Overlays, Run
 from idi.plan.unbuilt import LOCAL, elsewhere
@@ -92,7 +93,7 @@ def what_is_asked(
             platform = running(wanted, platform)
             name = able_to_lend(platform, wanted, request["module"])
             # Never two writers: ours goes before theirs may come.
-            standing = never_two(platform.modules[name])
+            standing = strategy_of(platform.modules[name]) == "recreate"
             run = Run(request.get("by", ""), request.get("pid", 0), standing)
             return Asked(with_run(wanted, name, run), {"module": name}, platform, [name])
         case "hand-over":
@@ -205,10 +206,6 @@ def able_to_lend(platform: Platform, wanted: Wanted, module: str) -> ModuleName:
             "End that one first: two would not know whose breakpoint a request meets.",
         )
     return name
-
-
-def never_two(module: Module) -> bool:
-    return module.storage is not None or module.release.strategy == "recreate"
 
 
 def with_run(wanted: Wanted, name: ModuleName, run: Run | None) -> Wanted:

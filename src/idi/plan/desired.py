@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 
 from idi.declaration.names import peer_variable
-from idi.declaration.types import Module, Platform, Template
+from idi.declaration.types import Module, Platform, Strategy, Template
 from idi.plan.bus import LOGIN_PATH, RELAY, logs_in
 from idi.plan.types import Context, Desired, DesiredModule, KeptSecret, Overlays
 from idi.world.types import PeerPort, PortSpec, RevisionId, RevisionSpec
@@ -33,11 +33,16 @@ def desired(platform: Platform, overlays: Overlays, context: Context) -> Desired
                 platform, module, overlays.generations.get(name, 0), context, overlays.secrets
             ),
             count=module.instances if count is None else count,
-            strategy="recreate" if module.storage else module.release.strategy,
+            strategy=strategy_of(module),
             origin="idi scale" if count is not None else str(origin or "default"),
             run=overlays.runs.get(name),
         )
     return Desired(modules, PARTS)
+
+
+def strategy_of(module: Module) -> Strategy:
+    """Two instances with storage would be two writers."""
+    return "recreate" if module.storage else module.release.strategy
 
 
 def revision_spec(
