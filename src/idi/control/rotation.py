@@ -5,9 +5,10 @@ its value. Steps look at what is there and not at what was done before, so a rot
 completed by the next. Whether it can be is asked before anything is begun.
 
 Certificates: whoever shows a leaf of the new root meets only proxies that trust it, since everybody acknowledged both
-roots first; and the former root goes when everybody shows a leaf of the new one. A proxy that gives no answer counts
-as lost: it gets what holds then when it comes back. Connections that are open stay open until they are old enough
-(a third of a certificate's life), since nobody looks at a certificate twice.
+roots first; and the former root goes when everybody shows a leaf of the new one. A proxy that is connected and gives
+no answer stops the rotation there; one that is gone counts as lost, and gets what holds then when it comes back.
+Connections that are open stay open until they are old enough (a third of a certificate's life), since nobody looks at
+a certificate twice.
 """
 
 from __future__ import annotations
