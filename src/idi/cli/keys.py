@@ -7,8 +7,7 @@ from idi.cli.commands import Command
 from idi.cli.failure import DONE, usage
 from idi.cli.invocation import Invocation
 from idi.cli.parser import add_globals
-from idi.cli.screen import Line
-from idi.cli.words import did_you_mean
+from idi.cli.words import aligned, did_you_mean
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,11 +68,9 @@ def show(invocation: Invocation) -> int:
                 one["protects"],
             )
         )
-    widths = [max(len(row[at]) for row in rows) for at in range(4)]
-    for row in rows:
+    for row, text in zip(rows, aligned(rows), strict=True):
         style = "dim" if row is rows[0] else ""
-        line: Line = [("  ".join(text.ljust(widths[at]) for at, text in enumerate(row)).rstrip(), style)]
-        screen.out(line)
+        screen.out([(text, style)])
     for one in view["keys"]:
         for file in one["kept"]:
             screen.tell(f"A former {one['name']} key is kept as {file}: backups made before it went need it.")

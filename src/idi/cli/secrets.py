@@ -14,7 +14,7 @@ from idi.cli.commands import Command
 from idi.cli.failure import DONE, usage
 from idi.cli.invocation import Invocation
 from idi.cli.parser import add_globals
-from idi.cli.screen import Line
+from idi.cli.words import aligned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -108,11 +108,9 @@ def show(invocation: Invocation) -> int:
         rows.append(
             (one["path"], str(one["version"] or "missing"), since or "-", ", ".join(one["modules"]) or "-")
         )
-    widths = [max(len(row[at]) for row in rows) for at in range(4)]
-    for row in rows:
+    for row, text in zip(rows, aligned(rows), strict=True):
         style = "dim" if row is rows[0] else "yellow" if row[1] == "missing" else ""
-        line: Line = [("  ".join(text.ljust(widths[at]) for at, text in enumerate(row)).rstrip(), style)]
-        screen.out(line)
+        screen.out([(text, style)])
     if missing := [one["path"] for one in view["secrets"] if one["missing"]]:
         screen.out()
         screen.tell(f"{invocation.command_line(f'secrets set {missing[0]}')} sets what is missing.")
