@@ -109,6 +109,9 @@ NAMESPACE = Text(
     r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?",
     "junzi",
 )
+STORAGE_CLASS = Text(
+    "a StorageClass of the cluster", r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", "standard", longest=253
+)
 
 
 def peer_variable(peer: str) -> str:
