@@ -184,6 +184,9 @@ class LocalTarget:
         elif not self._adopted:
             self._early[instance] = ready
 
+    async def tail(self, instance: InstanceId, count: int = 10) -> list[str]:
+        return self.last_lines(instance, count)
+
     def last_lines(self, instance: InstanceId, count: int = 10) -> list[str]:
         return self.logs.last_lines(instance, count, self._first_lines.get(instance, 0))
 
