@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from idi.parts.clients.machine import Peer
 from idi.parts.errors import Refused
 
-READ = frozenset({"GET /v1/status", "GET /v1/watch", "GET /v1/config", "GET /v1/openapi.json", "POST /v1/plan"})
+READ = frozenset(
+    {"GET /v1/status", "GET /v1/watch", "GET /v1/config", "GET /v1/openapi.json", "POST /v1/plan"}
+)
 DEVELOP = frozenset(
     {
         "POST /v1/tokens",

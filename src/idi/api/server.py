@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from idi.api.asker import Asker, Role
 from idi.api.openapi import openapi
@@ -164,7 +165,8 @@ ASKER = web.RequestKey("asker", Role)
 
 
 def peer_of(request: web.Request) -> Asker:
-    if (role := request.get(ASKER)) is not None:
+    role: Role | None = request.get(ASKER)
+    if role is not None:
         return role
     transport = request.transport
     sock = transport.get_extra_info("socket") if transport else None
@@ -224,7 +226,7 @@ class Server:
 
     def application(self, prove: Prove | None = None) -> web.Application:
         """With `prove` a token says who asks, else the kernel does."""
-        asked = [problems, proving(prove)] if prove else [problems]
+        asked: list[Middleware] = [problems, proving(prove)] if prove else [problems]
         app = web.Application(middlewares=asked, client_max_size=BODY_LIMIT)
         app.router.add_get("/v1/status", self.status)
         app.router.add_get("/v1/watch", self.watch)
@@ -395,7 +397,7 @@ Prove = Callable[[str], Awaitable[Role | None]]
 """The role that a token proves; None where it proves none."""
 
 
-def proving(prove: Prove) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+def proving(prove: Prove) -> Middleware:
     """A middleware for where no kernel says who asks: a token has to."""
 
     @web.middleware

@@ -112,7 +112,9 @@ def trouble(status: Mapping[str, Any]) -> tuple[bool, str]:
             return False, shorten(f"{of(container)}its image cannot be pulled: {waiting.get('message', '')}")
     for condition in status.get("conditions", []):
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return False, shorten(f"waits for a node: {condition.get('message', condition.get('reason', ''))}")
+            return False, shorten(
+                f"waits for a node: {condition.get('message', condition.get('reason', ''))}"
+            )
     for container in containers(status):
         if "running" not in container.get("state", {}) and (how := ended(container)):
             return False, f"{of(container)}it {how} and is started again"

@@ -11,18 +11,19 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from idi.declaration.types import ModuleName
-from idi.parts.clients.kubernetes import Change, Cluster
+from idi.parts.clients.kubernetes import Kubernetes, path
+from idi.parts.clients.kubernetes_watch import Event, Kind, Watch
 from idi.parts.clients.owned_tasks import OwnedTasks
 from idi.parts.errors import PartError
 from idi.parts.targets.interface import Emit, Retire, Supply
 from idi.parts.targets.kubernetes.instances import Known
-from idi.parts.targets.kubernetes.pods import MODULE, SPEC, pod_seen, shorten
-from idi.parts.targets.kubernetes.values import Settings, release_values, secret_of
+from idi.parts.targets.kubernetes.pods import MAIN, MODULE, SPEC, pod_seen, shorten
+from idi.parts.targets.kubernetes.values import Reach, Settings, module_of, release_values, secret_of
 from idi.parts.targets.recorded import spec_of
 from idi.parts.targets.references import needed
 from idi.world.events import InstanceGone, InstanceSeen, RevisionDegraded, RevisionEnsured, RevisionRemoved
@@ -31,10 +32,12 @@ from idi.world.types import InstanceId, RevisionId, RevisionSpec
 log = logging.getLogger(__name__)
 
 MOST_EARLY = 1000
+WORKLOADS = ("deployments", "statefulsets")
+"""What pods come from; the latter where there is storage."""
 SYNCED_S = 30.0
 GONE_S = 60.0
 """Beyond their grace period: how long pods may take to end."""
-REACH_AGAIN_S = 1.0
+ASK_AGAIN_S = 1.0
 
 
 class Releases(Protocol):
@@ -48,19 +51,20 @@ class Releases(Protocol):
 
 
 class KubernetesTarget:
-    """`reach` says whether the agent at an address answers: asked where a proxy lost its stream, which by itself is no
-    death."""
+    """`reach` says who may call a module and whom it may call; `answers` whether the agent at an address does: asked
+    where a proxy lost its stream, which by itself is no death."""
 
     def __init__(
         self,
         *,
-        api: Cluster,
+        api: Kubernetes,
         releases: Releases,
         settings: Settings,
         emit: Emit,
         retire: Retire,
         supply: Supply,
-        reach: Callable[[str], Awaitable[bool]],
+        reach: Callable[[ModuleName], Reach],
+        answers: Callable[[str], Awaitable[bool]],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._api = api
@@ -70,6 +74,7 @@ class KubernetesTarget:
         self._retire = retire
         self._supply = supply
         self._reach = reach
+        self._answers = answers
         self._clock = clock
         self._owned = OwnedTasks()
         self._known: dict[InstanceId, Known] = {}
@@ -92,25 +97,27 @@ class KubernetesTarget:
 
     async def adopt(self) -> None:
         """Every release and every pod that is there, then whatever changes."""
-        for deployment in await self._api.list(self._path("apps/v1", "deployments"), MODULE):
-            self._deployed(deployment)
+        for kind in WORKLOADS:
+            for one in (await self._api.listing(self._path("apps/v1", kind), labels=MODULE)).items:
+                self._deployed(one)
+            self._owned.group.create_task(self._follow(kind))
         self._owned.group.create_task(self._follow_pods())
-        self._owned.group.create_task(self._follow_deployments())
         async with asyncio.timeout(SYNCED_S):
             await self._synced.wait()
 
     async def ensure(self, spec: RevisionSpec, count: int) -> None:
         async with self._locks.setdefault(spec.module, asyncio.Lock()):
             before = self._revisions.get(spec.module)
-            texts = needed(spec).texts
-            if texts:
-                secrets = {path: value.decode() for path, value in (await self._supply(spec, texts)).items()}
-                document = secret_of(self._settings, spec, secrets)
-                await self._api.apply(
-                    self._path("v1", "secrets") + f"/{document['metadata']['name']}", document
-                )
-            await self._releases.put(spec.module, release_values(self._settings, spec, count))
+            its = needed(spec)
+            if paths := its.texts | its.files:
+                for secret in secret_of(self._settings, spec, await self._supply(spec, paths)):
+                    name = secret["metadata"]["name"]
+                    await self._api.apply(self._path("v1", "secrets", name), secret, force=True)
+            running = before[0] if before else None
+            values = release_values(self._settings, spec, count, self._reach(spec.module), running)
+            await self._releases.put(spec.module, values)
             self._holds(spec, count)
+            await self._forget_secrets(spec.module, {spec.revision, running.revision if running else ""})
         if before is not None and before[0] == spec and before[1] > count:
             await self._fewer(spec, count)
 
@@ -123,7 +130,7 @@ class KubernetesTarget:
             and (one.told.module, one.told.revision, one.told.state) == (module, revision, "failed")
         ]
         for name in failed:
-            await self._api.delete(self._path("v1", "pods") + f"/{name}")
+            await self._api.delete(self._path("v1", "pods", name))
 
     async def remove(self, module: ModuleName, revision: RevisionId) -> None:
         known = self._revisions.get(module)
@@ -133,6 +140,7 @@ class KubernetesTarget:
         async with self._locks.setdefault(module, asyncio.Lock()):
             await self._releases.drop(module)
             await self._fewer(known[0], 0)
+            await self._forget_secrets(module, set())
             self._revisions.pop(module, None)
             self._degraded.pop(module, None)
             self._emit(RevisionRemoved(module, revision))
@@ -149,8 +157,7 @@ class KubernetesTarget:
 
     async def tail(self, instance: InstanceId, count: int = 10) -> list[str]:
         try:
-            path = self._path("v1", "pods") + f"/{instance}"
-            return await self._api.logs(path, container="module", tail=count)
+            return await self._api.logs(instance, MAIN, tail=count)
         except PartError as error:
             return [f"(its log cannot be had: {error.message})"]
 
@@ -177,9 +184,8 @@ class KubernetesTarget:
 
     # --- within
 
-    def _path(self, group: str, kind: str) -> str:
-        root = f"/api/{group}" if "/" not in group else f"/apis/{group}"
-        return f"{root}/namespaces/{self._settings.namespace}/{kind}"
+    def _path(self, api: str, kind: str, name: str = "") -> str:
+        return path(api, kind, self._settings.namespace, name)
 
     def _of(self, instance: InstanceId) -> Known | None:
         """Agents and proxies may speak before the API server does; a bounded number of them is remembered."""
@@ -188,25 +194,32 @@ class KubernetesTarget:
         return self._known.get(instance)
 
     async def _follow_pods(self) -> None:
-        async for change in self._watch("v1", "pods"):
-            if change.kind == "synced":
+        async for event in Watch(self._api, self._path("v1", "pods"), labels=MODULE):
+            if event.kind is Kind.SYNCED:
                 self._synced.set()
-                continue
-            name = InstanceId(change.object["metadata"]["name"])
-            seen = None if change.kind == "deleted" else pod_seen(change.object)
-            if seen is None:
-                self._gone(name)
-            elif (known := self._of(name)) is not None:
-                known.pod = seen
-                self._judge(known)
+            else:
+                self._pod(event)
 
-    async def _follow_deployments(self) -> None:
-        async for change in self._watch("apps/v1", "deployments"):
-            if change.kind in ("added", "modified"):
-                self._deployed(change.object)
+    def _pod(self, event: Event) -> None:
+        name = InstanceId(event.object["metadata"]["name"])
+        seen = None if event.kind is Kind.DELETED else pod_seen(event.object)
+        if seen is None:
+            self._gone(name)
+        elif (known := self._of(name)) is not None:
+            known.pod = seen
+            self._judge(known)
 
-    def _watch(self, group: str, kind: str) -> AsyncIterator[Change]:
-        return self._api.watch(self._path(group, kind), MODULE)
+    async def _follow(self, kind: str) -> None:
+        async for event in Watch(self._api, self._path("apps/v1", kind), labels=MODULE):
+            if event.kind in (Kind.ADDED, Kind.MODIFIED):
+                self._deployed(event.object)
+
+    async def _forget_secrets(self, module: ModuleName, but: set[str]) -> None:
+        """Those of revisions whose pods cannot start any more."""
+        mine = f"{MODULE}={module},app.kubernetes.io/managed-by=idi"
+        for secret in (await self._api.listing(self._path("v1", "secrets"), labels=mine)).items:
+            if module_of(secret)[1] not in but:
+                await self._api.delete(self._path("v1", "secrets", secret["metadata"]["name"]))
 
     def _deployed(self, document: Mapping[str, Any]) -> None:
         template = document["spec"]["template"]["metadata"]
@@ -256,7 +269,9 @@ class KubernetesTarget:
         """Wait until so many are left of a module."""
 
         def left() -> int:
-            return sum(one.told is not None and one.told.module == spec.module for one in self._known.values())
+            return sum(
+                one.told is not None and one.told.module == spec.module for one in self._known.values()
+            )
 
         try:
             async with asyncio.timeout(spec.grace_s + GONE_S):
@@ -273,12 +288,8 @@ class KubernetesTarget:
         for _ in range(2):
             if known.told is None or self._known.get(name) is not known:
                 return
-            if await self._reach(known.told.address):
+            if await self._answers(known.told.address):
                 return
-            await asyncio.sleep(REACH_AGAIN_S)
+            await asyncio.sleep(ASK_AGAIN_S)
         known.proxied = False
         self._judge(known)
-
-
-async def no_secrets(spec: RevisionSpec, paths: Collection[str]) -> Mapping[str, bytes]:
-    raise PartError(f"Nobody has the secrets {', '.join(paths)} of {spec.module}.")
