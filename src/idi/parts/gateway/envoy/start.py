@@ -1,7 +1,6 @@
-"""How to start an Envoy: the program, its arguments and its bootstrap file.
+"""How to start an Envoy on this machine: the program, its arguments and its bootstrap file.
 
-Many run side by side on one machine and one user, so nothing is shared: no hot restart, no base id, no admin
-port. The log goes to stderr, a line each; where that ends up is the matter of whoever starts it.
+Many run side by side as one user, so their sockets have names of their own in the runtime folder.
 """
 
 from __future__ import annotations
@@ -11,6 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from idi.parts.errors import PartError
+from idi.parts.gateway.envoy.arguments import (
+    GATEWAY_DRAIN_S,
+    GATEWAY_WORKERS,
+    SIDECAR_DRAIN_S,
+    SIDECAR_WORKERS,
+    arguments,
+)
 from idi.parts.gateway.envoy.binary import ENVOY
 from idi.parts.gateway.envoy.render.bootstrap import MIB, bootstrap
 from idi.traffic.types import GATEWAY
@@ -19,11 +25,6 @@ MAX_SOCKET_PATH = 104
 SIDECAR_CONNECTIONS = 10_000
 SIDECAR_HEAP_BYTES = 512 * MIB
 GATEWAY_HEAP_BYTES = 2048 * MIB
-LOG_FORMAT = "%Y-%m-%dT%T.%e %l %n %v"
-SIDECAR_DRAIN_S = 10
-GATEWAY_DRAIN_S = 300
-"""How long connections of a listener that changed may go on. Clients' streams get time to end by themselves;
-between proxies it bounds how long a tcp connection outlives the policy that allowed it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +44,13 @@ def admin_socket(runtime_dir: Path, node: str) -> Path:
 def sidecar_start(node: str, credential: str, runtime_dir: Path, xds_socket: Path) -> ProxyStart:
     """The sidecar of one instance: one worker thread."""
     limits = (SIDECAR_CONNECTIONS, SIDECAR_HEAP_BYTES)
-    return _start(node, credential, runtime_dir, xds_socket, *limits, workers=1, drain_s=SIDECAR_DRAIN_S)
+    return _start(
+        node, credential, runtime_dir, xds_socket, *limits, workers=SIDECAR_WORKERS, drain_s=SIDECAR_DRAIN_S
+    )
 
 
 def gateway_start(
-    credential: str, runtime_dir: Path, xds_socket: Path, connections: int, workers: int = 2
+    credential: str, runtime_dir: Path, xds_socket: Path, connections: int, workers: int = GATEWAY_WORKERS
 ) -> ProxyStart:
     """The gateway; `connections` is what it accepts at most (`EdgeLimits.connections`)."""
     limits = (connections, GATEWAY_HEAP_BYTES)
@@ -79,24 +82,5 @@ def _start(
     content = bootstrap(
         node, credential, str(xds_socket), str(admin), connections=connections, heap_bytes=heap_bytes
     )
-    argv = (
-        str(ENVOY.find()),
-        "--config-path",
-        str(config),
-        "--concurrency",
-        str(workers),
-        "--disable-hot-restart",
-        "--log-level",
-        "warning",
-        "--log-format",
-        LOG_FORMAT,
-        "--file-flush-interval-msec",
-        "1000",
-        "--drain-time-s",
-        str(drain_s),
-        "--drain-strategy",
-        "immediate",
-        "--parent-shutdown-time-s",
-        str(drain_s + 5),
-    )
+    argv = arguments(str(ENVOY.find()), str(config), workers, drain_s)
     return ProxyStart(argv, {str(config): content}, admin_socket=str(admin))

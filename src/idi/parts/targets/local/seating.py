@@ -14,8 +14,8 @@ from pathlib import Path
 from idi.parts.errors import Bug, PartError
 from idi.parts.targets.interface import SidecarSpec
 from idi.parts.targets.local.ports import choose_ports
+from idi.parts.targets.local.probes import Asked
 from idi.parts.targets.local.process import ProcessSpec, marker, shell
-from idi.parts.targets.local.readiness import Asked
 from idi.parts.targets.local.seats import Occupant, Seat, by_kind, purposes
 from idi.parts.targets.local.secrets import NOTHING, Supplied
 from idi.parts.targets.local.site import Site
