@@ -20,6 +20,9 @@ from idi.world.types import InstanceId, RevisionId, RevisionSpec
 MODULE, PART = "idi.dev/module", "idi.dev/part"
 SLOT, REVISION, SPEC = "idi.dev/slot", "idi.dev/revision", "idi.dev/spec"
 
+ACCOUNT = "idi-"
+"""With what the names of workloads' service accounts begin."""
+
 AGENT_PORT = 20000
 APP_PORT, MESH_PORT, OUTBOUND_PORT = 20001, 20101, 20201
 """The first of each kind; a pod has an address of its own, so the same numbers do for all."""
@@ -75,10 +78,13 @@ def numbers(spec: RevisionSpec) -> Numbers:
 
 
 def pod_seen(document: Mapping[str, Any]) -> PodSeen | None:
-    """None for a pod that is none of ours, or one that has ended for good."""
+    """None for a pod that is none of ours, or one that has ended for good. A label is anybody's word; the account that a
+    pod runs as is proved by its token, so one that runs as another than its module's is none of ours."""
     metadata, status = document["metadata"], document.get("status", {})
     labels = metadata.get("labels", {})
     if MODULE not in labels or status.get("phase") in ("Succeeded", "Failed"):
+        return None
+    if document.get("spec", {}).get("serviceAccountName") != f"{ACCOUNT}{labels[MODULE]}":
         return None
     try:
         spec = spec_of(json.loads(metadata.get("annotations", {})[SPEC]))

@@ -19,19 +19,27 @@ from idi.declaration.types import ModuleName
 from idi.parts.clients.kubernetes import Kubernetes, path
 from idi.parts.clients.kubernetes_watch import Event, Kind, Watch
 from idi.parts.clients.owned_tasks import OwnedTasks
-from idi.parts.errors import PartError
-from idi.parts.targets.interface import Emit, Retire, Supply
+from idi.parts.errors import PartError, Refused
+from idi.parts.targets.interface import Emit, Retire, Supply, Variable
 from idi.parts.targets.kubernetes.instances import Known
 from idi.parts.targets.kubernetes.pods import MAIN, MODULE, SPEC, pod_seen, shorten
-from idi.parts.targets.kubernetes.values import Reach, Settings, module_of, release_values, secret_of
+from idi.parts.targets.kubernetes.values import (
+    Reach,
+    Settings,
+    module_of,
+    place_of,
+    release_values,
+    secret_of,
+)
 from idi.parts.targets.recorded import spec_of
-from idi.parts.targets.references import needed
+from idi.parts.targets.references import needed, own
 from idi.world.events import InstanceGone, InstanceSeen, RevisionDegraded, RevisionEnsured, RevisionRemoved
-from idi.world.types import InstanceId, RevisionId, RevisionSpec
+from idi.world.types import Instance, InstanceId, RevisionId, RevisionSpec
 
 log = logging.getLogger(__name__)
 
 MOST_EARLY = 1000
+LAPTOP = "Use an environment with target: local."
 WORKLOADS = ("deployments", "statefulsets")
 """What pods come from; the latter where there is storage."""
 SYNCED_S = 30.0
@@ -58,8 +66,9 @@ class KubernetesTarget:
         self,
         *,
         api: Kubernetes,
+        namespace: str,
         releases: Releases,
-        settings: Settings,
+        settings: Callable[[], Settings],
         emit: Emit,
         retire: Retire,
         supply: Supply,
@@ -69,6 +78,7 @@ class KubernetesTarget:
     ) -> None:
         self._api = api
         self._releases = releases
+        self._namespace = namespace
         self._settings = settings
         self._emit = emit
         self._retire = retire
@@ -108,13 +118,13 @@ class KubernetesTarget:
     async def ensure(self, spec: RevisionSpec, count: int) -> None:
         async with self._locks.setdefault(spec.module, asyncio.Lock()):
             before = self._revisions.get(spec.module)
-            its = needed(spec)
+            its, settings = needed(spec), self._settings()
             if paths := its.texts | its.files:
-                for secret in secret_of(self._settings, spec, await self._supply(spec, paths)):
+                for secret in secret_of(settings, spec, await self._supply(spec, paths)):
                     name = secret["metadata"]["name"]
                     await self._api.apply(self._path("v1", "secrets", name), secret, force=True)
             running = before[0] if before else None
-            values = release_values(self._settings, spec, count, self._reach(spec.module), running)
+            values = release_values(settings, spec, count, self._reach(spec.module), running)
             await self._releases.put(spec.module, values)
             self._holds(spec, count)
             await self._forget_secrets(spec.module, {spec.revision, running.revision if running else ""})
@@ -161,6 +171,36 @@ class KubernetesTarget:
         except PartError as error:
             return [f"(its log cannot be had: {error.message})"]
 
+    # --- what only a laptop can do
+
+    async def attach(self, spec: RevisionSpec, port: int) -> Instance:  # noqa: ARG002
+        raise Refused(f"An instance of {spec.module} that runs elsewhere cannot join a cluster.", LAPTOP)
+
+    async def detach(self, instance: InstanceId) -> None:
+        """There is none."""
+
+    def attached(self) -> list[InstanceId]:
+        return []
+
+    async def lend(self, spec: RevisionSpec, by: str, holder: int) -> Instance:  # noqa: ARG002
+        raise Refused(f"{spec.module} cannot be run by hand inside a cluster.", LAPTOP)
+
+    def take(self, instance: InstanceId, pid: int, asking: int) -> None:  # noqa: ARG002
+        raise Refused(f"{instance} is nobody's on a cluster.", LAPTOP)
+
+    def over(self, instance: InstanceId) -> str:  # noqa: ARG002
+        return ""
+
+    async def environment(
+        self,
+        spec: RevisionSpec,
+        instance: InstanceId | None,  # noqa: ARG002
+        *,
+        reveal: bool,  # noqa: ARG002
+    ) -> list[Variable]:
+        """As far as it does not depend on a pod; no secret leaves the cluster."""
+        return own(spec, place_of(spec, {}), seated=False, revealed=False)
+
     # --- what agents say
 
     def report(self, instance: InstanceId, ready: bool, reason: str) -> bool:
@@ -185,7 +225,7 @@ class KubernetesTarget:
     # --- within
 
     def _path(self, api: str, kind: str, name: str = "") -> str:
-        return path(api, kind, self._settings.namespace, name)
+        return path(api, kind, self._namespace, name)
 
     def _of(self, instance: InstanceId) -> Known | None:
         """Agents and proxies may speak before the API server does; a bounded number of them is remembered."""
