@@ -53,7 +53,7 @@ def in_cluster(namespace: str, environment: str) -> int:
     try:
         settings = settings_in(namespace, environment)
     except IdiError as error:
-        print(error, file=sys.stderr)
+        sys.stderr.write(f"{error}\n")
         return 1
     return start(settings)
 

@@ -2,8 +2,8 @@
 
 Modules are Helm releases and their pods' agents speak at a door of their own; the gateway's pods belong to the
 platform's release; people come by port-forward to a port on loopback, with a token of a role. OpenBao runs in
-control's own pod, where nobody else reaches it, kept as on a laptop. Everything above (desk, plan, journal, traffic) is the
-same.
+control's own pod, where nobody else reaches it, kept as on a laptop. Everything above (desk, plan, journal, traffic)
+is the same.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from idi.control.identities import Identities
 from idi.control.loop import Loop
@@ -74,9 +75,8 @@ class Gateways:
             if event.kind is not Kind.SYNCED:
                 self._pod(event.object, gone=event.kind is Kind.DELETED)
 
-    def _pod(self, document: dict[str, object], *, gone: bool) -> None:
+    def _pod(self, document: dict[str, Any], *, gone: bool) -> None:
         metadata, spec, status = (document.get(name) or {} for name in ("metadata", "spec", "status"))
-        assert isinstance(metadata, dict) and isinstance(spec, dict) and isinstance(status, dict)
         name = str(metadata["name"])
         mine = spec.get("serviceAccountName") == f"{ACCOUNT}{GATEWAY}"
         if gone or not mine or status.get("phase") in ("Succeeded", "Failed"):

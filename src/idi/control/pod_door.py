@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -18,6 +19,8 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from idi.api.server import bearer, problem_of, problem_response
+
+log = logging.getLogger(__name__)
 
 PORT = 8443
 BODY_LIMIT = 16 * 1024
@@ -77,7 +80,10 @@ class PodDoor:
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            return problem_response(problem_of(error))
+            document = problem_of(error)
+            if document["status"] == 500:
+                log.exception("%s %s", request.method, request.path)
+            return problem_response(document)
 
 
 async def body_of(request: web.Request) -> dict[str, Any]:

@@ -78,8 +78,8 @@ def numbers(spec: RevisionSpec) -> Numbers:
 
 
 def pod_seen(document: Mapping[str, Any]) -> PodSeen | None:
-    """None for a pod that is none of ours, or one that has ended for good. A label is anybody's word; the account that a
-    pod runs as is proved by its token, so one that runs as another than its module's is none of ours."""
+    """None for a pod that is none of ours, or one that has ended for good. A label is anybody's word; the account that
+    a pod runs as is proved by its token, so one that runs as another than its module's is none of ours."""
     metadata, status = document["metadata"], document.get("status", {})
     labels = metadata.get("labels", {})
     if MODULE not in labels or status.get("phase") in ("Succeeded", "Failed"):
