@@ -1,7 +1,8 @@
 """How to start an Envoy: the program, its arguments and its bootstrap file.
 
 Many run side by side on one machine and one user, so nothing is shared: no hot restart, no base id, no admin
-port. The log goes to stderr, a line each; where that ends up is the matter of whoever starts it.
+port. The log goes to stderr, a line each; where that ends up is the matter of whoever starts it. In a cluster the
+same program takes its files from a folder that is the same in every pod.
 """
 
 from __future__ import annotations
@@ -11,19 +12,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from idi.parts.errors import PartError
+from idi.parts.gateway.envoy.arguments import (
+    GATEWAY_DRAIN_S,
+    GATEWAY_FILE,
+    SIDECAR_DRAIN_S,
+    SIDECAR_FILE,
+    arguments,
+)
 from idi.parts.gateway.envoy.binary import ENVOY
 from idi.parts.gateway.envoy.render.bootstrap import MIB, bootstrap
+from idi.parts.gateway.envoy.render.cluster_bootstrap import ClusterXds, cluster_bootstrap, secret_files
 from idi.traffic.types import GATEWAY
 
 MAX_SOCKET_PATH = 104
 SIDECAR_CONNECTIONS = 10_000
 SIDECAR_HEAP_BYTES = 512 * MIB
 GATEWAY_HEAP_BYTES = 2048 * MIB
-LOG_FORMAT = "%Y-%m-%dT%T.%e %l %n %v"
-SIDECAR_DRAIN_S = 10
-GATEWAY_DRAIN_S = 300
-"""How long connections of a listener that changed may go on. Clients' streams get time to end by themselves;
-between proxies it bounds how long a tcp connection outlives the policy that allowed it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,24 +83,19 @@ def _start(
     content = bootstrap(
         node, credential, str(xds_socket), str(admin), connections=connections, heap_bytes=heap_bytes
     )
-    argv = (
-        str(ENVOY.find()),
-        "--config-path",
-        str(config),
-        "--concurrency",
-        str(workers),
-        "--disable-hot-restart",
-        "--log-level",
-        "warning",
-        "--log-format",
-        LOG_FORMAT,
-        "--file-flush-interval-msec",
-        "1000",
-        "--drain-time-s",
-        str(drain_s),
-        "--drain-strategy",
-        "immediate",
-        "--parent-shutdown-time-s",
-        str(drain_s + 5),
-    )
+    argv = (str(ENVOY.find()), *arguments(str(config), workers, drain_s))
     return ProxyStart(argv, {str(config): content}, admin_socket=str(admin))
+
+
+def cluster_files(xds: ClusterXds, admin_socket: str, gateway_connections: int) -> Mapping[str, bytes]:
+    """What lies beside `ca.crt` in the folder of every proxy in a cluster: a bootstrap for sidecars, one for
+    gateways, and the secrets that both point to."""
+    return {
+        **secret_files(xds),
+        SIDECAR_FILE: cluster_bootstrap(
+            xds, admin_socket, connections=SIDECAR_CONNECTIONS, heap_bytes=SIDECAR_HEAP_BYTES
+        ),
+        GATEWAY_FILE: cluster_bootstrap(
+            xds, admin_socket, connections=gateway_connections, heap_bytes=GATEWAY_HEAP_BYTES
+        ),
+    }
