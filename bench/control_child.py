@@ -41,7 +41,7 @@ def credential(node: str) -> str:
     return f"credential-of-{node}"
 
 
-def node_of(token: str) -> str | None:
+async def node_of(token: str) -> str | None:
     return token.removeprefix("credential-of-") if token.startswith("credential-of-") else None
 
 

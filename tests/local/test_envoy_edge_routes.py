@@ -44,7 +44,7 @@ async def edge() -> AsyncIterator[Edge]:
         gateway = m.edge(ROUTES, cors=Cors(("https://app.test",)), access_log=str(log))
         m.instance("cam", cam.port)
         m.instance("dere", dere.port)
-        await issuer.listen_on(gateway.issuer.socket)  # type: ignore[union-attr]
+        await issuer.listen_on(str(m.runtime / "issuer"))
         m.publish()
         for node in ("cam-1", "dere-1", GATEWAY):
             await m.proxy(node)

@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from idi.declaration.types import DEFAULT_PORT, AddressLimit, EdgeLimits, Protocol, RateLimit
+from idi.parts.gateway.envoy.listening import Listen
 from idi.parts.gateway.envoy.plane import EnvoyPlane
 from idi.parts.gateway.envoy.start import ProxyStart, admin_socket, gateway_start, sidecar_start
 from idi.parts.gateway.interface import Identity
@@ -198,11 +199,16 @@ class Mesh:
         self.events: list[tuple[str, bool]] = []
         self.plane: EnvoyPlane
         self.snapshot: Path | None = None
+        self.where: Listen | None = None
+        """Where the plane listens, if not on its socket."""
         self._plane_open = False
 
     async def open_plane(self) -> EnvoyPlane:
         self.plane = EnvoyPlane(
-            self.xds_socket, self.verify, self.snapshot, lambda *event: self.events.append(event)
+            self.where or self.xds_socket,
+            self.verify,
+            self.snapshot,
+            lambda *event: self.events.append(event),
         )
         self._plane_open = True
         return await self.plane.__aenter__()
@@ -213,7 +219,7 @@ class Mesh:
             await self.plane.__aexit__(None, None, None)
 
     @staticmethod
-    def verify(token: str) -> str | None:
+    async def verify(token: str) -> str | None:
         return token.removeprefix("credential-of-") if token.startswith("credential-of-") else None
 
     # --- the view ----------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import json
+import ssl
+import tempfile
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -35,6 +37,19 @@ class Upstream:
         """Also answer on a Unix socket."""
         assert self._runner is not None
         await web.UnixSite(self._runner, socket).start()
+
+    async def listen_with_tls(self, chain: bytes, key: bytes) -> int:
+        """Also answer on a port with TLS."""
+        assert self._runner is not None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(chain + key)
+            file.flush()
+            context.load_cert_chain(file.name)
+        site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=context)
+        await site.start()
+        server: Any = site._server
+        return int(server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
         """Close the port and every connection, as a killed process would."""

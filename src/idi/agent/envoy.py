@@ -21,20 +21,14 @@ from idi.agent.settings import Settings
 from idi.declaration.types import Readiness
 from idi.parts.errors import PartError
 from idi.parts.gateway.envoy import admin
-from idi.parts.gateway.envoy.arguments import (
-    GATEWAY_DRAIN_S,
-    GATEWAY_WORKERS,
-    SIDECAR_DRAIN_S,
-    SIDECAR_WORKERS,
-    arguments,
-)
+from idi.parts.gateway.envoy.arguments import cluster_argv
 from idi.parts.targets.backoff import Backoff, Policy
 from idi.parts.targets.readiness import Verdict, watch
 
 ASKED = Readiness(http="", every_s=2.0, failures=2)
 POLICY = Policy()
 KILLED_S = 2.0
-CLUSTER = "idi"
+GATEWAY_WORKERS = 2
 LONGEST_BOOTSTRAP = 4 * 1024 * 1024
 PR_SET_PDEATHSIG = 1
 
@@ -49,13 +43,12 @@ class Envoy:
         self.admin_socket = Path("/run/idi/admin")
         self.pid = 0
         sidecar = settings.module is not None
-        self._argv = arguments(
+        self._argv = cluster_argv(
             str(program),
-            str(settings.bootstrap),
-            SIDECAR_WORKERS if sidecar else GATEWAY_WORKERS,
-            SIDECAR_DRAIN_S if sidecar else GATEWAY_DRAIN_S,
-            node=settings.node,
-            cluster=CLUSTER,
+            str(settings.bootstrap.parent),
+            settings.node,
+            gateway=not sidecar,
+            workers=1 if sidecar else GATEWAY_WORKERS,
         )
         self._bootstrap = settings.bootstrap
         self._token = settings.token

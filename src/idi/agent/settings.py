@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from idi.declaration.types import Readiness
 from idi.parts.errors import PartError
+from idi.parts.gateway.envoy.arguments import GATEWAY_FILE, SIDECAR_FILE
 
 PORT = 20000
 PROXY_DIR = "/etc/idi/proxy"
@@ -62,7 +63,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
             port=int(environment.get("IDI_AGENT_PORT") or PORT),
             control=_address(environment["IDI_CONTROL"]),
             drain_s=float(environment.get("IDI_DRAIN_S") or DRAIN_S),
-            bootstrap=proxy / "bootstrap.json",
+            bootstrap=proxy / (SIDECAR_FILE if told else GATEWAY_FILE),
             roots=proxy / "ca.crt",
             token=Path(environment.get("IDI_TOKEN_FILE") or TOKEN),
         )

@@ -50,7 +50,7 @@ from idi.control.runs import Runs
 from idi.control.secrets import Secrets
 from idi.control.settings import Settings
 from idi.control.topics import Topics
-from idi.declaration.types import EmbeddedIssuer, KubernetesTarget, ModuleName, Platform
+from idi.declaration.types import EdgeLimits, EmbeddedIssuer, KubernetesTarget, ModuleName, Platform
 from idi.parts.certificates.serving import Served, ServingAuthority
 from idi.parts.clients import token_review
 from idi.parts.clients.helm import Helm
@@ -62,7 +62,8 @@ from idi.parts.discovery.registry import Registry
 from idi.parts.errors import Bug, PartError
 from idi.parts.gateway.envoy.listening import ServerCertificate, TlsPort
 from idi.parts.gateway.envoy.plane import EnvoyPlane
-from idi.parts.gateway.envoy.render.cluster_bootstrap import ClusterXds, cluster_bootstrap, secret_files
+from idi.parts.gateway.envoy.render.cluster_bootstrap import ClusterXds
+from idi.parts.gateway.envoy.start import cluster_files
 from idi.parts.secrets.interface import SecretStore
 from idi.parts.secrets.openbao.server import Places
 from idi.parts.store.interface import Actor, Store
@@ -81,8 +82,6 @@ log = logging.getLogger(__name__)
 BARRIER_S = 5.0
 ANSWERS_S = 1.0
 RENEW_S = 3600.0
-CONNECTIONS = 10_000
-HEAP_BYTES = 512 << 20
 
 
 @dataclass(slots=True)
@@ -300,8 +299,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
 async def publish_bootstrap(api: Kubernetes, cluster: Cluster, root: bytes) -> None:
     """What every sidecar is started with: whom to ask, whom to trust in it, and nothing that is secret."""
     xds = ClusterXds(f"xds.{cluster.namespace}.svc", place.XDS_PORT, place.MOUNTED, place.TOKEN)
-    bootstrap = cluster_bootstrap(xds, place.ADMIN, connections=CONNECTIONS, heap_bytes=HEAP_BYTES)
-    files = {place.ROOTS: root, "bootstrap.json": bootstrap, **secret_files(xds)}
+    files = {place.ROOTS: root, **cluster_files(xds, place.ADMIN, EdgeLimits().connections)}
     name = path("v1", "configmaps", cluster.namespace, place.PROXY)
     document = {
         "apiVersion": "v1",

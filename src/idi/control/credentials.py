@@ -41,7 +41,7 @@ class Credentials:
     def issue(self, node: str) -> str:
         return f"{node}.{self._sign(node)}"
 
-    def verify(self, credential: str) -> str | None:
+    async def verify(self, credential: str) -> str | None:
         """The node that a credential belongs to; None where it is no credential of ours."""
         node, _, signature = credential.rpartition(".")
         if node and hmac.compare_digest(signature.encode(), self._sign(node).encode()):

@@ -15,7 +15,7 @@ from idi.declaration.types import Cors, EdgeLimits, ExternalIssuer, HeaderMatch,
 from idi.world.types import InstanceId
 
 GATEWAY = "gateway"
-"""Node name and workload of the gateway's proxy."""
+"""Workload of the gateway's proxies, and the node name of the one on a laptop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,17 +111,27 @@ class GatewayRoute:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsServer:
+    """A server by its name and port, which proves that name by a certificate of the roots in a file (PEM) that
+    lies where the gateway runs."""
+
+    host: str
+    port: int
+    roots: str
+
+
+@dataclass(frozen=True, slots=True)
 class EmbeddedKeys:
     """What the gateway checks tokens of the embedded issuer with, and where it forwards its routes.
 
     `jwks` is the public key set (JSON); `socket` the Unix socket of the issuer's HTTP server, reached
-    under `/oauth2/` and `/.well-known/`.
+    under `/oauth2/` and `/.well-known/`, or where it is when it runs on another machine.
     """
 
     issuer: str
     audience: str
     jwks: str
-    socket: str
+    socket: str | TlsServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,3 +159,5 @@ class Traffic:
     gateway: Gateway | None = None
     certificate_life_s: float = 86400.0
     """Life of a leaf certificate: connections between proxies end before theirs does."""
+    gateways: tuple[str, ...] = (GATEWAY,)
+    """The nodes that are the gateway: all alike, each a proxy of its own."""

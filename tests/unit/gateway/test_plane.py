@@ -50,12 +50,14 @@ def view(*nodes: str) -> Traffic:
     )
 
 
+async def anybody(token: str) -> str | None:
+    return token
+
+
 class Harness:
     def __init__(self) -> None:
         self.events: list[tuple[str, bool]] = []
-        self.plane = EnvoyPlane(
-            Path("/nowhere"), lambda token: token, None, lambda *event: self.events.append(event)
-        )
+        self.plane = EnvoyPlane(Path("/nowhere"), anybody, None, lambda *event: self.events.append(event))
 
     def certify(self, *nodes: str, serial: int = 1) -> None:
         for node in nodes:

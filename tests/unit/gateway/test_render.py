@@ -1,19 +1,25 @@
 """From a view to resources: who sees what, the same bytes for the same view, and what must be in them."""
 
+import json
 import re
 from dataclasses import replace
 
 import pytest
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
+from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 
 from idi.declaration.types import AddressLimit, EdgeLimits, ExternalIssuer, RateLimit
 from idi.parts.errors import Bug
-from idi.parts.gateway.envoy.render.sidecar import inbound_routes
+from idi.parts.gateway.envoy.arguments import cluster_argv
+from idi.parts.gateway.envoy.render.cluster_bootstrap import ClusterXds
+from idi.parts.gateway.envoy.render.clusters import Lives, app_cluster
+from idi.parts.gateway.envoy.render.sidecar import inbound_listener, inbound_routes
 from idi.parts.gateway.envoy.render.view import Renderer, render_assignment, render_secrets
 from idi.parts.gateway.envoy.resources import Kind, NodeResources, Resource, Shelf
+from idi.parts.gateway.envoy.start import cluster_files
 from idi.parts.gateway.interface import Identity
 from idi.traffic.types import (
     GATEWAY,
@@ -257,3 +263,36 @@ def test_a_reserved_path_is_known_in_every_spelling(path: str, reserved: bool) -
     message = route_pb2.RouteConfiguration.FromString(content(inbound_routes(inbound)))
     routes = message.virtual_hosts[0].routes[:-1]
     assert any(re.fullmatch(each.match.safe_regex.regex, path) for each in routes) == reserved
+
+
+def test_all_gateways_have_the_same_resources() -> None:
+    _, nodes = render(traffic(gateways=("gateway-7f", "gateway-9c")))
+    assert nodes["gateway-7f"] == nodes["gateway-9c"]
+    assert GATEWAY not in nodes
+
+
+def test_a_pod_binds_its_own_address_and_reaches_its_module_by_loopback() -> None:
+    inbound = Inbound("http", "http", "10.244.1.7", 20101, 20001, ())
+    listener = listener_pb2.Listener.FromString(content(inbound_listener(inbound, "t.idi", Lives(60.0))))
+    address = listener.address.socket_address
+    assert (address.address, address.port_value) == ("10.244.1.7", 20101)
+    cluster = cluster_pb2.Cluster.FromString(content(app_cluster(inbound)))
+    (group,) = cluster.load_assignment.endpoints
+    (end,) = group.lb_endpoints
+    address = end.endpoint.address.socket_address
+    assert (address.address, address.port_value) == ("127.0.0.1", 20001)
+
+
+def test_the_files_of_a_cluster_name_nobody_and_hold_no_token() -> None:
+    files = cluster_files(ClusterXds("xds.shop.svc", 8444), "/run/idi/envoy.admin", 1000)
+    assert set(files) == {"bootstrap.json", "gateway.json", "roots.json", "token.json"}
+    for name in ("bootstrap.json", "gateway.json"):
+        document = json.loads(files[name])
+        assert "node" not in document
+        assert document["admin"]["address"]["pipe"]["path"] == "/run/idi/envoy.admin"
+        assert "initial_metadata" not in json.dumps(document)
+    assert files["bootstrap.json"] != files["gateway.json"]
+    argv = cluster_argv("envoy", "/etc/idi/proxy", "jede-7f9-x2", workers=1)
+    assert argv[:5] == ("envoy", "--service-node", "jede-7f9-x2", "--service-cluster", "idi")
+    assert "/etc/idi/proxy/bootstrap.json" in argv
+    assert "/etc/idi/proxy/gateway.json" in cluster_argv("envoy", "/etc/idi/proxy", "g", gateway=True)

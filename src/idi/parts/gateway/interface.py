@@ -54,7 +54,7 @@ class DataPlane(Protocol):
         """Replace the endpoints of one service: the fast path of a birth or a death."""
 
     def set_identity(self, node: str, identity: Identity) -> None:
-        """Give one proxy (instance id or `gateway`) its certificate; a second call rotates it."""
+        """Give one proxy (instance id or one of the gateways) its certificate; a second call rotates it."""
 
     async def barrier(self, timeout_s: float) -> BarrierResult:
         """Wait until all that was published before this call is acknowledged, rejected or lost."""

@@ -1,31 +1,39 @@
-"""An Envoy's arguments, the same on a laptop and in a pod.
+"""The arguments of an Envoy's process; no protobufs, so that what only starts one is small.
 
-Nothing is shared between those of one machine: no hot restart, no base id, no admin port. The log goes to stderr, a
-line each; where that ends up is the matter of whoever starts it. Apart from `start`, because what starts an Envoy in
-a pod is given its bootstrap and must not load the protobufs that make one.
+Many run side by side on one machine, so nothing is shared: no hot restart, no base id. The log goes to stderr, a
+line each.
 """
 
 from __future__ import annotations
 
+NODE_CLUSTER = "idi"
+SIDECAR_FILE = "bootstrap.json"
+GATEWAY_FILE = "gateway.json"
+"""Names in the folder that every pod with a proxy has (`start.cluster_files`)."""
+
 LOG_FORMAT = "%Y-%m-%dT%T.%e %l %n %v"
-SIDECAR_WORKERS = 1
-GATEWAY_WORKERS = 2
 SIDECAR_DRAIN_S = 10
 GATEWAY_DRAIN_S = 300
 """How long connections of a listener that changed may go on. Clients' streams get time to end by themselves;
 between proxies it bounds how long a tcp connection outlives the policy that allowed it."""
 
 
-def arguments(
-    program: str, bootstrap: str, workers: int, drain_s: int, *, node: str = "", cluster: str = ""
+def cluster_argv(
+    program: str, folder: str, node: str, *, gateway: bool = False, workers: int = 1
 ) -> tuple[str, ...]:
-    """`node` and `cluster` are said here where many share one bootstrap."""
-    named = ("--service-node", node, "--service-cluster", cluster) if node else ()
+    """How an Envoy in a pod is started: what it shall be is in its folder, who it is in its arguments."""
+    file, drain_s = (GATEWAY_FILE, GATEWAY_DRAIN_S) if gateway else (SIDECAR_FILE, SIDECAR_DRAIN_S)
     return (
         program,
+        *("--service-node", node, "--service-cluster", NODE_CLUSTER),
+        *arguments(f"{folder}/{file}", workers, drain_s),
+    )
+
+
+def arguments(config: str, workers: int, drain_s: int) -> tuple[str, ...]:
+    return (
         "--config-path",
-        bootstrap,
-        *named,
+        config,
         "--concurrency",
         str(workers),
         "--disable-hot-restart",

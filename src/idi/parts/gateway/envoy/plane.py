@@ -21,9 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from idi.parts.gateway.envoy import snapshot
+from idi.parts.gateway.envoy.listening import Listen
+from idi.parts.gateway.envoy.proving import Verify
 from idi.parts.gateway.envoy.render.view import Renderer, render_assignment, render_secrets
 from idi.parts.gateway.envoy.resources import Key, Kind, Store
-from idi.parts.gateway.envoy.server import AdsServer, Stream, Verify
+from idi.parts.gateway.envoy.server import AdsServer, Stream
 from idi.parts.gateway.envoy.session import Session
 from idi.parts.gateway.envoy.words import shorten
 from idi.parts.gateway.interface import BarrierResult, Identity, Rejection
@@ -64,20 +66,21 @@ class _Barrier:
 
 
 class EnvoyPlane:
-    """Async context manager: inside it the xDS socket is open.
+    """Async context manager: inside it the xDS socket or port is open.
 
-    `verify` maps a bearer credential to the node that it belongs to; `snapshot_path` None keeps nothing on
-    disk; `on_ready` is called with a node and whether it has all of its listeners, and must not raise.
+    `where` it listens; `verify` maps a bearer credential to the node that it belongs to; `snapshot_path` None
+    keeps nothing on disk; `on_ready` is called with a node and whether it has all of its listeners, and must not
+    raise.
     """
 
     def __init__(
         self,
-        socket_path: Path,
+        where: Listen,
         verify: Verify,
         snapshot_path: Path | None = None,
         on_ready: OnReady = nobody,
     ) -> None:
-        self._server = AdsServer(socket_path, verify, self)
+        self._server = AdsServer(where, verify, self)
         self._snapshot_path = snapshot_path
         self._on_ready = on_ready
         self._store = Store()

@@ -1,26 +1,27 @@
-"""The incremental xDS server: one stream per proxy, on a Unix socket.
+"""The incremental xDS server: one stream per proxy, on a Unix socket or on a port with TLS.
 
 The stream's own coroutine reads, a sibling in the same task group writes; both work on one sans-I/O session.
 Nothing is queued: a change wakes the writer, which asks the session what to send now, so a slow proxy costs
 one response per type and no more. Messages are raw bytes on both sides (identity serializers).
 
 A stream has to prove which node it is before anything is sent: its bearer credential names the node, and
-the node id in its first request must be that one. Bounds: streams, message size, and grpc's own limit of
-requests waiting to be accepted, which would cancel part of a crowd that reconnects at once.
+the node id in its first request must be that one. Bounds: streams, the time until the first request, message
+size, and grpc's own limit of requests waiting to be accepted, which would cancel part of a crowd that reconnects
+at once.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any, Protocol
 
 import grpc
 import grpc.aio
 
-from idi.parts.errors import PartError
+from idi.parts.gateway.envoy import listening
+from idi.parts.gateway.envoy.listening import Listen
+from idi.parts.gateway.envoy.proving import Proving, Unproved, Verify
 from idi.parts.gateway.envoy.session import Session
 from idi.parts.gateway.envoy.wire import Malformed, decode_request, encode_response
 
@@ -29,9 +30,10 @@ METHOD = "DeltaAggregatedResources"
 
 MAX_STREAMS = 4096
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
-STOP_S = 1.0
+FIRST_S = 10.0
+"""For the first request of who has proved itself; Envoy sends it with the stream."""
 
-Verify = Callable[[str], str | None]
+STOP_S = 1.0
 
 
 class Stream:
@@ -66,13 +68,11 @@ class Owner(Protocol):
 
 
 class AdsServer:
-    """Async context manager: inside it the socket is open."""
+    """Async context manager: inside it the socket or port is open."""
 
-    def __init__(
-        self, socket_path: Path, verify: Verify, owner: Owner, max_streams: int = MAX_STREAMS
-    ) -> None:
-        self._socket_path = socket_path
-        self._verify = verify
+    def __init__(self, where: Listen, verify: Verify, owner: Owner, max_streams: int = MAX_STREAMS) -> None:
+        self._where = where
+        self._proving = Proving(verify)
         self._owner = owner
         self._max_streams = max_streams
         self._streams = 0
@@ -80,7 +80,6 @@ class AdsServer:
         self._server: Any = None
 
     async def __aenter__(self) -> AdsServer:
-        self._socket_path.unlink(missing_ok=True)
         server = grpc.aio.server(
             options=(
                 ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
@@ -92,12 +91,9 @@ class AdsServer:
         )
         handler: Any = grpc.stream_stream_rpc_method_handler(self._serve)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),))
-        try:
-            server.add_insecure_port(f"unix:{self._socket_path}")
-        except RuntimeError as error:
-            raise PartError(f"The xDS socket {self._socket_path} cannot be opened.", str(error)) from error
+        listening.listen(server, self._where)
         await server.start()
-        os.chmod(self._socket_path, 0o600)
+        listening.protect(self._where)
         self._server = server
         return self
 
@@ -105,12 +101,13 @@ class AdsServer:
         for stream in self._open:
             stream.close()
         await self._server.stop(grace=STOP_S)
-        self._socket_path.unlink(missing_ok=True)
+        listening.clear(self._where)
 
     async def _serve(self, _requests: Any, context: Any) -> None:
-        node = self._authenticated(context)
-        if node is None:
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "unknown credential")
+        try:
+            node = await self._proving.node_of(_authorization(context))
+        except Unproved as error:
+            await context.abort(error.code, error.words)
             return
         if self._streams >= self._max_streams:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many streams")
@@ -118,7 +115,8 @@ class AdsServer:
         self._streams += 1
         try:
             # Node and type are in the first request; before it nothing can be said.
-            first = await context.read()
+            async with asyncio.timeout(FIRST_S):
+                first = await context.read()
             if first is grpc.aio.EOF:
                 return
             if decode_request(first)[0] != node:
@@ -127,6 +125,8 @@ class AdsServer:
             await self._converse(node, first, context)
         except Malformed as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except TimeoutError:
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "no request")
         finally:
             self._streams -= 1
 
@@ -162,12 +162,12 @@ class AdsServer:
                 self._owner.progressed(stream)
             message = await read()
 
-    def _authenticated(self, context: Any) -> str | None:
-        for key, value in context.invocation_metadata() or ():
-            if key == "authorization":
-                scheme, _, token = value.partition(" ")
-                return self._verify(token.strip()) if scheme.lower() == "bearer" and token else None
-        return None
+
+def _authorization(context: Any) -> str | None:
+    for key, value in context.invocation_metadata() or ():
+        if key == "authorization":
+            return str(value)
+    return None
 
 
 async def _write(stream: Stream, write: Callable[[bytes], Awaitable[None]]) -> None:

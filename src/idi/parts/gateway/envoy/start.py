@@ -1,6 +1,8 @@
-"""How to start an Envoy on this machine: the program, its arguments and its bootstrap file.
+"""How to start an Envoy: the program, its arguments and its bootstrap file.
 
-Many run side by side as one user, so their sockets have names of their own in the runtime folder.
+Many run side by side on one machine and one user, so nothing is shared: no hot restart, no base id, no admin
+port. The log goes to stderr, a line each; where that ends up is the matter of whoever starts it. In a cluster the
+same program takes its files from a folder that is the same in every pod.
 """
 
 from __future__ import annotations
@@ -12,13 +14,14 @@ from pathlib import Path
 from idi.parts.errors import PartError
 from idi.parts.gateway.envoy.arguments import (
     GATEWAY_DRAIN_S,
-    GATEWAY_WORKERS,
+    GATEWAY_FILE,
     SIDECAR_DRAIN_S,
-    SIDECAR_WORKERS,
+    SIDECAR_FILE,
     arguments,
 )
 from idi.parts.gateway.envoy.binary import ENVOY
 from idi.parts.gateway.envoy.render.bootstrap import MIB, bootstrap
+from idi.parts.gateway.envoy.render.cluster_bootstrap import ClusterXds, cluster_bootstrap, secret_files
 from idi.traffic.types import GATEWAY
 
 MAX_SOCKET_PATH = 104
@@ -44,13 +47,11 @@ def admin_socket(runtime_dir: Path, node: str) -> Path:
 def sidecar_start(node: str, credential: str, runtime_dir: Path, xds_socket: Path) -> ProxyStart:
     """The sidecar of one instance: one worker thread."""
     limits = (SIDECAR_CONNECTIONS, SIDECAR_HEAP_BYTES)
-    return _start(
-        node, credential, runtime_dir, xds_socket, *limits, workers=SIDECAR_WORKERS, drain_s=SIDECAR_DRAIN_S
-    )
+    return _start(node, credential, runtime_dir, xds_socket, *limits, workers=1, drain_s=SIDECAR_DRAIN_S)
 
 
 def gateway_start(
-    credential: str, runtime_dir: Path, xds_socket: Path, connections: int, workers: int = GATEWAY_WORKERS
+    credential: str, runtime_dir: Path, xds_socket: Path, connections: int, workers: int = 2
 ) -> ProxyStart:
     """The gateway; `connections` is what it accepts at most (`EdgeLimits.connections`)."""
     limits = (connections, GATEWAY_HEAP_BYTES)
@@ -82,5 +83,19 @@ def _start(
     content = bootstrap(
         node, credential, str(xds_socket), str(admin), connections=connections, heap_bytes=heap_bytes
     )
-    argv = arguments(str(ENVOY.find()), str(config), workers, drain_s)
+    argv = (str(ENVOY.find()), *arguments(str(config), workers, drain_s))
     return ProxyStart(argv, {str(config): content}, admin_socket=str(admin))
+
+
+def cluster_files(xds: ClusterXds, admin_socket: str, gateway_connections: int) -> Mapping[str, bytes]:
+    """What lies beside `ca.crt` in the folder of every proxy in a cluster: a bootstrap for sidecars, one for
+    gateways, and the secrets that both point to."""
+    return {
+        **secret_files(xds),
+        SIDECAR_FILE: cluster_bootstrap(
+            xds, admin_socket, connections=SIDECAR_CONNECTIONS, heap_bytes=SIDECAR_HEAP_BYTES
+        ),
+        GATEWAY_FILE: cluster_bootstrap(
+            xds, admin_socket, connections=gateway_connections, heap_bytes=GATEWAY_HEAP_BYTES
+        ),
+    }

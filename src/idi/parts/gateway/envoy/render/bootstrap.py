@@ -6,9 +6,11 @@ starts the process. It is JSON: in YAML a node called `no` would be a boolean.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from envoy.config.bootstrap.v3 import bootstrap_pb2
 from envoy.config.cluster.v3 import cluster_pb2
-from envoy.config.core.v3 import base_pb2, config_source_pb2, grpc_service_pb2
+from envoy.config.core.v3 import address_pb2, base_pb2, config_source_pb2, grpc_service_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 from envoy.config.metrics.v3 import stats_pb2
 from envoy.config.overload.v3 import overload_pb2
@@ -19,6 +21,7 @@ from envoy.type.matcher.v3 import string_pb2
 from google.protobuf import struct_pb2
 from google.protobuf.json_format import MessageToJson
 
+from idi.parts.gateway.envoy.arguments import NODE_CLUSTER
 from idi.parts.gateway.envoy.render.clusters import HTTP_OPTIONS
 from idi.parts.gateway.envoy.render.proto import ads, packed, pipe, seconds
 
@@ -50,27 +53,46 @@ STATS_OF_CLUSTERS = (
 def bootstrap(
     node: str, credential: str, xds_socket: str, admin_socket: str, *, connections: int, heap_bytes: int
 ) -> bytes:
-    message = bootstrap_pb2.Bootstrap(
-        node=base_pb2.Node(id=node, cluster="idi"),
+    cluster, options = xds_cluster(pipe(xds_socket))
+    cluster.typed_extension_protocol_options[HTTP_OPTIONS].CopyFrom(packed(options))
+    metadata = (base_pb2.HeaderValue(key="authorization", value=f"Bearer {credential}"),)
+    message = common_bootstrap(
+        cluster, admin_socket, metadata=metadata, connections=connections, heap_bytes=heap_bytes
+    )
+    message.node.id = node
+    message.node.cluster = NODE_CLUSTER
+    return MessageToJson(message, preserving_proto_field_name=True, indent=1).encode()
+
+
+def common_bootstrap(
+    xds: cluster_pb2.Cluster,
+    admin_socket: str,
+    *,
+    metadata: Sequence[base_pb2.HeaderValue],
+    connections: int,
+    heap_bytes: int,
+) -> bootstrap_pb2.Bootstrap:
+    """What is the same wherever a proxy runs; it names no node."""
+    return bootstrap_pb2.Bootstrap(
         admin=bootstrap_pb2.Admin(address=pipe(admin_socket, mode=0o600), ignore_global_conn_limit=True),
-        static_resources=bootstrap_pb2.Bootstrap.StaticResources(clusters=[_xds(xds_socket)]),
-        dynamic_resources=_dynamic(credential),
+        static_resources=bootstrap_pb2.Bootstrap.StaticResources(clusters=[xds]),
+        dynamic_resources=_dynamic(metadata),
         stats_config=_stats(),
         # Histograms are merged when somebody asks, not every few seconds in every proxy.
         stats_flush_on_admin=True,
         overload_manager=_overload(connections, heap_bytes),
         layered_runtime=_runtime(),
     )
-    return MessageToJson(message, preserving_proto_field_name=True, indent=1).encode()
 
 
-def _xds(socket: str) -> cluster_pb2.Cluster:
+def xds_cluster(
+    address: address_pb2.Address,
+) -> tuple[cluster_pb2.Cluster, upstream_http.HttpProtocolOptions]:
+    """The plane, and the options of its HTTP/2 that are still to be put into it."""
     options = upstream_http.HttpProtocolOptions()
     options.explicit_http_config.http2_protocol_options.connection_keepalive.interval.CopyFrom(seconds(30))
     options.explicit_http_config.http2_protocol_options.connection_keepalive.timeout.CopyFrom(seconds(10))
-    endpoint = endpoint_components_pb2.LbEndpoint(
-        endpoint=endpoint_components_pb2.Endpoint(address=pipe(socket))
-    )
+    endpoint = endpoint_components_pb2.LbEndpoint(endpoint=endpoint_components_pb2.Endpoint(address=address))
     cluster = cluster_pb2.Cluster(
         name=XDS_CLUSTER,
         type=cluster_pb2.Cluster.STATIC,
@@ -80,11 +102,10 @@ def _xds(socket: str) -> cluster_pb2.Cluster:
             endpoints=[endpoint_components_pb2.LocalityLbEndpoints(lb_endpoints=[endpoint])],
         ),
     )
-    cluster.typed_extension_protocol_options[HTTP_OPTIONS].CopyFrom(packed(options))
-    return cluster
+    return cluster, options
 
 
-def _dynamic(credential: str) -> bootstrap_pb2.Bootstrap.DynamicResources:
+def _dynamic(metadata: Sequence[base_pb2.HeaderValue]) -> bootstrap_pb2.Bootstrap.DynamicResources:
     # Without this a proxy comes back seconds after control does.
     again = grpc_service_pb2.GrpcService.EnvoyGrpc(
         cluster_name=XDS_CLUSTER,
@@ -92,10 +113,7 @@ def _dynamic(credential: str) -> bootstrap_pb2.Bootstrap.DynamicResources:
             retry_back_off={"base_interval": seconds(0.1), "max_interval": seconds(0.5)}
         ),
     )
-    service = grpc_service_pb2.GrpcService(
-        envoy_grpc=again,
-        initial_metadata=[base_pb2.HeaderValue(key="authorization", value=f"Bearer {credential}")],
-    )
+    service = grpc_service_pb2.GrpcService(envoy_grpc=again, initial_metadata=metadata)
     # Better to wait for the plane than to be ready with nothing.
     source = ads(wait_s=0)
     return bootstrap_pb2.Bootstrap.DynamicResources(

@@ -28,9 +28,9 @@ from idi.parts.gateway.envoy.render.proto import (
     seconds,
     socket_address,
 )
-from idi.parts.gateway.envoy.resources import Kind, Resource
+from idi.parts.gateway.envoy.resources import Key, Kind, Resource
 from idi.parts.gateway.envoy.wire import encode_resource
-from idi.traffic.types import Inbound, Service
+from idi.traffic.types import Inbound, Service, TlsServer
 
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 CONNECT_TIMEOUT_S = 1.0
@@ -107,11 +107,20 @@ def socket_cluster(name: str, path: str) -> Resource:
     cluster.ClearField("outlier_detection")
     cluster.type = cluster_pb2.Cluster.STATIC
     cluster.load_assignment.CopyFrom(_one(name, pipe(path)))
-    options = upstream_http.HttpProtocolOptions()
-    options.explicit_http_config.http_protocol_options.SetInParent()
-    options.common_http_protocol_options.idle_timeout.CopyFrom(seconds(APP_IDLE_S))
-    cluster.typed_extension_protocol_options[HTTP_OPTIONS].CopyFrom(packed(options))
+    cluster.typed_extension_protocol_options[HTTP_OPTIONS].CopyFrom(packed(_plain_http1()))
     return encode_resource(Kind.CLUSTER, name, cluster)
+
+
+def server_cluster(name: str, server: TlsServer, roots: Key) -> Resource:
+    """The same on another machine (the embedded issuer beside gateways in a cluster)."""
+    cluster = _cluster(name)
+    cluster.ClearField("outlier_detection")
+    cluster.type = cluster_pb2.Cluster.STATIC if is_ip(server.host) else cluster_pb2.Cluster.STRICT_DNS
+    cluster.dns_lookup_family = cluster_pb2.Cluster.V4_PREFERRED
+    cluster.load_assignment.CopyFrom(_one(name, socket_address(server.host, server.port)))
+    cluster.typed_extension_protocol_options[HTTP_OPTIONS].CopyFrom(packed(_plain_http1()))
+    cluster.transport_socket.CopyFrom(tls.named(server.host, roots[1]))
+    return encode_resource(Kind.CLUSTER, name, cluster, (roots,))
 
 
 def web_cluster(name: str, host: str, port: int, *, secure: bool) -> Resource:
@@ -169,6 +178,13 @@ def _cluster(name: str) -> cluster_pb2.Cluster:
 def _plain_http2() -> upstream_http.HttpProtocolOptions:
     options = upstream_http.HttpProtocolOptions()
     options.explicit_http_config.http2_protocol_options.CopyFrom(http2_between_proxies())
+    return options
+
+
+def _plain_http1() -> upstream_http.HttpProtocolOptions:
+    options = upstream_http.HttpProtocolOptions()
+    options.explicit_http_config.http_protocol_options.SetInParent()
+    options.common_http_protocol_options.idle_timeout.CopyFrom(seconds(APP_IDLE_S))
     return options
 
 

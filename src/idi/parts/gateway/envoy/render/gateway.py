@@ -20,7 +20,7 @@ from envoy.type.matcher.v3 import string_pb2
 
 from idi.declaration.types import ExternalIssuer
 from idi.parts.gateway.envoy.render import access_log, bodies, limits, policies, replies, routes, tls, tokens
-from idi.parts.gateway.envoy.render.clusters import socket_cluster
+from idi.parts.gateway.envoy.render.clusters import server_cluster, socket_cluster
 from idi.parts.gateway.envoy.render.http import (
     HEADER_COUNT,
     MANAGER,
@@ -33,7 +33,7 @@ from idi.parts.gateway.envoy.render.http import (
 from idi.parts.gateway.envoy.render.proto import ads, extension, flag, number, packed, seconds, socket_address
 from idi.parts.gateway.envoy.resources import Key, Kind, Resource
 from idi.parts.gateway.envoy.wire import encode_resource
-from idi.traffic.types import Gateway
+from idi.traffic.types import Gateway, TlsServer
 
 LISTENER = "gateway"
 HEADERS_S = 10.0
@@ -65,7 +65,7 @@ def gateway_resources(gateway: Gateway) -> Iterator[Resource]:
         listener_needs.append((Kind.CLUSTER, keys.name))
         yield keys
     else:
-        yield socket_cluster(routes.ISSUER_CLUSTER, gateway.issuer.socket)
+        yield from _issuer(gateway.issuer.socket)
         needs.append((Kind.CLUSTER, routes.ISSUER_CLUSTER))
     yield encode_resource(Kind.ROUTES, routes.NAME, routes.configuration(gateway), tuple(needs))
     changing = [
@@ -81,6 +81,14 @@ def gateway_resources(gateway: Gateway) -> Iterator[Resource]:
         listener_needs.append((Kind.SECRET, tls.EDGE))
     filters = _filters(gateway, [each for each, _ in changing])
     yield encode_resource(Kind.LISTENER, LISTENER, _listener(gateway, filters), tuple(listener_needs))
+
+
+def _issuer(server: str | TlsServer) -> Iterator[Resource]:
+    if isinstance(server, str):
+        yield socket_cluster(routes.ISSUER_CLUSTER, server)
+    else:
+        yield tls.roots_file(tls.ISSUER_ROOTS, server.roots)
+        yield server_cluster(routes.ISSUER_CLUSTER, server, (Kind.SECRET, tls.ISSUER_ROOTS))
 
 
 def _listener(gateway: Gateway, filters: list[hcm.HttpFilter]) -> listener_pb2.Listener:

@@ -16,7 +16,7 @@ from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2, tl
 from envoy.type.matcher.v3 import string_pb2
 
 from idi.declaration.types import TlsFiles
-from idi.parts.gateway.envoy.render.proto import ads, flag, packed
+from idi.parts.gateway.envoy.render.proto import ads, flag, is_ip, packed
 from idi.parts.gateway.envoy.resources import Key, Kind, Resource
 from idi.parts.gateway.envoy.wire import encode_resource
 
@@ -96,15 +96,55 @@ def edge() -> base_pb2.TransportSocket:
 
 def public(host: str) -> base_pb2.TransportSocket:
     """To a server of the public web (an issuer's keys), by the system's roots and its name."""
-    name = common_pb2.SubjectAltNameMatcher(
-        san_type=common_pb2.SubjectAltNameMatcher.DNS, matcher=string_pb2.StringMatcher(exact=host)
-    )
     context = common_pb2.CertificateValidationContext(
         system_root_certs=common_pb2.CertificateValidationContext.SystemRootCerts(),
-        match_typed_subject_alt_names=[name],
+        match_typed_subject_alt_names=[_host(host)],
     )
     common = tls_pb2.CommonTlsContext(validation_context=context)
     return _socket(tls_pb2.UpstreamTlsContext(common_tls_context=common, sni=host))
+
+
+ISSUER_ROOTS = "issuer.roots"
+
+
+def named(host: str, roots: str) -> base_pb2.TransportSocket:
+    """To a server of the platform that is no proxy: it proves this name by the roots of this secret."""
+    return named_by(host, _secret(roots))
+
+
+def named_by(host: str, roots: secret_pb2.SdsSecretConfig, alpn: str = "") -> base_pb2.TransportSocket:
+    combined = tls_pb2.CommonTlsContext.CombinedCertificateValidationContext(
+        default_validation_context=common_pb2.CertificateValidationContext(
+            match_typed_subject_alt_names=[_host(host)]
+        ),
+        validation_context_sds_secret_config=roots,
+    )
+    common = tls_pb2.CommonTlsContext(
+        tls_params=_tls_1_3(),
+        combined_validation_context=combined,
+        alpn_protocols=[alpn] if alpn else [],
+    )
+    return _socket(tls_pb2.UpstreamTlsContext(common_tls_context=common, sni="" if is_ip(host) else host))
+
+
+def roots_file(name: str, path: str) -> Resource:
+    """Roots in a file where the proxy runs, read again when something is renamed into its folder."""
+    return encode_resource(Kind.SECRET, name, roots_secret(name, path))
+
+
+def roots_secret(name: str, path: str) -> secret_pb2.Secret:
+    context = common_pb2.CertificateValidationContext(
+        trusted_ca=base_pb2.DataSource(filename=path),
+        watched_directory=base_pb2.WatchedDirectory(path=posixpath.dirname(path) or "."),
+    )
+    return secret_pb2.Secret(name=name, validation_context=context)
+
+
+def _host(host: str) -> common_pb2.SubjectAltNameMatcher:
+    kind = (
+        common_pb2.SubjectAltNameMatcher.IP_ADDRESS if is_ip(host) else common_pb2.SubjectAltNameMatcher.DNS
+    )
+    return common_pb2.SubjectAltNameMatcher(san_type=kind, matcher=string_pb2.StringMatcher(exact=host))
 
 
 def _common(identities: list[string_pb2.StringMatcher], alpn: str) -> tls_pb2.CommonTlsContext:
@@ -117,14 +157,18 @@ def _common(identities: list[string_pb2.StringMatcher], alpn: str) -> tls_pb2.Co
         validation_context_sds_secret_config=_secret(ROOTS),
     )
     return tls_pb2.CommonTlsContext(
-        # Both ends: a minimum alone leaves the maximum of an upstream below it.
-        tls_params=common_pb2.TlsParameters(
-            tls_minimum_protocol_version=common_pb2.TlsParameters.TLSv1_3,
-            tls_maximum_protocol_version=common_pb2.TlsParameters.TLSv1_3,
-        ),
+        tls_params=_tls_1_3(),
         tls_certificate_sds_secret_configs=[_secret(IDENTITY)],
         combined_validation_context=combined,
         alpn_protocols=[alpn] if alpn else [],
+    )
+
+
+def _tls_1_3() -> common_pb2.TlsParameters:
+    # Both ends: a minimum alone leaves the maximum of an upstream below it.
+    return common_pb2.TlsParameters(
+        tls_minimum_protocol_version=common_pb2.TlsParameters.TLSv1_3,
+        tls_maximum_protocol_version=common_pb2.TlsParameters.TLSv1_3,
     )
 
 

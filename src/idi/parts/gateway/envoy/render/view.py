@@ -13,7 +13,7 @@ from idi.parts.gateway.envoy.render import clusters, endpoints, secrets, sidecar
 from idi.parts.gateway.envoy.render.gateway import gateway_resources
 from idi.parts.gateway.envoy.resources import Kind, NodeResources, Resource, Shelf
 from idi.parts.gateway.interface import Identity
-from idi.traffic.types import GATEWAY, Assignment, Gateway, Sidecar, Traffic
+from idi.traffic.types import Assignment, Gateway, Sidecar, Traffic
 
 Result = TypeVar("Result")
 
@@ -56,7 +56,7 @@ class Renderer:
             for instance, each in traffic.sidecars.items()
         }
         if traffic.gateway is not None:
-            nodes[GATEWAY] = self._once(_gateway, traffic.gateway)
+            nodes |= dict.fromkeys(traffic.gateways, self._once(_gateway, traffic.gateway))
         return shared, nodes
 
     def _once(self, make: Callable[..., Result], *inputs: Hashable) -> Result:
