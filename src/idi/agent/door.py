@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import ssl
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -86,11 +87,28 @@ class Door:
             raise ValueError(f"{self._roots} holds no certificate") from error
         except OSError as error:
             raise ValueError(f"{self._roots} cannot be read: {error.strerror}") from error
+        # Names as bytes: as text each would load half a megabyte of tables for names in other scripts.
+        name: Any = self._host.encode("ascii")
         loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(
-            lambda: _Connection(self.lost), self._host, self._port, ssl=context
+        found = await loop.run_in_executor(
+            None, lambda: socket.getaddrinfo(name, self._port, type=socket.SOCK_STREAM)
         )
-        return connection
+        trouble: OSError = ConnectionRefusedError(111, "connection refused")
+        for *_, address in found:
+            try:
+                _, connection = await loop.create_connection(
+                    lambda: _Connection(self.lost),
+                    str(address[0]),
+                    self._port,
+                    ssl=context,
+                    server_hostname=name,
+                )
+                return connection
+            except ssl.SSLError:
+                raise
+            except OSError as error:
+                trouble = error
+        raise trouble
 
     def _request(self, path: str, body: bytes) -> bytes:
         try:

@@ -17,8 +17,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from idi.agent.settings import Settings
-from idi.declaration.types import Readiness
+from idi.agent.settings import Readiness, Settings
 from idi.parts.errors import PartError
 from idi.parts.gateway.envoy import admin
 from idi.parts.gateway.envoy.arguments import cluster_argv
