@@ -156,7 +156,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
         loop.listeners.append(identities.hear)
         gateways = Gateways(api, cluster.namespace, loop, identities)
 
-        async def no_drain(_node: str, _deadline_s: float) -> None:
+        async def no_drain(node: str, deadline_s: float) -> None:  # noqa: ARG001
             """A pod's agent drains its own proxy once the barrier is passed."""
 
         retiring = Retiring(loop, plane, no_drain)

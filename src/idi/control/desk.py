@@ -64,7 +64,7 @@ from idi.control.topics import Topics
 from idi.control.wanted import Wanted
 from idi.control.wording import what_failed
 from idi.declaration.load import Loaded
-from idi.declaration.types import Platform
+from idi.declaration.types import LocalTarget, Platform
 from idi.parts.errors import Bug, IdiError, Refused
 from idi.parts.gateway.interface import DataPlane
 from idi.parts.store.interface import Actor, Store
@@ -131,7 +131,7 @@ class Desk:
         warnings = [*filter(None, [self._unread]), *self.warnings(), *state.alerts]
         around = Surroundings(
             environment=settings.environment,
-            target="laptop",
+            target="laptop" if settings.cluster is None else "kubernetes",
             pid=os.getpid(),
             since=self.started,
             version=__version__,
@@ -268,8 +268,19 @@ class Desk:
             request, self.wanted, self.loop.platform, self.loop.world, self.settings.environment
         )
         if request["action"] == "up":
+            self._refuse_elsewhere(asked)
             self.check()
         return asked
+
+    def _refuse_elsewhere(self, asked: Asked) -> None:
+        target = asked.platform.target if asked.platform else LocalTarget()
+        if isinstance(target, LocalTarget) == (self.settings.cluster is None):
+            return
+        here = "this machine" if self.settings.cluster is None else "this cluster"
+        raise Refused(
+            f"Environment '{self.settings.environment}' is declared to run elsewhere than on {here}, where it runs.",
+            "Run idi down first, then idi up.",
+        )
 
     async def _run(self, change: Change, request: ChangeRequest, actor: Actor) -> None:
         down = request["action"] == "down"
