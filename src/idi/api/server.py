@@ -160,6 +160,15 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         return problem_response(document)
 
 
+GATEWAY_URL = "x-idi-gateway-url"
+"""By which address whoever asks reaches the gateway, where that is another than the gateway's own."""
+
+
+def seen_from(request: web.Request, view: StatusView) -> StatusView:
+    url = request.headers.get(GATEWAY_URL, "")
+    return {**view, "gateway": {**view["gateway"], "url": url}} if url else view
+
+
 ASKER = web.RequestKey("asker", Role)
 """Who asks, where something before the handlers has found out."""
 
@@ -251,12 +260,12 @@ class Server:
 
     async def status(self, request: web.Request) -> web.StreamResponse:
         peer_of(request)
-        return web.json_response(await self.control.status("figures" in request.query))
+        return web.json_response(seen_from(request, await self.control.status("figures" in request.query)))
 
     async def watch(self, request: web.Request) -> web.StreamResponse:
         peer_of(request)
         response = await lines(request)
-        while await write_line(response, await self.control.status(True)):
+        while await write_line(response, seen_from(request, await self.control.status(True))):
             await self.control.next_change(WATCH_EVERY_S)
             await asyncio.sleep(WATCH_PAUSE_S)
         return response

@@ -54,6 +54,8 @@ from idi.declaration.types import EdgeLimits, EmbeddedIssuer, KubernetesTarget, 
 from idi.parts.certificates.serving import Served, ServingAuthority
 from idi.parts.clients import token_review
 from idi.parts.clients.helm import Helm
+from idi.parts.clients.helm import Reach as helm_reach
+from idi.parts.clients.helm import find as helm_program
 from idi.parts.clients.kubernetes import Kubernetes, path
 from idi.parts.clients.kubernetes_access import in_cluster
 from idi.parts.clients.owned_tasks import OwnedTasks
@@ -117,6 +119,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
         tasks = await stack.enter_async_context(OwnedTasks())
         api = await stack.enter_async_context(Kubernetes(in_cluster()))
         reviews = TokenReviews(api, cluster.namespace)
+        helm = Helm(helm_program(), helm_reach(), paths.runtime / "helm")
         serving = ServingAuthority(paths.keys / "serving")
         served = serving.issue(cluster.names)
         certificate = ServerCertificate(served.chain, served.key)
@@ -156,7 +159,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
         loop.listeners.append(identities.hear)
         gateways = Gateways(api, cluster.namespace, loop, identities)
 
-        async def no_drain(node: str, deadline_s: float) -> None:  # noqa: ARG001
+        async def no_drain(node: str, deadline_s: float) -> None:
             """A pod's agent drains its own proxy once the barrier is passed."""
 
         retiring = Retiring(loop, plane, no_drain)
@@ -186,7 +189,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
         target = Pods(
             api=api,
             namespace=cluster.namespace,
-            releases=ModuleReleases(Helm(), cluster.namespace),
+            releases=ModuleReleases(helm, cluster.namespace),
             settings=lambda: release_settings(settings, cluster, loop),
             emit=loop.emit,
             retire=retiring.retire,
