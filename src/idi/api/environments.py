@@ -1,7 +1,7 @@
 """An environment on a cluster from outside: its namespace and the platform's release in it.
 
-What control may not make itself (its own namespace, its own rights, quotas) is made here, with the rights of whoever runs the
-command: one namespace and one Helm release, which a person could install by hand with the same values.
+What control may not make itself (its own namespace, its own rights, quotas) is made here, with the rights of whoever
+runs the command: one namespace and one Helm release, which a person could install by hand with the same values.
 """
 
 from __future__ import annotations

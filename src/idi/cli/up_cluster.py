@@ -1,4 +1,4 @@
-"""`idi up` and `idi down` of an environment on a cluster: the platform's release from here, the rest by control there."""
+"""`idi up` and `idi down` of an environment on a cluster: its release from here, the rest by control there."""
 
 from __future__ import annotations
 
