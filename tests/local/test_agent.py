@@ -3,35 +3,17 @@
 import asyncio
 import os
 import signal
+import subprocess
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.support.agent import Pod, pod
-from tests.support.envoy import free_port, mesh, until
+from tests.support.agent import cam, children
+from tests.support.envoy import until
 
 pytestmark = pytest.mark.requirement("K1", "D1")
-
-
-@asynccontextmanager
-async def cam(*, start: bool = True) -> AsyncIterator[Pod]:
-    """cam in a pod, and jede as who calls it."""
-    async with mesh() as m:
-        m.module("cam")
-        m.module("jede", calls=["cam"])
-        instance = m.instance("cam", free_port())
-        m.instance("jede", 1)
-        m.publish()
-        async with pod(m, "cam-1", instance.app_port) as made:
-            if start:
-                made.start_agent()
-                made.start_module()
-                await made.until_ready()
-            yield made
 
 
 def running(pid: int) -> bool:
@@ -111,6 +93,37 @@ async def test_a_killed_agent_leaves_no_envoy_behind() -> None:
         made.agent.kill()
         made.agent.wait()
         await until(lambda: not running(envoy), 3)
+
+
+def leave_an_orphan(first: int) -> None:
+    """A process in the pid namespace of that one, whose parent ends before it."""
+    command = ["nsenter", "-t", str(first), "-p", "/bin/sh", "-c", "sleep 0.2 & echo"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a pid namespace needs root")
+async def test_as_the_first_process_it_collects_orphans_and_obeys() -> None:
+    async with cam(start=False) as made:
+        made.start_agent("unshare", "--pid", "--fork", "--kill-child")
+        assert made.agent is not None
+        await made.door.until(envoy="live")
+        (first,) = children(made.agent.pid)
+        (envoy,) = children(first)
+        leave_an_orphan(first)
+        await until(lambda: len(children(first)) == 2, 2)  # it is the agent's now
+        await until(lambda: children(first) == [envoy], 2)
+        os.kill(first, signal.SIGTERM)
+        assert await made.ended() == 0
+        assert not running(envoy)
+
+
+async def test_a_readiness_by_command_is_refused_with_a_reason() -> None:
+    async with cam(start=False) as made:
+        made.readiness = {"http": "", "command": "pg_isready"}
+        made.start_agent()
+        told = await made.door.until(envoy="live")
+        assert not told.ready
+        assert "command 'pg_isready', which cannot be run from another container" in told.reason
 
 
 async def test_the_metrics_are_envoys() -> None:

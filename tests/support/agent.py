@@ -22,9 +22,16 @@ from aiohttp import web
 
 from idi.parts.gateway.envoy.start import gateway_start, sidecar_start
 from idi.traffic.types import GATEWAY
-from tests.support.envoy import Authority, Mesh, free_port, identity_of, until
+from tests.support.envoy import Authority, Mesh, free_port, identity_of, mesh, until
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def children(pid: int) -> list[int]:
+    try:
+        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
 
 
 @dataclass
@@ -161,7 +168,8 @@ class Pod:
     def write_roots(self, authority: Authority) -> None:
         (self.folder / "ca.crt").write_bytes(authority.roots)
 
-    def start_agent(self, **more: str) -> None:
+    def start_agent(self, *before: str, **more: str) -> None:
+        """`before`: a command that runs it."""
         told = {
             "readiness": self.readiness,
             "ports": {"http": self.module_port},
@@ -184,7 +192,11 @@ class Pod:
         }
         with (self.folder / "agent.log").open("ab") as log:
             self.agent = subprocess.Popen(
-                [sys.executable, "-m", "idi.agent"], env=environment, stdout=log, stderr=log, cwd=self.folder
+                [*before, sys.executable, "-m", "idi.agent"],
+                env=environment,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
             )
 
     def start_module(self, **more: str) -> None:
@@ -208,11 +220,7 @@ class Pod:
     def envoy(self) -> int:
         """Its pid: the agent's one child; 0 while there is none."""
         assert self.agent is not None
-        try:
-            children = Path(f"/proc/{self.agent.pid}/task/{self.agent.pid}/children").read_text().split()
-        except FileNotFoundError:
-            return 0
-        return int(children[0]) if children else 0
+        return next(iter(children(self.agent.pid)), 0)
 
     async def ask(self, path: str, timeout_s: float = 20.0) -> tuple[int, str]:
         async with httpx.AsyncClient(timeout=timeout_s) as client:
@@ -239,6 +247,23 @@ class Pod:
             if process is not None and process.poll() is None:
                 process.kill()
                 process.wait()
+
+
+@contextlib.asynccontextmanager
+async def cam(*, start: bool = True) -> AsyncIterator[Pod]:
+    """cam in a pod, and jede as who calls it."""
+    async with mesh() as m:
+        m.module("cam")
+        m.module("jede", calls=["cam"])
+        instance = m.instance("cam", free_port())
+        m.instance("jede", 1)
+        m.publish()
+        async with pod(m, "cam-1", instance.app_port) as made:
+            if start:
+                made.start_agent()
+                made.start_module()
+                await made.until_ready()
+            yield made
 
 
 @contextlib.asynccontextmanager
