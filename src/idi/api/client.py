@@ -115,7 +115,6 @@ class Client:
             raise
         return Stream(exchange)
 
-
     def _exchange(self) -> Exchange:
         try:
             return Exchange(self.path, self.timeout)

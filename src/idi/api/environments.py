@@ -36,6 +36,7 @@ def release_values(platform: Platform) -> dict[str, Any]:
         "images": {"control": target.images.control, "sidecar": target.images.sidecar},
         "control": {"storage": {"class": target.storage_class or None}},
         "gateway": {"service": {"type": target.gateway}},
+        **({"networkPolicy": {"dns": {"cidrs": list(target.dns)}}} if target.dns else {}),
         **({"quota": quota} if quota else {}),
     }
 

@@ -21,7 +21,7 @@ XDS_PORT = 8444
 PEOPLE_PORT = 8446
 """On loopback: nothing but a port-forward reaches it."""
 GATEWAY_PORT = 8080
-STATE = Path("/var/lib/idi")
+STATE = Path("/var/lib/idi/control")
 RUNTIME = Path("/run/idi/control")
 
 

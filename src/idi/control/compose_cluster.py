@@ -70,7 +70,7 @@ from idi.parts.secrets.interface import SecretStore
 from idi.parts.secrets.openbao.server import Places
 from idi.parts.store.interface import Actor, Store
 from idi.parts.targets.interface import SidecarSpec
-from idi.parts.targets.kubernetes.pods import AGENT_PORT
+from idi.parts.targets.kubernetes.pods import AGENT_PORT, PART
 from idi.parts.targets.kubernetes.target import KubernetesTarget as Pods
 from idi.parts.targets.kubernetes.values import Reach
 from idi.parts.targets.kubernetes.values import Settings as ReleaseSettings
@@ -310,7 +310,13 @@ async def publish_bootstrap(api: Kubernetes, cluster: Cluster, root: bytes) -> N
         "metadata": {"name": place.PROXY, "namespace": cluster.namespace},
         "data": {file: content.decode() for file, content in files.items()},
     }
+    first = await api.find(name) is None
     await api.apply(name, document, force=True)
+    if first:
+        # Those that came before it wait for kubelet's next try, longer each time; their successors need not.
+        gateways = path("v1", "pods", cluster.namespace)
+        for pod in (await api.listing(gateways, labels=f"{PART}={GATEWAY}")).items:
+            await api.delete(path("v1", "pods", cluster.namespace, pod["metadata"]["name"]))
 
 
 def tls_of(served: Served) -> ssl.SSLContext:
@@ -349,6 +355,7 @@ def release_settings(settings: Settings, cluster: Cluster, loop: Loop) -> Releas
         namespace=cluster.namespace,
         sidecar_image=cluster.sidecar_image,
         storage_class=platform.target.storage_class,
+        dns=platform.target.dns,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from idi.declaration.names import (
     ADDRESS,
     ATTRIBUTE,
+    CIDR,
     CONTEXT,
     ENVIRONMENT,
     EVENT,
@@ -19,7 +20,7 @@ from idi.declaration.names import (
 from idi.declaration.nodes import Table
 from idi.declaration.reader import Reader
 from idi.declaration.records import Field, Given, Named, Record
-from idi.declaration.shapes import Choice, Either, Flag, Whole
+from idi.declaration.shapes import Choice, Either, Flag, Many, Whole
 from idi.declaration.spec_gateway import GATEWAY
 from idi.declaration.spec_module import DEFAULTS, MODULES
 from idi.declaration.spec_reach import PROTOCOL
@@ -196,6 +197,7 @@ KUBERNETES = Record(
         Choice("ClusterIP", "NodePort", "LoadBalancer"),
         "Type of the gateway's Service.",
     ),
+    Field("dns", Many(CIDR), "Where name servers are that are no pods of kube-system.", default="none"),
     Field("quota", QUOTA, "What all pods may ask for together.", default="no bounds", example={"pods": 100}),
 )
 

@@ -350,13 +350,14 @@ class Quota:
 @dataclass(frozen=True, slots=True)
 class KubernetesTarget:
     """`namespace` empty: `PLATFORM-ENVIRONMENT`. `storage_class` empty: the cluster's default. `gateway` is the type of
-    the gateway's Service."""
+    the gateway's Service, `dns` where name servers are that are no pods of kube-system."""
 
     context: str
     namespace: str = ""
     images: Images | None = None
     storage_class: str = ""
     gateway: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
+    dns: tuple[str, ...] = ()
     quota: Quota = Quota()
 
 

@@ -11,7 +11,7 @@ import base64
 import json
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ class Settings:
     namespace: str
     sidecar_image: str
     storage_class: str = ""
-    dns: Mapping[str, Any] = field(default_factory=dict)
+    dns: tuple[str, ...] = ()
 
 
 def release_values(
@@ -97,7 +97,7 @@ def release_values(
             "gateway": reach.gateway,
             "calls": sorted(reach.calls),
             "externals": [{"port": each.port} for each in reach.externals],
-            **({"dns": dict(settings.dns)} if settings.dns else {}),
+            **({"dns": {"cidrs": list(settings.dns)}} if settings.dns else {}),
         },
     }
 
