@@ -71,7 +71,7 @@ async def test_where_nobody_listens_any_more_it_ends_at_once(address: str) -> No
         await module.close()
         began = loop.time()
         await watching
-        assert loop.time() - began < 0.1
+        assert loop.time() - began < 0.5
 
 
 async def test_another_listener_of_the_port_is_enough() -> None:
@@ -82,7 +82,7 @@ async def test_another_listener_of_the_port_is_enough() -> None:
         await asyncio.sleep(0.1)
         assert not watching.done()
         await two.close()
-        await asyncio.wait_for(watching, 0.2)
+        await asyncio.wait_for(watching, 0.5)
 
 
 async def test_traffic_wakes_nobody_and_no_connection_is_held() -> None:
@@ -110,7 +110,7 @@ async def test_where_the_kernel_does_not_tell_it_is_tried(monkeypatch: pytest.Mo
         await asyncio.sleep(0.3)
         assert not watching.done()
         await module.close()
-        await asyncio.wait_for(watching, 0.3)
+        await asyncio.wait_for(watching, 1)
 
 
 @asynccontextmanager
