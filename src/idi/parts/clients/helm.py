@@ -44,6 +44,7 @@ KEPT_REVISIONS = 10
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,51}[a-z0-9])?")
 _OWN = ("HELM_", "KUBECACHEDIR")
+_UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,12 @@ class Reach:
     def flags(self) -> list[str]:
         named = [f"--kubeconfig={self.kubeconfig}"] if self.kubeconfig else []
         return [*named, f"--kube-context={self.context}"] if self.context else named
+
+
+def document(values: Mapping[str, Any]) -> str:
+    """Values as Helm reads them: JSON that is YAML too, which pairs of surrogates and raw line separators are not."""
+    text = json.dumps(values, ensure_ascii=False)
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def charts() -> Path:
@@ -136,7 +143,7 @@ class Helm:
                 f"install {release}",
                 *("upgrade", release, str(chart), "-f", "-", "--output=json", *flags),
                 namespace=namespace,
-                given=json.dumps(values),
+                given=document(values),
             )
         return _revision(release, _json(said))
 
@@ -201,7 +208,7 @@ class Helm:
             f"render {release}",
             *("template", release, str(chart), "-f", "-"),
             namespace=namespace,
-            given=json.dumps(values),
+            given=document(values),
         )
 
     async def _put_right(self, release: str, namespace: str, age_s: float) -> str:
