@@ -62,7 +62,7 @@ def tool(started: Cluster | None) -> str:
 def images(started: Cluster | None) -> Mapping[str, str]:
     """The images of IDI and of the stand-ins by name, each by digest; one is built when a test asks for it first."""
     if started:
-        return Images(started)
+        return Images(started, started.programs.get("helm"))
     named = os.environ.get("IDI_TEST_IMAGES")
     if not named:
         pytest.skip("IDI_TEST_IMAGES names no file with what `make images PUSH=...` printed")
