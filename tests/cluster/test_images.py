@@ -40,11 +40,16 @@ AGAIN = ("sidecar", "standin-python", "standin-node")
 FIND = (
     "from {0} import {1}; import subprocess; print(subprocess.check_output([{1}.find(), '{2}'], text=True))"
 )
-AGENT = (
-    "import aiohttp, idi.parts.gateway.envoy.admin; from importlib import import_module, util\n"
-    "if util.find_spec('idi.agent'): import_module('idi.agent.__main__')\n"
-    "print('imported')"
-)
+AGENT = """
+import pkgutil
+from importlib import import_module, util
+import idi.parts.gateway.envoy.admin
+if util.find_spec("idi.agent"):
+    for found in pkgutil.walk_packages(import_module("idi.agent").__path__, "idi.agent."):
+        import_module(found.name)
+print("imported")
+"""
+"""Every module of the agent: the image has no package for one that needs it."""
 
 SAYS: Mapping[str, Mapping[str, tuple[list[str], str]]] = {
     "control": {
@@ -107,6 +112,20 @@ def test_an_image_of_idi_runs_locked_up(restricted: Namespace, images: Mapping[s
     logs = {one: restricted.kube.kubectl("-n", restricted.name, "logs", name, "-c", one) for one in said}
     assert ended["status"]["phase"] == "Succeeded", logs
     assert {one for one, (_, wanted) in said.items() if not re.search(wanted, logs[one])} == set(), logs
+
+
+@pytest.mark.timeout(400)
+def test_control_has_the_helm_that_was_built(
+    own: Cluster, restricted: Namespace, images: Mapping[str, str]
+) -> None:
+    if "helm" not in own.programs:
+        pytest.skip("tests/support/cluster/programs.py builds no helm")
+    helm = runs("helm", images["control"], ["helm", "version"])
+    restricted.pod("helm", restartPolicy="Never", securityContext=LOCKED_POD, containers=[helm])
+    ended = restricted.await_ended("helm", POD_S)
+    assert ended["status"]["phase"] == "Succeeded", restricted.kube.kubectl(
+        "-n", restricted.name, "logs", "helm"
+    )
 
 
 @pytest.mark.timeout(400)
