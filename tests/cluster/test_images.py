@@ -186,7 +186,7 @@ def blob(built: Built, digest: str) -> Path:
 def test_the_same_inputs_give_the_same_digest(
     own: Cluster, images: Images, name: str, tmp_path: Path
 ) -> None:
-    context = Context(name, tmp_path.parent / "wheels")
+    context = Context(name, cache() / "images" / "wheels")
     context.write(tmp_path / "context")
     again = build(
         own,
@@ -204,7 +204,7 @@ def test_the_same_inputs_give_the_same_digest(
 def test_a_change_of_idi_costs_the_last_layer(own: Cluster, images: Images, tmp_path: Path) -> None:
     assert images["sidecar"]
     before = json.loads(images.built["sidecar"].manifest)["layers"]
-    context = Context("sidecar", tmp_path.parent / "wheels")
+    context = Context("sidecar", cache() / "images" / "wheels")
     context.write(tmp_path / "context")
     changed = tmp_path / "context" / "src" / "idi" / "__init__.py"
     changed.write_text(changed.read_text() + '\nCHANGED = "yes"\n')
