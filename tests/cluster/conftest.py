@@ -62,8 +62,13 @@ def tool(started: Cluster | None) -> str:
 
 @pytest.fixture(scope="session")
 def images(started: Cluster | None) -> Mapping[str, str]:
-    """The images of IDI and of the stand-ins by name, each by digest; one is built when a test asks for it first."""
+    """The images of IDI and of the stand-ins by name, each by digest.
+
+    One is built when a test asks for it first, unless `make cluster-parts` did. That may take a minute, longer than a
+    test has by default: mark it with a timeout.
+    """
     if started:
+        need_part("buildah", shutil.which("buildah"), "make test-parts installs it")
         return Images(started, started.programs.get("helm"))
     named = os.environ.get("IDI_TEST_IMAGES")
     if not named:
