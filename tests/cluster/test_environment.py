@@ -89,7 +89,7 @@ def test_the_gateway_takes_tokens_and_calls_through_mutual_tls(environment: Envi
             status, body = json.loads(environment.python(client, "main", CALL, url + path, *token))
             return status, body
 
-        token = environment.done("token", "--json").document["access_token"]
+        token = environment.done("token", "--json").document["token"]
         assert at("/healthz")[0] == 200
         assert at("/open/jede/")[0] == 200
         assert at("/v1/cam/")[0] == 401

@@ -84,6 +84,7 @@ log = logging.getLogger(__name__)
 BARRIER_S = 5.0
 ANSWERS_S = 1.0
 RENEW_S = 3600.0
+KNOWN_S = 30.0
 
 
 @dataclass(slots=True)
@@ -105,7 +106,9 @@ class PodWords:
         return True
 
     async def stopping(self, pod: str) -> None:
-        if pod not in self.gateways:
+        if pod in self.gateways:
+            await self.gateways.stopping(pod)
+        else:
             await self.target.stopping(InstanceId(pod))
 
 
@@ -277,13 +280,16 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             rotation=Rotation(store, authority, tokens, plane, Logins(broker)),
             keys=keys,
         )
-        await desk.recall()
+        # Before anything is published: what is not known yet would be taken from the proxies.
         await own.adopt()
         await target.adopt()
+        changes.create_task(gateways.follow())
+        async with asyncio.timeout(KNOWN_S):
+            await gateways.known.wait()
+        await desk.recall()
         if loop.platform is not None and desk.wanted.up:
             for keeper in keepers.values():
                 changes.create_task(keeper.take_up())
-        changes.create_task(gateways.follow())
         tls = tls_of(served)
         door = PodDoor(PodWords(target, gateways, loop, plane), reviews.verify).application()
         tokens.serve_in(door)
