@@ -13,6 +13,7 @@ at once.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -43,6 +44,7 @@ class Stream:
         self.node = node
         self.session = session
         self.closed = False
+        self.since = time.monotonic()
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
