@@ -107,7 +107,7 @@ class AdsServer:
 
     async def _serve(self, _requests: Any, context: Any) -> None:
         try:
-            node = await self._proving.node_of(_authorization(context))
+            node = await self._proving.node_of(authorization(context))
         except Unproved as error:
             await context.abort(error.code, error.words)
             return
@@ -165,7 +165,7 @@ class AdsServer:
             message = await read()
 
 
-def _authorization(context: Any) -> str | None:
+def authorization(context: Any) -> str | None:
     for key, value in context.invocation_metadata() or ():
         if key == "authorization":
             return str(value)
