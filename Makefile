@@ -116,7 +116,7 @@ COMPILE = $(V)/bin/uv pip compile --quiet --universal --python-version 3.11 --ge
 	--no-emit-index-url --custom-compile-command "make pins" $(ARGS) pyproject.toml
 pins: $(V)/.stamp-dev ## pin again from pyproject.toml (ARGS=--upgrade for newer ones)
 	@$(COMPILE) -o requirements.txt
-	@$(COMPILE) --group dev -c requirements.txt -o requirements-dev.txt
+	@$(COMPILE) --group dev --extra kubernetes -c requirements.txt -o requirements-dev.txt
 	@if grep -nE '://|--(extra-)?index|--find-links' requirements.txt requirements-dev.txt; then \
 	  echo "pins: an address got into the requirements" >&2; exit 1; fi
 

@@ -1,17 +1,20 @@
 """One cluster for the session: the project's own, or the one that IDI_TEST_KUBECONFIG names.
 
 `kube` works on both. What breaks a node or looks into the store needs `own`, and is skipped on somebody
-else's cluster. There `IDI_TEST_TOOL` names the image of tests/support/cluster/sources/tool that its nodes can pull.
+else's cluster. There `IDI_TEST_TOOL` names the image of tests/support/cluster/sources/tool that its nodes can pull,
+and `IDI_TEST_IMAGES` a file with what `make images PUSH=...` printed.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+import yaml
 
+from tests.support.cluster.builds import Images
 from tests.support.cluster.client import Client
 from tests.support.cluster.cluster import Cluster, lacking
 from tests.support.cluster.objects import Namespace
@@ -53,6 +56,17 @@ def tool(started: Cluster | None) -> str:
     if not os.environ.get("IDI_TEST_TOOL"):
         pytest.skip("IDI_TEST_TOOL names no image of tests/support/cluster/sources/tool")
     return os.environ["IDI_TEST_TOOL"]
+
+
+@pytest.fixture(scope="session")
+def images(started: Cluster | None) -> Mapping[str, str]:
+    """The images of IDI and of the stand-ins by name, each by digest; one is built when a test asks for it first."""
+    if started:
+        return Images(started)
+    named = os.environ.get("IDI_TEST_IMAGES")
+    if not named:
+        pytest.skip("IDI_TEST_IMAGES names no file with what `make images PUSH=...` printed")
+    return {name: one["image"] for name, one in yaml.safe_load(Path(named).read_text()).items()}
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ import pytest
 
 from tests.support.cluster import cgroups, faults, owner
 from tests.support.cluster.api import ApiError
-from tests.support.cluster.base import build, debian_python
+from tests.support.cluster.base import debian_python
+from tests.support.cluster.builds import build
 from tests.support.cluster.client import Client
 from tests.support.cluster.cluster import Cluster
 from tests.support.cluster.group import ClusterError
@@ -221,14 +222,14 @@ def test_secrets_lie_encrypted_in_the_store(own: Cluster, namespace: Namespace) 
 def test_a_dockerfile_is_built_and_run_with_no_registry_outside(
     own: Cluster, namespace: Namespace, tmp_path: Path
 ) -> None:
-    own.registry.push(debian_python())
     (tmp_path / "hello.py").write_text("import sys; print('hello', sys.version_info[:2])\n")
     (tmp_path / "Dockerfile").write_text(
         "ARG BASE\nFROM ${BASE}\nCOPY hello.py /hello.py\nUSER 65532:65532\n"
         'RUN python3 /hello.py\nENTRYPOINT ["python3", "/hello.py"]\n'
     )
-    built = build(own, tmp_path, "idi-test/hello")
-    namespace.pod("hello", restartPolicy="Never", containers=[container("main", built)])
+    built = build(own, tmp_path, "hello", bases={"BASE": debian_python()})
+    image = own.registry.push_kept(built.manifest, built.blobs, "idi-test/hello")
+    namespace.pod("hello", restartPolicy="Never", containers=[container("main", image)])
     assert namespace.await_ended("hello")["status"]["phase"] == "Succeeded"
     assert "hello (3, 11)" in namespace.kube.kubectl("-n", namespace.name, "logs", "hello")
 

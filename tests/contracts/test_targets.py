@@ -364,6 +364,8 @@ async def test_a_decided_end_is_carried_out_by_the_next_control(stage: Stage) ->
 async def test_last_lines_are_at_hand(stage: Stage) -> None:
     async with stage.control() as target:
         await target.ensure(stage.spec(environment={"HELLO": "one\ntwo\nthree"}), 1)
-        await stage.until(lambda: target.last_lines(InstanceId("jede-1"), 3))
-        assert len(target.last_lines(InstanceId("jede-1"), 2)) == 2
-        assert target.last_lines(InstanceId("nobody-1")) == []
+        async with asyncio.timeout(20):
+            while not await target.tail(InstanceId("jede-1"), 3):
+                await asyncio.sleep(0.005)
+        assert len(await target.tail(InstanceId("jede-1"), 2)) == 2
+        assert await target.tail(InstanceId("nobody-1")) == []

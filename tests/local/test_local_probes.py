@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from idi.parts.targets.local.http_probe import HttpProbe
-from idi.parts.targets.local.readiness import TcpProbe
+from idi.parts.targets.http_probe import HttpProbe
+from idi.parts.targets.readiness import TcpProbe
 
 pytestmark = pytest.mark.requirement("D1")
 

@@ -20,8 +20,8 @@ import pytest
 from idi.declaration.types import Readiness
 from idi.parts.clients.machine import this_machine
 from idi.parts.errors import Bug, PartError
+from idi.parts.targets.backoff import Policy
 from idi.parts.targets.interface import SidecarSpec
-from idi.parts.targets.local.backoff import Policy
 from idi.parts.targets.local.ports import port_is_free
 from idi.parts.targets.local.strays import marked
 from idi.world.events import InstanceDied, InstanceFailed, InstanceReady, InstanceSeen, RevisionDegraded

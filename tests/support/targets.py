@@ -17,8 +17,8 @@ from typing import Any, Protocol
 
 from idi.declaration.types import ModuleName, Readiness
 from idi.parts.clients.machine import this_machine
+from idi.parts.targets.backoff import Policy
 from idi.parts.targets.interface import SidecarSpec, Target
-from idi.parts.targets.local.backoff import Policy
 from idi.parts.targets.local.strays import marked
 from idi.parts.targets.local.target import LocalTarget
 from idi.parts.targets.simulator import Knobs, Machine, SimulatedTarget

@@ -19,6 +19,7 @@ from idi.parts.errors import IdiError
 
 TYPE_CHECKING = False  # the typing module costs the fast path as much as json
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, Self
 
     from idi.api.types import (
@@ -53,12 +54,18 @@ class Answered(IdiError):
         self.problem = problem
 
 
-class Client:
-    """One platform's control API. Each call makes a connection and closes it."""
+def nobody_leads() -> bool:
+    return False
 
-    def __init__(self, path: str, timeout: float = 10.0) -> None:
+
+class Client:
+    """One platform's control API. Each call makes a connection and closes it. Where nobody listens `lead` is asked
+    whether somebody does now."""
+
+    def __init__(self, path: str, timeout: float = 10.0, lead: Callable[[], bool] = nobody_leads) -> None:
         self.path = path
         self.timeout = timeout
+        self._lead = lead
 
     def status(self, *, figures: bool = False) -> StatusView:
         answer: StatusView = self.ask("GET", "/v1/status?figures=1" if figures else "/v1/status")
@@ -87,7 +94,7 @@ class Client:
 
     def ask(self, method: str, target: str, body: object = None) -> Any:
         """One document for one request."""
-        with Exchange(self.path, self.timeout) as exchange:
+        with self._exchange() as exchange:
             exchange.send(method, target, body)
             exchange.head()
             data = exchange.rest()
@@ -97,7 +104,7 @@ class Client:
 
     def stream(self, method: str, target: str, body: object = None) -> Stream:
         """A document per line, until the other side ends it."""
-        exchange = Exchange(self.path, self.timeout)
+        exchange = self._exchange()
         try:
             exchange.send(method, target, body)
             exchange.head()
@@ -107,6 +114,14 @@ class Client:
             exchange.close()
             raise
         return Stream(exchange)
+
+    def _exchange(self) -> Exchange:
+        try:
+            return Exchange(self.path, self.timeout)
+        except NotRunning:
+            if not self._lead():
+                raise
+        return Exchange(self.path, self.timeout)
 
 
 class Stream:

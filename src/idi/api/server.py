@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
+from idi.api.asker import Asker, Role
 from idi.api.openapi import openapi
 from idi.api.types import (
     ChangeRequest,
@@ -44,7 +46,7 @@ from idi.api.types import (
     TokenView,
     UpRequest,
 )
-from idi.parts.clients.machine import Peer, this_machine
+from idi.parts.clients.machine import this_machine
 from idi.parts.errors import IdiError, PartError, Refused
 
 log = logging.getLogger(__name__)
@@ -74,25 +76,25 @@ class Control(Protocol):
 
     async def config(self) -> ConfigView: ...
 
-    async def change(self, request: ChangeRequest, peer: Peer) -> AsyncIterator[Progress]: ...
+    async def change(self, request: ChangeRequest, peer: Asker) -> AsyncIterator[Progress]: ...
 
-    async def token(self, request: TokenRequest, peer: Peer) -> TokenView: ...
+    async def token(self, request: TokenRequest, peer: Asker) -> TokenView: ...
 
-    async def register(self, request: RegistrationRequest, peer: Peer) -> RegistrationView: ...
+    async def register(self, request: RegistrationRequest, peer: Asker) -> RegistrationView: ...
 
     async def heartbeat(self, instance: str, credential: str) -> None: ...
 
-    async def deregister(self, instance: str, credential: str, peer: Peer) -> None: ...
+    async def deregister(self, instance: str, credential: str, peer: Asker) -> None: ...
 
     async def environment(
-        self, module: str, instance: str, *, reveal: bool, peer: Peer
+        self, module: str, instance: str, *, reveal: bool, peer: Asker
     ) -> EnvironmentView: ...
 
-    async def run_started(self, instance: str, pid: int, peer: Peer) -> None: ...
+    async def run_started(self, instance: str, pid: int, peer: Asker) -> None: ...
 
     def run(self, instance: str) -> AsyncGenerator[RunView]: ...
 
-    async def publish(self, request: PublishRequest, peer: Peer) -> PublishedView: ...
+    async def publish(self, request: PublishRequest, peer: Asker) -> PublishedView: ...
 
     async def tail(
         self, topics: list[str], since: int, attributes: Mapping[str, str]
@@ -100,7 +102,7 @@ class Control(Protocol):
 
     async def dead(self) -> AsyncGenerator[DeadView]: ...
 
-    async def replay(self, request: ReplayRequest, peer: Peer) -> ReplayView: ...
+    async def replay(self, request: ReplayRequest, peer: Asker) -> ReplayView: ...
 
     async def list_secrets(self) -> SecretsView: ...
 
@@ -158,7 +160,23 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         return problem_response(document)
 
 
-def peer_of(request: web.Request) -> Peer:
+GATEWAY_URL = "x-idi-gateway-url"
+"""By which address whoever asks reaches the gateway, where that is another than the gateway's own."""
+
+
+def seen_from(request: web.Request, view: StatusView) -> StatusView:
+    url = request.headers.get(GATEWAY_URL, "")
+    return {**view, "gateway": {**view["gateway"], "url": url}} if url else view
+
+
+ASKER = web.RequestKey("asker", Role)
+"""Who asks, where something before the handlers has found out."""
+
+
+def peer_of(request: web.Request) -> Asker:
+    role: Role | None = request.get(ASKER)
+    if role is not None:
+        return role
     transport = request.transport
     sock = transport.get_extra_info("socket") if transport else None
     if sock is None:
@@ -215,8 +233,10 @@ class Server:
     def __init__(self, control: Control) -> None:
         self.control = control
 
-    def application(self) -> web.Application:
-        app = web.Application(middlewares=[problems], client_max_size=BODY_LIMIT)
+    def application(self, prove: Prove | None = None) -> web.Application:
+        """With `prove` a token says who asks, else the kernel does."""
+        asked: list[Middleware] = [problems, proving(prove)] if prove else [problems]
+        app = web.Application(middlewares=asked, client_max_size=BODY_LIMIT)
         app.router.add_get("/v1/status", self.status)
         app.router.add_get("/v1/watch", self.watch)
         app.router.add_post("/v1/plan", self.plan)
@@ -240,12 +260,12 @@ class Server:
 
     async def status(self, request: web.Request) -> web.StreamResponse:
         peer_of(request)
-        return web.json_response(await self.control.status("figures" in request.query))
+        return web.json_response(seen_from(request, await self.control.status("figures" in request.query)))
 
     async def watch(self, request: web.Request) -> web.StreamResponse:
         peer_of(request)
         response = await lines(request)
-        while await write_line(response, await self.control.status(True)):
+        while await write_line(response, seen_from(request, await self.control.status(True))):
             await self.control.next_change(WATCH_EVERY_S)
             await asyncio.sleep(WATCH_PAUSE_S)
         return response
@@ -262,6 +282,8 @@ class Server:
         fields = CHANGES.get(str(document.get("action")))
         if fields is None:
             raise web.HTTPBadRequest(text=f"'action' must be one of {', '.join(CHANGES)}.")
+        if isinstance(peer, Role):
+            peer.check(str(document["action"]))
         need(document, fields)
         may(document, {"value": str, "now": bool, "why": str})
         need_each(document.get("keys", ()), str, "keys")
@@ -378,6 +400,26 @@ class Server:
     async def openapi(self, request: web.Request) -> web.StreamResponse:
         peer_of(request)
         return web.json_response(openapi())
+
+
+Prove = Callable[[str], Awaitable[Role | None]]
+"""The role that a token proves; None where it proves none."""
+
+
+def proving(prove: Prove) -> Middleware:
+    """A middleware for where no kernel says who asks: a token has to."""
+
+    @web.middleware
+    async def proved(request: web.Request, handler: Handler) -> web.StreamResponse:
+        role = await prove(bearer(request))
+        if role is None:
+            raise web.HTTPUnauthorized(text="The token proves no role of this environment.")
+        resource = request.match_info.route.resource
+        role.check(f"{request.method} {resource.canonical if resource else request.path}")
+        request[ASKER] = role
+        return await handler(request)
+
+    return proved
 
 
 def bearer(request: web.Request) -> str:

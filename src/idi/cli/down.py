@@ -16,6 +16,7 @@ from idi.cli.left import left_over
 from idi.cli.live import Live
 from idi.cli.progress import Follower
 from idi.cli.pump import follow
+from idi.cli.remote import is_remote
 from idi.cli.signals import Signals
 from idi.cli.words import took
 
@@ -29,6 +30,11 @@ CONTROL_ENDS_S = 20.0
 def run(invocation: Invocation) -> int:
     screen = invocation.screen
     with Signals() as signals:
+        if is_remote(invocation):
+            from idi.cli.up_cluster import down
+            from idi.cli.validate import checked
+
+            return down(invocation, checked(invocation, invocation.text()).platform, signals)
         client = invocation.client()
         try:
             pid = client.status()["control"]["pid"]

@@ -29,6 +29,7 @@ class Invocation:
         self.json: bool = options.json
         self.debug: bool = options.debug
         self.screen = Screen(as_json=self.json)
+        self._led = False
 
     @property
     def where(self) -> str:
@@ -36,7 +37,17 @@ class Invocation:
         return f"{self.file} ({self.env})"
 
     def client(self, timeout: float = 0.0) -> Client:
-        return Client(socket_path(self.file, self.env), timeout or ANSWER_S)
+        return Client(socket_path(self.file, self.env), timeout or ANSWER_S, self._way)
+
+    def _way(self) -> bool:
+        """Nobody listens: an environment on a cluster is led to once more. Whether that makes sense."""
+        from idi.cli.remote import is_remote, lead_there
+
+        if self._led or not is_remote(self):
+            return False
+        self._led = True
+        lead_there(self)
+        return True
 
     def text(self) -> str:
         """The declaration's text; reading it is all that is done with it here."""

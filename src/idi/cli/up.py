@@ -20,6 +20,7 @@ from idi.cli.once import hint
 from idi.cli.parser import port
 from idi.cli.progress import Follower
 from idi.cli.pump import follow, pump
+from idi.cli.remote import is_remote
 from idi.cli.signals import Signals
 from idi.cli.validate import doable
 from idi.cli.view import STOPPING, Board
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from idi.api.types import StatusView, UpRequest
     from idi.cli.pump import Source, Taker
     from idi.cli.reload import Reload
+    from idi.declaration.types import Platform
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -57,6 +59,10 @@ def run(invocation: Invocation) -> int:
         raise usage("--watch stays in the foreground; --detach does not.", "Give one of the two.")
     text = invocation.text()
     client = invocation.client()
+    if invocation.env != "dev" or is_remote(invocation):
+        platform = doable(invocation, text).platform
+        if remote(platform):
+            return on_cluster(invocation, platform, text)
     request: UpRequest = {"action": "up", "text": text, "file": invocation.file}
     with Signals() as signals:
         try:
@@ -67,6 +73,20 @@ def run(invocation: Invocation) -> int:
             same_ports(invocation, status)
             return attach(invocation, client, request, signals)
         return Start(invocation, client, request, signals).run()
+
+
+def remote(platform: Platform) -> bool:
+    from idi.declaration.types import KubernetesTarget
+
+    return isinstance(platform.target, KubernetesTarget)
+
+
+def on_cluster(invocation: Invocation, platform: Platform, text: str) -> int:
+    from idi.cli.up_cluster import prepare
+
+    with Signals() as signals:
+        client = prepare(invocation, platform, signals)
+        return attach(invocation, client, {"action": "up", "text": text, "file": invocation.file}, signals)
 
 
 def attach(invocation: Invocation, client: Client, request: UpRequest, signals: Signals) -> int:

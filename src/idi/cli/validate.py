@@ -52,17 +52,18 @@ def doable(invocation: Invocation, text: str) -> Loaded:
 
 def refuse(platform: Platform) -> None:
     """Where this version cannot do it: as control would say it."""
-    from idi.plan.unbuilt import LOCAL, elsewhere
+    from idi.plan.unbuilt import unbuilt
 
-    if there := elsewhere(platform):
-        raise Failure(there, "", LOCAL)
+    reason, way_out = unbuilt(platform)
+    if reason:
+        raise Failure(reason, "", way_out)
 
 
 def refused(platform: Platform) -> list[str]:
     """What `idi up` of this version does not take though it is no mistake; goes with the last of it."""
-    from idi.plan.unbuilt import elsewhere
+    from idi.plan.unbuilt import unbuilt
 
-    return [*filter(None, [elsewhere(platform)])]
+    return [*filter(None, unbuilt(platform)[:1])]
 
 
 def validate(invocation: Invocation) -> int:

@@ -18,13 +18,20 @@ from idi.control.settings import Settings
 def main() -> int:
     gc.disable()  # what is made until `quiet_collector` stays: walking it meanwhile costs a tenth of it
     parser = argparse.ArgumentParser(prog="python -m idi.control")
-    parser.add_argument("--file", required=True)
+    parser.add_argument(
+        "--cluster", metavar="NAMESPACE", help="run inside a cluster, as the pod of this namespace"
+    )
+    parser.add_argument("--file")
     parser.add_argument("--env", required=True)
-    parser.add_argument("--directory", required=True)
+    parser.add_argument("--directory")
     parser.add_argument("--gateway-port", type=int, default=8080)
     parser.add_argument("--console-port", type=int, default=8800)
     parser.add_argument("--ahead", action="store_true")
     arguments = parser.parse_args()
+    if arguments.cluster:
+        return in_cluster(arguments.cluster, arguments.env)
+    if not (arguments.file and arguments.directory):
+        parser.error("--file and --directory are needed, or --cluster")
     settings = Settings(
         paths=paths_for(arguments.file, arguments.env),
         environment=arguments.env,
@@ -35,6 +42,19 @@ def main() -> int:
     )
     from idi.control.main import start
 
+    return start(settings)
+
+
+def in_cluster(namespace: str, environment: str) -> int:
+    from idi.control.cluster import settings_in
+    from idi.control.main import start
+    from idi.parts.errors import IdiError
+
+    try:
+        settings = settings_in(namespace, environment)
+    except IdiError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
     return start(settings)
 
 

@@ -132,7 +132,7 @@ class Executor:
         raise StepFailed(
             f"{culprit.id} {when}{late}{culprit.reason or 'no answer'}{'; ' if wants else ''}{wants}.",
             "It goes on waiting; idi status says what is needed." if wants else way_out_of(culprit),
-            tuple(self.target.last_lines(culprit.id)),
+            tuple(await self.target.tail(culprit.id)),
         )
 
 

@@ -57,7 +57,7 @@ from idi.parts.targets.local.target import LocalTarget
 from idi.parts.tokens.embedded.service import ROTATE_EVERY_S, EmbeddedTokens
 from idi.parts.tokens.external import discover
 from idi.plan.bus import BUS, LOGIN_PATH
-from idi.traffic.types import GATEWAY, EmbeddedKeys
+from idi.traffic.types import GATEWAY, EmbeddedKeys, TlsServer
 from idi.world.events import PartChanged
 from idi.world.types import Instance, InstanceId
 
@@ -103,7 +103,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
         edge = Edge(
             settings.gateway_address,
             settings.gateway_port,
-            keys_of(tokens),
+            keys_of(tokens, str(tokens.socket)),
             str(paths.logs / "gateway-access.log"),
         )
         loop = Loop(plane, edge)
@@ -297,13 +297,15 @@ async def resolve(platform: Platform) -> Platform:
     return replace(platform, gateway=replace(platform.gateway, issuer=await discover(issuer)))
 
 
-def keys_of(tokens: EmbeddedTokens) -> Callable[[Platform], EmbeddedKeys | ExternalIssuer]:
-    """Whose tokens the gateway takes: the declaration's external issuer, else ours."""
+def keys_of(
+    tokens: EmbeddedTokens, where: str | TlsServer
+) -> Callable[[Platform], EmbeddedKeys | ExternalIssuer]:
+    """Whose tokens the gateway takes: the declaration's external issuer, else ours, which is there."""
 
     def keys(platform: Platform) -> EmbeddedKeys | ExternalIssuer:
         issuer = platform.gateway.issuer
         if isinstance(issuer, ExternalIssuer):
             return issuer
-        return EmbeddedKeys(tokens.url, tokens.audience, tokens.jwks(), str(tokens.socket))
+        return EmbeddedKeys(tokens.url, tokens.audience, tokens.jwks(), where)
 
     return keys

@@ -20,6 +20,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from dataclasses import dataclass, field, replace
 
 from idi import __version__
+from idi.api.asker import Asker, Role
 from idi.api.server import Invalid
 from idi.api.types import (
     ChangeRequest,
@@ -63,8 +64,7 @@ from idi.control.topics import Topics
 from idi.control.wanted import Wanted
 from idi.control.wording import what_failed
 from idi.declaration.load import Loaded
-from idi.declaration.types import Platform
-from idi.parts.clients.machine import Peer
+from idi.declaration.types import LocalTarget, Platform
 from idi.parts.errors import Bug, IdiError, Refused
 from idi.parts.gateway.interface import DataPlane
 from idi.parts.store.interface import Actor, Store
@@ -131,7 +131,7 @@ class Desk:
         warnings = [*filter(None, [self._unread]), *self.warnings(), *state.alerts]
         around = Surroundings(
             environment=settings.environment,
-            target="laptop",
+            target="laptop" if settings.cluster is None else "kubernetes",
             pid=os.getpid(),
             since=self.started,
             version=__version__,
@@ -183,10 +183,10 @@ class Desk:
     async def list_keys(self) -> KeysView:
         return await self.keys()
 
-    async def token(self, request: TokenRequest, peer: Peer) -> TokenView:
+    async def token(self, request: TokenRequest, peer: Asker) -> TokenView:
         return await give_token(request, actor_of(peer), self.loop.platform, self.tokens, self.store)
 
-    async def register(self, request: RegistrationRequest, peer: Peer) -> RegistrationView:
+    async def register(self, request: RegistrationRequest, peer: Asker) -> RegistrationView:
         platform = running(self.wanted, None if self.closing else self.loop.platform)
         spec = self.desired().modules[module_named(platform, request["module"])].spec
         return await self.registrations.register(request, spec, actor_of(peer))
@@ -194,17 +194,17 @@ class Desk:
     async def heartbeat(self, instance: str, credential: str) -> None:
         self.registrations.heartbeat(instance, credential)
 
-    async def deregister(self, instance: str, credential: str, peer: Peer) -> None:
+    async def deregister(self, instance: str, credential: str, peer: Asker) -> None:
         await self.registrations.deregister(instance, credential, actor_of(peer))
 
     # --- what somebody runs themselves -------------------------------------------------------------
 
-    async def environment(self, module: str, instance: str, *, reveal: bool, peer: Peer) -> EnvironmentView:
+    async def environment(self, module: str, instance: str, *, reveal: bool, peer: Asker) -> EnvironmentView:
         platform = running(self.wanted, self.loop.platform)
         spec = self.desired().modules[module_named(platform, module)].spec
         return await self.runs.environment(spec, instance, actor_of(peer), peer.pid, reveal=reveal)
 
-    async def run_started(self, instance: str, pid: int, peer: Peer) -> None:
+    async def run_started(self, instance: str, pid: int, peer: Asker) -> None:
         self.runs.started(instance, pid, peer.pid)
 
     def run(self, instance: str) -> AsyncGenerator[RunView]:
@@ -226,7 +226,7 @@ class Desk:
 
     # --- events ------------------------------------------------------------------------------------
 
-    async def publish(self, request: PublishRequest, peer: Peer) -> PublishedView:
+    async def publish(self, request: PublishRequest, peer: Asker) -> PublishedView:
         return await self.events.publish(request, self.loop.platform, actor_of(peer))
 
     async def tail(
@@ -237,12 +237,12 @@ class Desk:
     async def dead(self) -> AsyncGenerator[DeadView]:
         return await self.events.dead(self.loop.platform)
 
-    async def replay(self, request: ReplayRequest, peer: Peer) -> ReplayView:
+    async def replay(self, request: ReplayRequest, peer: Asker) -> ReplayView:
         return await self.events.replay(request, self.loop.platform, actor_of(peer))
 
     # --- what somebody wants -----------------------------------------------------------------------
 
-    async def change(self, request: ChangeRequest, peer: Peer) -> AsyncIterator[Progress]:
+    async def change(self, request: ChangeRequest, peer: Asker) -> AsyncIterator[Progress]:
         """Its progress, from now on; what is refused raises before that."""
         self._asked.set()
         self._refuse_while_leaving(request)
@@ -268,8 +268,19 @@ class Desk:
             request, self.wanted, self.loop.platform, self.loop.world, self.settings.environment
         )
         if request["action"] == "up":
+            self._refuse_elsewhere(asked)
             self.check()
         return asked
+
+    def _refuse_elsewhere(self, asked: Asked) -> None:
+        target = asked.platform.target if asked.platform else LocalTarget()
+        if isinstance(target, LocalTarget) == (self.settings.cluster is None):
+            return
+        here = "this machine" if self.settings.cluster is None else "this cluster"
+        raise Refused(
+            f"Environment '{self.settings.environment}' is declared to run elsewhere than on {here}, where it runs.",
+            "Run idi down first, then idi up.",
+        )
 
     async def _run(self, change: Change, request: ChangeRequest, actor: Actor) -> None:
         down = request["action"] == "down"
@@ -433,5 +444,7 @@ class Desk:
         await self.ask(request, CONTROL)
 
 
-def actor_of(peer: Peer) -> Actor:
+def actor_of(peer: Asker) -> Actor:
+    if isinstance(peer, Role):
+        return Actor("role", peer.name)
     return user(peer.uid, peer.pid)

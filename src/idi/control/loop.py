@@ -14,11 +14,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from idi.declaration.types import ExternalIssuer, ModuleName, Platform
 from idi.parts.gateway.interface import DataPlane
-from idi.traffic.types import EmbeddedKeys, Traffic
+from idi.traffic.types import GATEWAY, EmbeddedKeys, Traffic
 from idi.traffic.view import assignment, view
 from idi.world.events import Event, InstanceGone, InstanceSeen
 from idi.world.fold import fold
@@ -31,12 +31,13 @@ Predicate = Callable[[World], bool]
 
 @dataclass(slots=True)
 class Edge:
-    """Where the gateway listens, whose tokens it takes, and where it logs every request."""
+    """Where the gateway listens, whose tokens it takes, where it logs every request, and which proxies are it."""
 
     address: str
     port: int
     issuer: Callable[[Platform], EmbeddedKeys | ExternalIssuer]
     access_log: str = ""
+    nodes: tuple[str, ...] = (GATEWAY,)
 
 
 @dataclass(slots=True)
@@ -103,6 +104,7 @@ class Loop:
     def _push_all(self, platform: Platform) -> None:
         edge = self.edge
         traffic = view(platform, self.world, edge.address, edge.port, edge.issuer(platform), edge.access_log)
+        traffic = replace(traffic, gateways=edge.nodes)
         self.plane.publish(traffic)
         self.traffic, self.fault, self._structure = traffic, "", False
         self._dirty.clear()

@@ -95,7 +95,11 @@ async def run(settings: Settings) -> int:
         with without_authorities():  # the better half of what control imports
             import aiohttp  # noqa: F401
         from idi.api.server import serve
-        from idi.control.compose import compose
+
+        if settings.cluster is None:
+            from idi.control.compose import compose
+        else:
+            from idi.control.compose_cluster import compose
 
         async with compose(settings, store, ahead) as desk:
             if ended.is_set():  # while it was read; nobody may ask it for anything any more

@@ -26,7 +26,7 @@ from idi.plan.configured import fitted
 from idi.plan.desired import strategy_of
 from idi.plan.scaled import fitting
 from idi.plan.types import Overlays, Run
-from idi.plan.unbuilt import LOCAL, elsewhere
+from idi.plan.unbuilt import unbuilt
 from idi.world.types import World
 
 MAX_INSTANCES = 100
@@ -144,8 +144,9 @@ def load_declaration(text: str, file: str, environment: str, overlays: Overlays)
     loaded = found.loaded
     if isinstance(loaded, Rejected):
         raise Invalid([str(mistake) for mistake in loaded.mistakes])
-    if there := elsewhere(loaded.platform):
-        raise Refused(there, LOCAL)
+    reason, way_out = unbuilt(loaded.platform)
+    if reason:
+        raise Refused(reason, way_out)
     return applicable(loaded, found)
 
 

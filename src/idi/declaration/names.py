@@ -109,6 +109,16 @@ NAMESPACE = Text(
     r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?",
     "junzi",
 )
+STORAGE_CLASS = Text(
+    "a StorageClass of the cluster", r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", "standard", longest=253
+)
+
+CIDR = Text(
+    "a range of addresses such as 10.96.0.10/32",
+    r"[0-9A-Fa-f.:]{2,45}/[0-9]{1,3}",
+    "10.96.0.10/32",
+    longest=64,
+)
 
 
 def peer_variable(peer: str) -> str:

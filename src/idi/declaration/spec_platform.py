@@ -7,22 +7,33 @@ from typing import Any
 from idi.declaration.names import (
     ADDRESS,
     ATTRIBUTE,
+    CIDR,
     CONTEXT,
     ENVIRONMENT,
     EVENT,
     EXTERNAL,
+    IMAGE,
     NAMESPACE,
     PLATFORM,
+    STORAGE_CLASS,
 )
 from idi.declaration.nodes import Table
 from idi.declaration.reader import Reader
 from idi.declaration.records import Field, Given, Named, Record
-from idi.declaration.shapes import Choice, Either, Flag, Whole
+from idi.declaration.shapes import Choice, Either, Flag, Many, Whole
 from idi.declaration.spec_gateway import GATEWAY
 from idi.declaration.spec_module import DEFAULTS, MODULES
 from idi.declaration.spec_reach import PROTOCOL
-from idi.declaration.types import Certificates, EventType, External, KubernetesTarget, LocalTarget
-from idi.declaration.units import Duration, Size, Span
+from idi.declaration.types import (
+    Certificates,
+    EventType,
+    External,
+    Images,
+    KubernetesTarget,
+    LocalTarget,
+    Quota,
+)
+from idi.declaration.units import Cpu, Duration, Size, Span
 
 MOST_ENVIRONMENTS = 32
 """Each is read and checked as a whole of its own."""
@@ -155,12 +166,39 @@ class _Target(Either):
         return {"kubernetes": KUBERNETES.write(value)}
 
 
+IMAGES = Record(
+    "images",
+    "IDI's own images, each by its digest.",
+    Images,
+    Field("control", IMAGE, "Control.", needed=True, example="idi/control@sha256:..."),
+    Field("sidecar", IMAGE, "The sidecar, which the gateway is made of as well.", needed=True),
+    Field("relay", IMAGE, "Relay and broker.", quiet=True, default="needed where there are events"),
+)
+
+QUOTA = Record(
+    "quota",
+    "What all pods of the environment may ask for together.",
+    Quota,
+    Field("cpu", Cpu(), "CPU.", quiet=True, default="no bound"),
+    Field("memory", Size("1MiB", "1024TiB", "64GiB"), "Memory.", quiet=True, default="no bound"),
+    Field("pods", Whole(1, 100_000, 100), "Pods.", quiet=True, default="no bound"),
+)
+
 KUBERNETES = Record(
     "kubernetes",
     "A Kubernetes cluster.",
     KubernetesTarget,
     Field("context", CONTEXT, "Context of the kubeconfig.", needed=True),
     Field("namespace", NAMESPACE, "Namespace.", quiet=True, default="PLATFORM-ENVIRONMENT"),
+    Field("images", IMAGES, "IDI's own images.", quiet=True, default="none yet: name yours"),
+    Field("storage_class", STORAGE_CLASS, "Class of volumes.", quiet=True, default="the cluster's default"),
+    Field(
+        "gateway",
+        Choice("ClusterIP", "NodePort", "LoadBalancer"),
+        "Type of the gateway's Service.",
+    ),
+    Field("dns", Many(CIDR), "Where name servers are that are no pods of kube-system.", default="none"),
+    Field("quota", QUOTA, "What all pods may ask for together.", default="no bounds", example={"pods": 100}),
 )
 
 

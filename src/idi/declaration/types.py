@@ -330,9 +330,35 @@ class LocalTarget:
 
 
 @dataclass(frozen=True, slots=True)
+class Images:
+    """IDI's own images, by digest."""
+
+    control: str
+    sidecar: str
+    relay: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What all pods of the environment may ask for together; 0: no bound."""
+
+    cpu_millicores: int = 0
+    memory_bytes: int = 0
+    pods: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class KubernetesTarget:
+    """`namespace` empty: `PLATFORM-ENVIRONMENT`. `storage_class` empty: the cluster's default. `gateway` is the type of
+    the gateway's Service, `dns` where name servers are that are no pods of kube-system."""
+
     context: str
     namespace: str = ""
+    images: Images | None = None
+    storage_class: str = ""
+    gateway: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
+    dns: tuple[str, ...] = ()
+    quota: Quota = Quota()
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,6 +385,12 @@ class Platform:
     externals: Mapping[str, External] = field(default_factory=Frozen)
     events: Mapping[str, EventType] = field(default_factory=Frozen)
     origins: Mapping[str, Origin] = field(default_factory=Frozen, compare=False, hash=False)
+
+    @property
+    def namespace(self) -> str:
+        """Where it runs on a cluster."""
+        named = self.target.namespace if isinstance(self.target, KubernetesTarget) else ""
+        return named or f"{self.name}-{self.environment}"
 
     @property
     def trust_domain(self) -> str:

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 
 from idi.declaration.names import peer_variable
-from idi.declaration.types import Module, Platform, Strategy, Template
+from idi.declaration.types import KubernetesTarget, Module, Platform, Strategy, Template
 from idi.plan.bus import LOGIN_PATH, RELAY, logs_in
 from idi.plan.types import Context, Desired, DesiredModule, KeptSecret, Overlays
-from idi.world.types import PeerPort, PortSpec, RevisionId, RevisionSpec
+from idi.world.types import PeerPort, PortSpec, RevisionId, RevisionSpec, Workload
 
 PARTS = ("openbao", "gateway")
 NOTHING_KEPT: Mapping[str, KeptSecret] = {}
@@ -36,6 +36,7 @@ def desired(platform: Platform, overlays: Overlays, context: Context) -> Desired
             strategy=strategy_of(module),
             origin="idi scale" if count is not None else str(origin or "default"),
             run=overlays.runs.get(name),
+            rolls=isinstance(platform.target, KubernetesTarget),
         )
     return Desired(modules, PARTS)
 
@@ -54,12 +55,13 @@ def revision_spec(
 ) -> RevisionSpec:
     """The spec of a module's revision, addressed by its content (the versions of its secrets are part of it, so
     that another one is a change like any other) and its restart generation."""
+    cluster = isinstance(platform.target, KubernetesTarget)
     draft = RevisionSpec(
         module=module.name,
         revision=RevisionId(""),
         version=context.version,
-        command=text(module.run, context) if module.run else "",
-        directory=context.directory,
+        command="" if cluster or module.run is None else text(module.run, context),
+        directory="" if cluster else context.directory,
         environment=environment(platform, module, context),
         ports=tuple(PortSpec(port.name, port.protocol) for port in module.ports),
         peers=peers(platform, module),
@@ -67,12 +69,28 @@ def revision_spec(
         grace_s=module.grace_s,
         storage=module.storage is not None,
         secrets=versions(module, kept),
+        workload=workload(module) if cluster else None,
     )
     document = asdict(draft)
     if not draft.secrets:
         del document["secrets"]  # who has none keeps the address that it had before there were any
+    if not cluster:
+        del document["workload"]
     content = json.dumps([document, generation], sort_keys=True, separators=(",", ":"))
     return replace(draft, revision=RevisionId(hashlib.sha256(content.encode()).hexdigest()[:8]))
+
+
+def workload(module: Module) -> Workload:
+    return Workload(
+        image=module.image,
+        pool=module.pool,
+        cpu_millicores=module.resources.cpu_millicores,
+        memory_bytes=module.resources.memory_bytes,
+        storage_bytes=module.storage.size_bytes if module.storage else 0,
+        scale_max=module.scale.max if module.scale else 0,
+        cpu_ratio=module.scale.cpu_ratio if module.scale else 0.0,
+        recreate=strategy_of(module) == "recreate",
+    )
 
 
 def versions(module: Module, kept: Mapping[str, KeptSecret]) -> dict[str, int]:

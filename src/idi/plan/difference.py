@@ -10,6 +10,9 @@ within a module is the whole safety argument, so it is written as straight code:
     blue-green ensure new n, await new n, remove old
     recreate   remove old, ensure new n, await new n
 
+Where the target rolls by itself (`DesiredModule.rolls`) the order is its Deployment's, and the steps are two: ensure
+new n, await new n.
+
 An instance that somebody runs themselves (`idi run`) stands for one of ours in the same order: its seat is made
 first, ours goes once theirs is ready, and comes back before theirs goes; with `recreate` the other way round.
 """
@@ -17,7 +20,7 @@ first, ours goes once theirs is ready, and comes back before theirs goes; with `
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from idi.plan.bus import BUS, RELAY
 from idi.plan.types import (
@@ -34,7 +37,7 @@ from idi.plan.types import (
     Step,
     StopPart,
 )
-from idi.world.types import Instance, ModuleWorld, Revision, RevisionId, RevisionSpec, World
+from idi.world.types import Instance, ModuleWorld, Revision, RevisionId, RevisionSpec, Workload, World
 
 UNDECLARED = "no longer declared"
 GOES_DOWN = "the platform goes down"
@@ -109,6 +112,8 @@ def steps_of_ours(wanted: DesiredModule, module: ModuleWorld) -> list[Step]:
     present = module.revisions.get(spec.revision)
     others = {id: revision for id, revision in module.revisions.items() if id != spec.revision}
     why = reason_for(spec, others)
+    if wanted.rolls:
+        return grow(module, spec, wanted.ours, present, why or scale_reason(wanted, module, present))
     if others and wanted.strategy == "recreate":
         return [
             *(remove(revision, why) for revision in others.values()),
@@ -229,6 +234,13 @@ def changed_names(before: RevisionSpec, after: RevisionSpec) -> list[str]:
     return [name for name, _ in differences(before, after)]
 
 
+def workload_differences(before: Workload | None, after: Workload | None) -> list[tuple[str, str]]:
+    if before is None or after is None:
+        return []
+    pairs = [(f.name, getattr(before, f.name), getattr(after, f.name)) for f in fields(Workload)]
+    return [(name, f"{name} {old} -> {new}") for name, old, new in pairs if old != new]
+
+
 def differences(before: RevisionSpec, after: RevisionSpec) -> list[tuple[str, str]]:
     """(name, text) of everything that differs; only the text has values."""
     found = []
@@ -236,6 +248,7 @@ def differences(before: RevisionSpec, after: RevisionSpec) -> list[tuple[str, st
         old, new = getattr(before, name), getattr(after, name)
         if old != new:
             found.append((name, f"{name} {old!r} -> {new!r}"))
+    found.extend(workload_differences(before.workload, after.workload))
     if before.readiness != after.readiness:
         found.append(("readiness", "readiness"))
     if before.ports != after.ports:

@@ -66,13 +66,15 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class DesiredModule:
-    """`origin` says where the number of instances came from; `run` that somebody runs one of them."""
+    """`origin` says where the number of instances came from; `run` that somebody runs one of them. `rolls`: the target
+    brings a new revision in and the old one out by itself (a Deployment does)."""
 
     spec: RevisionSpec
     count: int
     strategy: Strategy
     origin: str = ""
     run: Run | None = None
+    rolls: bool = False
 
     @property
     def ours(self) -> int:

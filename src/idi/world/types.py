@@ -17,7 +17,7 @@ RevisionId = NewType("RevisionId", str)
 """Content address of what runs: 8 hexadecimal digits over the revision's spec."""
 
 InstanceId = NewType("InstanceId", str)
-"""`<module>-<slot>`, slot from 1: unique within a platform at any one moment."""
+"""Unique within a platform at any one moment: `<module>-<slot>`, slot from 1, or the name of its pod."""
 
 InstanceState = Literal["starting", "ready", "unready", "stopping", "failed"]
 PartState = Literal["absent", "starting", "ready", "unready", "failed"]
@@ -40,13 +40,29 @@ class PeerPort:
 
 
 @dataclass(frozen=True, slots=True)
+class Workload:
+    """What a cluster has to know of a revision beside what a process needs: which image, on which nodes, how much of
+    them, and how far it scales by itself (`scale_max` 0: not at all). `recreate`: never two writers."""
+
+    image: str
+    pool: str = "general"
+    cpu_millicores: int = 0
+    memory_bytes: int = 0
+    storage_bytes: int = 0
+    scale_max: int = 0
+    cpu_ratio: float = 0.0
+    recreate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class RevisionSpec:
     """Everything a target needs to run one revision of a module, whole and self-contained.
 
     `command` and the values of `environment` may hold references that only the target can fill (port
     numbers, data folder): they are written `${...}` exactly as in the declaration and `$${` stands for a
     literal `${`. A spec is written to disk as it stands, so no secret is ever in one: `secrets` has the version
-    of each that the module declares, by path (all 0 while one of them is not set).
+    of each that the module declares, by path (all 0 while one of them is not set). `workload` is there where it runs
+    on a cluster, `command` where it runs on this machine.
     """
 
     module: ModuleName
@@ -61,6 +77,7 @@ class RevisionSpec:
     grace_s: float
     storage: bool
     secrets: Mapping[str, int] = field(default_factory=dict)
+    workload: Workload | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import time
 from types import FrameType
 
 from tests.support.cluster import owner
-from tests.support.cluster.base import debian_python
+from tests.support.cluster.base import debian_node, debian_python, go_toolchain
 from tests.support.cluster.client import Client
 from tests.support.cluster.cluster import Cluster, lacking
 from tests.support.cluster.group import ClusterError
@@ -31,6 +31,8 @@ def build() -> int:
         return 0
     programs()
     debian_python()
+    debian_node()
+    go_toolchain()
     return 0
 
 

@@ -25,6 +25,7 @@ from tests.support.cluster.layout import cache
 
 SOURCES = Path(__file__).with_name("sources")
 KUBERNETES = "1.34.4"
+HELM = "4.3.1"
 BUILD_S = 3600.0
 
 
@@ -54,6 +55,8 @@ PROGRAMS = (
     Program("metrics-server", "sigs.k8s.io/metrics-server/cmd/metrics-server"),
     Program("coredns", "github.com/coredns/coredns"),
     Program("tool"),
+    Program("helm", "helm.sh/helm/v4/cmd/helm", links=f"-X helm.sh/helm/v4/internal/version.version=v{HELM}"),
+    Program("kubeconform", "github.com/yannh/kubeconform/cmd/kubeconform"),
 )
 
 

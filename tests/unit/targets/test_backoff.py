@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from idi.parts.targets.local.backoff import Backoff, Policy
+from idi.parts.targets.backoff import Backoff, Policy
 
 POLICY = Policy(first_s=0.1, factor=2, longest_s=10, steady_s=10, quick_deaths=5)
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from idi.parts.errors import Bug
-from idi.parts.targets.local.environment import Place, base, command_line, environment, fill
+from idi.parts.targets.local.environment import base
+from idi.parts.targets.references import Place, command_line, environment, fill
 from idi.world.types import InstanceId, PeerPort, PortSpec
 from tests.support.targets import make_spec
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from idi.declaration.types import Readiness
-from idi.parts.targets.local.readiness import Judge, Verdict, ordinal, watch
+from idi.parts.targets.readiness import Judge, Verdict, ordinal, watch
 
 
 @given(st.integers(1, 4), st.integers(1, 4), st.lists(st.booleans(), max_size=60))

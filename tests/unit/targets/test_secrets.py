@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from idi.parts.targets.interface import Unsupplied
-from idi.parts.targets.local.environment import Needed, needed
 from idi.parts.targets.local.secrets import SecretFiles, as_text, in_memory, memory_folder, supplied
+from idi.parts.targets.references import Needed, needed
 from idi.world.types import InstanceId, RevisionSpec
 from tests.support.targets import make_spec
 

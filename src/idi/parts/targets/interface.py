@@ -92,7 +92,7 @@ class Target(Protocol):
         """The data plane says whether this instance's sidecar has all of its listeners. Said again for
         each sidecar that connects: a restarted one is not ready until it is."""
 
-    def last_lines(self, instance: InstanceId, count: int = 10) -> list[str]:
+    async def tail(self, instance: InstanceId, count: int = 10) -> list[str]:
         """The last lines of an instance's output, for messages."""
 
 

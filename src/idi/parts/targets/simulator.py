@@ -161,7 +161,7 @@ class SimulatedTarget:
         (self._sidecar_ready.add if ready else self._sidecar_ready.discard)(instance)
         self._settle(instance, "its sidecar has lost its listeners")
 
-    def last_lines(self, instance: InstanceId, count: int = 10) -> list[str]:
+    async def tail(self, instance: InstanceId, count: int = 10) -> list[str]:
         known = instance in self.machine.instances
         return [f"{instance} line {number}" for number in range(1, 4)][-count:] if known and count else []
 

@@ -76,7 +76,7 @@ async def counters(socket: Path, pattern: str) -> dict[str, int]:
     return {each["name"]: each["value"] for each in json.loads(body)["stats"] if "value" in each}
 
 
-async def drain(socket: Path, grace_s: float) -> bool:
+async def drain(socket: Path, grace_s: float, prefix: str = "in") -> bool:
     """Ask whoever is connected to go elsewhere, without closing the door; wait until no request is left.
 
     `/healthcheck/fail` does both: answers carry `Connection: close` or GOAWAY, new connections are still
@@ -88,7 +88,7 @@ async def drain(socket: Path, grace_s: float) -> bool:
     """
     await ask(socket, "POST", "/healthcheck/fail")
     end = asyncio.get_running_loop().time() + grace_s
-    while await active_requests(socket) > 0:
+    while await active_requests(socket, prefix) > 0:
         if asyncio.get_running_loop().time() >= end:
             return False
         await asyncio.sleep(EVERY_S)
@@ -100,9 +100,9 @@ async def undrain(socket: Path) -> None:
     await ask(socket, "POST", "/healthcheck/ok")
 
 
-async def active_requests(socket: Path) -> int:
-    """Requests that are inside the module right now; an open WebSocket is one."""
-    return sum((await counters(socket, r"^http\.in\..*\.downstream_rq_active$")).values())
+async def active_requests(socket: Path, prefix: str = "in") -> int:
+    """Requests that came by listeners whose name begins so and are inside right now; an open WebSocket is one."""
+    return sum((await counters(socket, rf"^http\.{prefix}\.(.*\.)?downstream_rq_active$")).values())
 
 
 async def figures(socket: Path, prefix: str = "in") -> Figures:

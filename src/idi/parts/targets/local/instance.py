@@ -17,8 +17,8 @@ from dataclasses import replace
 from idi.parts.errors import PartError, Refused
 from idi.parts.targets.interface import Unsupplied
 from idi.parts.targets.local.lent import Lent, Standing
+from idi.parts.targets.local.probes import make_probe
 from idi.parts.targets.local.process import Process, ProcessSpec
-from idi.parts.targets.local.readiness import Verdict, make_probe, watch
 from idi.parts.targets.local.roles import ModuleRole, SidecarRole
 from idi.parts.targets.local.seating import asked, claim_ports, module_process, sidecar_process
 from idi.parts.targets.local.seats import Occupant, Seat, encode
@@ -26,6 +26,7 @@ from idi.parts.targets.local.secrets import NOTHING, Supplied, supplied
 from idi.parts.targets.local.site import Site
 from idi.parts.targets.local.strays import end, marked_now
 from idi.parts.targets.local.supervisor import LEFTOVERS_S, Supervisor
+from idi.parts.targets.readiness import Verdict, watch
 from idi.world.events import (
     InstanceDied,
     InstanceFailed,

@@ -21,8 +21,8 @@ from idi.parts.clients.machine import Machine
 from idi.parts.errors import Refused
 from idi.parts.targets.local.ports import Free
 from idi.parts.targets.local.process import MARKER, Process, adopt
-from idi.parts.targets.local.readiness import Probe
 from idi.parts.targets.local.seats import Occupant, Seat
+from idi.parts.targets.readiness import Probe
 
 KILLED_S = 5.0
 """How long to wait for what was killed."""

@@ -13,14 +13,14 @@ from pathlib import Path
 
 from idi.parts.errors import Bug, PartError
 from idi.parts.targets.interface import SidecarSpec
-from idi.parts.targets.local.environment import Place, command_line, environment, needed
 from idi.parts.targets.local.ports import choose_ports
+from idi.parts.targets.local.probes import Asked
 from idi.parts.targets.local.process import ProcessSpec, marker, shell
-from idi.parts.targets.local.readiness import Asked
 from idi.parts.targets.local.seats import Occupant, Seat, by_kind, purposes
 from idi.parts.targets.local.secrets import NOTHING, Supplied
 from idi.parts.targets.local.site import Site
 from idi.parts.targets.local.strays import end, marked_now
+from idi.parts.targets.references import Place, command_line, environment, needed
 from idi.world.types import InstanceId, RevisionSpec
 
 KINDS = {"module": ("port",), "sidecar": ("mesh", "outbound")}

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from idi.declaration.types import ModuleName, Readiness
 from idi.parts.errors import PartError
-from idi.world.types import InstanceId, PeerPort, PortSpec, RevisionId, RevisionSpec
+from idi.parts.targets.recorded import document_of, spec_of
+from idi.world.types import InstanceId, RevisionSpec
 
 VERSION = 1
 
@@ -165,30 +165,13 @@ def encode(seat: Seat) -> dict[str, Any]:
         "attached": seat.attached,
         "by": seat.by,
         "holder": dataclasses.asdict(seat.holder),
-        "spec": {
-            **{name.name: getattr(spec, name.name) for name in dataclasses.fields(spec)},
-            "environment": dict(spec.environment),
-            "secrets": dict(spec.secrets),
-            "ports": [dataclasses.asdict(port) for port in spec.ports],
-            "peers": [dataclasses.asdict(peer) for peer in spec.peers],
-            "readiness": dataclasses.asdict(spec.readiness),
-        },
+        "spec": document_of(spec),
     }
 
 
 def decode(document: dict[str, Any]) -> Seat:
     """The seat in a JSON document. Raises KeyError, TypeError or ValueError on anything else."""
-    raw = document["spec"]
-    spec = RevisionSpec(
-        **{
-            **raw,
-            "module": ModuleName(raw["module"]),
-            "revision": RevisionId(raw["revision"]),
-            "ports": tuple(PortSpec(**port) for port in raw["ports"]),
-            "peers": tuple(PeerPort(**peer) for peer in raw["peers"]),
-            "readiness": Readiness(**raw["readiness"]),
-        }
-    )
+    spec = spec_of(document["spec"])
     return Seat(
         instance=InstanceId(document["instance"]),
         spec=spec,

@@ -19,7 +19,7 @@ from pathlib import Path
 from idi.parts.clients import private_file
 from idi.parts.errors import PartError
 from idi.parts.targets.interface import Supply, Unsupplied, text_of
-from idi.parts.targets.local.environment import needed
+from idi.parts.targets.references import needed
 from idi.world.types import InstanceId, RevisionSpec
 
 MOUNTS = Path("/proc/self/mounts")

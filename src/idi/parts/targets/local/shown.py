@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from idi.parts.targets.interface import Variable
-from idi.parts.targets.local.environment import Place, needed, own
 from idi.parts.targets.local.seating import place_of
 from idi.parts.targets.local.seats import Seat
 from idi.parts.targets.local.secrets import Supplied, as_text, supplied
 from idi.parts.targets.local.site import Site
+from idi.parts.targets.references import Place, needed, own
 from idi.world.types import InstanceId, RevisionSpec
 
 

@@ -16,8 +16,8 @@ from typing import Protocol
 
 from idi.parts.clients.machine import Machine
 from idi.parts.errors import Bug, PartError
+from idi.parts.targets.backoff import Backoff, Policy
 from idi.parts.targets.interface import Unsupplied
-from idi.parts.targets.local.backoff import Backoff, Policy
 from idi.parts.targets.local.process import DEFAULT_GRACE_S, Process, ProcessSpec, marker, spawn
 
 _log = logging.getLogger(__name__)

@@ -21,9 +21,9 @@ from idi.declaration.types import ModuleName
 from idi.parts.clients.machine import Machine, this_machine
 from idi.parts.clients.owned_tasks import OwnedTasks
 from idi.parts.errors import Bug, PartError, Refused
+from idi.parts.targets.backoff import Policy
 from idi.parts.targets.interface import Emit, Retire, Supply, Variable
 from idi.parts.targets.local import adoption, strays
-from idi.parts.targets.local.backoff import Policy
 from idi.parts.targets.local.environment import base
 from idi.parts.targets.local.instance import LocalInstance
 from idi.parts.targets.local.output import Logs
@@ -183,6 +183,9 @@ class LocalTarget:
             known.set_sidecar_ready(ready)
         elif not self._adopted:
             self._early[instance] = ready
+
+    async def tail(self, instance: InstanceId, count: int = 10) -> list[str]:
+        return self.last_lines(instance, count)
 
     def last_lines(self, instance: InstanceId, count: int = 10) -> list[str]:
         return self.logs.last_lines(instance, count, self._first_lines.get(instance, 0))

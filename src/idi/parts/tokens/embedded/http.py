@@ -36,6 +36,13 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 def application(issuer: Issuer, keys: Callable[[], str]) -> web.Application:
     """`keys` gives the public key set of this moment."""
+    app = web.Application(client_max_size=BODY_LIMIT, middlewares=[_problems])
+    add_routes(app, issuer, keys)
+    return app
+
+
+def add_routes(app: web.Application, issuer: Issuer, keys: Callable[[], str]) -> None:
+    """The same in an application that serves others, too; its bodies must be bounded."""
 
     async def token(request: web.Request) -> web.StreamResponse:
         try:
@@ -58,12 +65,10 @@ def application(issuer: Issuer, keys: Callable[[], str]) -> web.Application:
     async def metadata(_: web.Request) -> web.StreamResponse:
         return web.json_response(issuer.metadata(), headers=_KEPT)
 
-    app = web.Application(client_max_size=BODY_LIMIT, middlewares=[_problems])
     app.router.add_post("/oauth2/token", token)
     app.router.add_get("/oauth2/jwks.json", jwks)
     app.router.add_get("/.well-known/openid-configuration", metadata)
     app.router.add_get("/.well-known/oauth-authorization-server", metadata)
-    return app
 
 
 @web.middleware

@@ -13,11 +13,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from aiohttp import web
+
 from idi.declaration.types import Client
 from idi.parts.clients import private_file
 from idi.parts.errors import PartError
 from idi.parts.tokens.embedded.clients import ClientBook
-from idi.parts.tokens.embedded.http import KEYS_MAX_AGE_S, HttpServer, application
+from idi.parts.tokens.embedded.http import KEYS_MAX_AGE_S, HttpServer, add_routes, application
 from idi.parts.tokens.embedded.issuer import Granted, Issuer
 from idi.parts.tokens.embedded.keys import KeyFile, key_set, new_key
 from idi.parts.tokens.embedded.ring import Ring
@@ -146,6 +148,10 @@ class EmbeddedTokens:
     async def listen(self) -> None:
         """Make the socket again where it is gone (the runtime folder vanished)."""
         await self._server.listen()
+
+    def serve_in(self, app: web.Application) -> None:
+        """At another server's routes, too: where the gateway reaches no socket of ours."""
+        add_routes(app, self._issuer, self.jwks)
 
     # --- in time ---
 

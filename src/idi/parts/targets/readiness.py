@@ -1,4 +1,4 @@
-"""Says whether an instance can take requests, by asking it: HTTP, TCP or a command.
+"""Says whether an instance can take requests, by asking it.
 
 While it starts it is asked soon and then at growing pauses, each about a fifth of the time that has
 passed, so that a module which is up in 150 ms is ready a few milliseconds later and one that takes a
@@ -9,20 +9,33 @@ is pure (`Judge`); reasons are sentences for people.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
-from idi.declaration.types import Readiness
-from idi.parts.clients.machine import Machine
-from idi.parts.errors import PartError
-from idi.parts.targets.local.http_probe import HttpProbe
-from idi.parts.targets.local.process import ProcessSpec, shell, spawn
+from idi.parts.targets.http_probe import HttpProbe
 
 FIRST_S = 0.02
 GROWTH = 1.2
+
+
+class Rules(Protocol):
+    """What a declaration says of it (`declaration.types.Readiness`), for whoever must not load the declaration."""
+
+    @property
+    def http(self) -> str: ...
+    @property
+    def tcp(self) -> bool: ...
+    @property
+    def every_s(self) -> float: ...
+    @property
+    def timeout_s(self) -> float: ...
+    @property
+    def after(self) -> int: ...
+    @property
+    def failures(self) -> int: ...
+    @property
+    def deadline_s(self) -> float: ...
 
 
 class Judge:
@@ -82,64 +95,15 @@ class TcpProbe:
         """Nothing is kept open."""
 
 
-class CommandProbe:
-    """Whether a command succeeds in the module's environment; killed when it takes too long."""
-
-    def __init__(self, machine: Machine, spec: ProcessSpec, mark: str, timeout_s: float) -> None:
-        self._machine = machine
-        self._spec = spec
-        self._mark = mark
-        self._timeout_s = timeout_s
-
-    async def ask(self) -> str:
-        try:
-            process = spawn(self._machine, self._spec, self._mark)
-        except PartError as error:
-            return error.message
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                await process.wait()
-        except TimeoutError:
-            return f"not done within {self._timeout_s:g}s"
-        finally:
-            # Also on cancellation, and what a finished command left behind.
-            with suppress(PartError):
-                await process.clear(0.0)
-            process.forget()
-        return "" if process.code == 0 else f"it {process.ended()}"
-
-    def close(self) -> None:
-        """Nothing is kept open."""
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """Where to ask: the instance's ports, and what a command needs."""
-
-    ports: Mapping[str, int]
-    machine: Machine
-    env: Mapping[str, str]
-    cwd: Path
-    name: str
-    mark: str
-
-
-def make_probe(readiness: Readiness, asked: Asked) -> tuple[str, Probe]:
-    """What is asked, for people, and who asks."""
-    timeout_s = readiness.timeout_s
-    if readiness.command:
-        spec = ProcessSpec(
-            asked.name, "probe", shell(readiness.command), asked.env, asked.cwd, Path("/dev/null"), timeout_s
-        )
-        return f"'{readiness.command}'", CommandProbe(asked.machine, spec, asked.mark, timeout_s)
-    port = asked.ports[readiness.port]
+def network_probe(readiness: Rules, port: int) -> tuple[str, Probe]:
+    """What is asked on this port, for people, and who asks; not for a command."""
     if readiness.tcp:
-        return f"port {port}", TcpProbe(port, timeout_s)
-    return readiness.http, HttpProbe(port, readiness.http, timeout_s)
+        return f"port {port}", TcpProbe(port, readiness.timeout_s)
+    return readiness.http, HttpProbe(port, readiness.http, readiness.timeout_s)
 
 
 async def watch(
-    readiness: Readiness,
+    readiness: Rules,
     what: str,
     probe: Probe,
     tell: Callable[[Verdict], None],

@@ -1,0 +1,224 @@
+"""The way from this machine to a control inside a cluster: the same socket as on a laptop, led on.
+
+A process of its own holds a port-forward and a fresh token of a role, listens where a laptop's control would (0600 in
+the private runtime folder), and hands each request on with the token in it. So every command works there as on a
+laptop, and the second one is as quick: only the first pays for kubectl. It ends by itself after a while of silence.
+
+The token goes into the request's head and nowhere else. What the client says of who it is is taken out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from idi.api.cluster import Cluster
+from idi.api.forward import Forward
+from idi.api.paths import Paths, make_private, paths_for
+from idi.parts.errors import IdiError
+
+log = logging.getLogger(__name__)
+
+CONTROL, PORT = "pod/control-0", 8446
+GATEWAY, GATEWAY_PORT = "service/gateway", 8080
+HEAD_BYTES = 64 * 1024
+HEAD_S = 10.0
+CONNECTIONS = 64
+SILENCE_S = 900.0
+TOKEN_S = 300.0
+"""A token lives for ten minutes; half of that is left whenever one is used."""
+CHUNK = 64 * 1024
+LOOK_S = 5.0
+DROPPED = (b"authorization:", b"x-idi-gateway-url:", b"connection:")
+
+
+def address(paths: Paths) -> Path:
+    """What an environment on a cluster is reached by, beside its state."""
+    return paths.state / "cluster.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Which cluster, which namespace, as which role."""
+
+    context: str
+    namespace: str
+    role: str = "operator"
+
+    def write(self, paths: Paths) -> None:
+        for folder in (paths.state.parent, paths.state):
+            make_private(folder)
+        document = {"context": self.context, "namespace": self.namespace, "role": self.role}
+        address(paths).write_text(json.dumps(document), encoding="utf-8")
+
+    @staticmethod
+    def read(paths: Paths) -> Way | None:
+        try:
+            document = json.loads(address(paths).read_text(encoding="utf-8"))
+            return Way(document["context"], document["namespace"], document["role"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+
+@dataclass(slots=True)
+class Bridge:
+    """`gateway` is the forward to the gateway, whose local port commands call it by."""
+
+    cluster: Cluster
+    role: str
+    control: Forward
+    gateway: Forward | None
+    used: float = field(default_factory=time.monotonic)
+    open: int = 0
+    _token: str = field(default="", repr=False)
+    _since: float = 0.0
+    _one: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection: one request, and whatever is answered until either side ends it."""
+        self.open += 1
+        try:
+            if self.open > CONNECTIONS:
+                writer.write(refusal(503, f"{CONNECTIONS} requests are under way already."))
+                return
+            await self._exchange(reader, writer)
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass
+        except IdiError as error:
+            writer.write(refusal(503, error.message, error.way_out))
+        finally:
+            self.open -= 1
+            self.used = time.monotonic()
+            with contextlib.suppress(OSError):
+                await writer.drain()
+            writer.close()
+
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async with asyncio.timeout(HEAD_S):
+            head = await reader.readuntil(b"\r\n\r\n")
+        token = await self.fresh()
+        try:
+            far, near = await asyncio.open_connection("127.0.0.1", self.control.port, limit=HEAD_BYTES)
+        except OSError as error:
+            raise self.control.trouble or error from None
+        near.write(with_identity(head, token, self.gateway.port if self.gateway else 0))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                there = tasks.create_task(pump(reader, near))
+                await pump(far, writer)
+                there.cancel()
+        except* OSError:
+            pass
+        finally:
+            near.close()
+
+    async def fresh(self) -> str:
+        """A token with enough of its life left."""
+        async with self._one:
+            if not self._token or time.monotonic() - self._since > TOKEN_S:
+                self._token = await asyncio.to_thread(self.cluster.token, self.role)
+                self._since = time.monotonic()
+            return self._token
+
+
+async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(CHUNK):
+        writer.write(data)
+        await writer.drain()
+
+
+def with_identity(head: bytes, token: str, gateway_port: int) -> bytes:
+    """The request's head with who asks in it, and by which address the gateway is reached from here."""
+    first, *rest = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
+    kept = [line for line in rest if not line.lower().startswith(DROPPED)]
+    kept += [b"authorization: Bearer " + token.encode(), b"connection: close"]
+    if gateway_port:
+        kept.append(f"x-idi-gateway-url: http://127.0.0.1:{gateway_port}".encode())
+    return b"\r\n".join([first, *kept]) + b"\r\n\r\n"
+
+
+def refusal(status: int, detail: str, way_out: str = "") -> bytes:
+    body = json.dumps(
+        {
+            "type": "about:blank",
+            "title": "Not reachable",
+            "status": status,
+            "detail": detail,
+            "way_out": way_out,
+        }
+    ).encode()
+    head = f"HTTP/1.1 {status} Not reachable\r\ncontent-type: application/problem+json\r\n"
+    return f"{head}content-length: {len(body)}\r\nconnection: close\r\n\r\n".encode() + body
+
+
+@asynccontextmanager
+async def forwards(cluster: Cluster) -> AsyncIterator[tuple[Forward, Forward | None]]:
+    """To control, and to the gateway where that is there already."""
+    async with contextlib.AsyncExitStack() as stack:
+        control = await stack.enter_async_context(cluster.forward(CONTROL, PORT))
+        try:
+            gateway = await stack.enter_async_context(cluster.forward(GATEWAY, GATEWAY_PORT))
+        except IdiError as error:
+            log.warning("the gateway is not reached yet: %s", error)
+            gateway = None
+        yield control, gateway
+
+
+async def run(paths: Paths, way: Way) -> None:
+    """Serve until it was silent for a while, or a signal."""
+    cluster = Cluster(way.context, way.namespace)
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    async with forwards(cluster) as (control, gateway):
+        bridge = Bridge(cluster, way.role, control, gateway)
+        await bridge.fresh()  # who may not is told before anybody waits
+        paths.socket.unlink(missing_ok=True)
+        before = os.umask(0o177)
+        try:
+            server = await asyncio.start_unix_server(bridge.serve, paths.socket, limit=HEAD_BYTES)
+        finally:
+            os.umask(before)
+        async with server:
+            while not ended.is_set():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_S):
+                        await ended.wait()
+                if not bridge.open and time.monotonic() - bridge.used > SILENCE_S:
+                    break
+                if not paths.socket.exists():
+                    break  # the runtime folder vanished; the next command makes another
+        paths.socket.unlink(missing_ok=True)
+
+
+def main() -> int:
+    """`python -m idi.api.bridge FILE ENVIRONMENT`: the way lies beside the state."""
+    file, environment = sys.argv[1:3]
+    paths = paths_for(file, environment)
+    way = Way.read(paths)
+    if way is None:
+        return 1
+    try:
+        make_private(paths.runtime)
+        asyncio.run(run(paths, way))
+    except IdiError as error:
+        paths.start_error.write_text(
+            json.dumps({"message": error.message, "way_out": error.way_out, "exit": 3}), encoding="utf-8"
+        )
+        return 3
+    return 0
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s bridge: %(message)s")
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""An environment on a cluster from outside: its namespace and the platform's release in it.
+
+What control may not make itself (its own namespace, its own rights, quotas) is made here, with the rights of whoever
+runs the command: one namespace and one Helm release, which a person could install by hand with the same values.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from idi.api.cluster import Cluster
+from idi.declaration.types import KubernetesTarget, Platform
+from idi.parts.clients.helm import Helm, Reach, charts, find
+from idi.parts.errors import Refused
+
+RELEASE = "idi"
+INSTALL_S = 300.0
+
+
+def release_values(platform: Platform) -> dict[str, Any]:
+    """The values of the platform's chart that follow from the declaration."""
+    target = target_of(platform)
+    if target.images is None:
+        raise Refused("The environment does not name IDI's images.", "Name them under its target.")
+    quota = {
+        **({"requests.cpu": f"{target.quota.cpu_millicores}m"} if target.quota.cpu_millicores else {}),
+        **({"requests.memory": str(target.quota.memory_bytes)} if target.quota.memory_bytes else {}),
+        **({"pods": str(target.quota.pods)} if target.quota.pods else {}),
+    }
+    return {
+        "platform": platform.name,
+        "environment": platform.environment,
+        "images": {"control": target.images.control, "sidecar": target.images.sidecar},
+        "control": {"storage": {"class": target.storage_class or None}},
+        "gateway": {"service": {"type": target.gateway}},
+        **({"networkPolicy": {"dns": {"cidrs": list(target.dns)}}} if target.dns else {}),
+        **({"quota": quota} if quota else {}),
+    }
+
+
+def namespace_of(platform: Platform) -> dict[str, Any]:
+    """The environment's namespace, in the restricted profile of pod security."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {
+            "name": platform.namespace,
+            "labels": {
+                "app.kubernetes.io/part-of": platform.name,
+                "idi.dev/environment": platform.environment,
+                "pod-security.kubernetes.io/enforce": "restricted",
+            },
+        },
+    }
+
+
+def cluster_of(platform: Platform) -> Cluster:
+    return Cluster(target_of(platform).context, platform.namespace)
+
+
+def install(platform: Platform) -> bool:
+    """Bring namespace and release to what is declared; whether that changed anything."""
+    cluster = cluster_of(platform)
+    cluster.apply(namespace_of(platform))
+    values = release_values(platform)
+
+    async def work(helm: Helm) -> bool:
+        before = await helm.get_values(RELEASE, platform.namespace)
+        status = await helm.status(RELEASE, platform.namespace)
+        if before == values and status is not None and status.status == "deployed":
+            return False
+        await helm.upgrade(RELEASE, charts() / "platform", platform.namespace, values)
+        return True
+
+    with tempfile.TemporaryDirectory(prefix="idi-helm-") as folder:
+        return asyncio.run(work(_helm(platform, Path(folder))))
+
+
+def uninstall(platform: Platform) -> None:
+    """Take the release away; volumes, and with them the journal, stay."""
+    with tempfile.TemporaryDirectory(prefix="idi-helm-") as folder:
+        asyncio.run(_helm(platform, Path(folder)).uninstall(RELEASE, platform.namespace))
+
+
+def target_of(platform: Platform) -> KubernetesTarget:
+    if not isinstance(platform.target, KubernetesTarget):
+        raise Refused(f"Environment '{platform.environment}' is not on a cluster.")
+    return platform.target
+
+
+def _helm(platform: Platform, folder: Path) -> Helm:
+    return Helm(find(), Reach(context=target_of(platform).context), folder, timeout_s=INSTALL_S)

@@ -1,0 +1,69 @@
+"""Environments on a cluster: the way there is made by the first command that needs it, and kept for the next."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+from idi.api.client import NotRunning
+from idi.api.place import place
+from idi.cli.failure import NOT_RUNNING, Failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from idi.cli.invocation import Invocation
+
+WAIT_S = 40.0
+POLL_S = 0.05
+
+
+def is_remote(invocation: Invocation) -> bool:
+    """Whether the environment was brought up on a cluster from here; looks at one file."""
+    return os.path.exists(os.path.join(place(invocation.file, invocation.env)[2], "cluster.json"))
+
+
+def lead_there(invocation: Invocation) -> None:
+    """Start what leads to control in the cluster, and wait until it does. Raises `Failure` in its own words."""
+    from idi.api.paths import make_private, paths_for
+
+    paths = paths_for(invocation.file, invocation.env)
+    for folder in (paths.state.parent, paths.state, paths.logs, paths.runtime):
+        make_private(folder)
+    paths.start_error.unlink(missing_ok=True)
+    command = [sys.executable, "-P", "-m", "idi.api.bridge", str(paths.file), invocation.env]
+    with open(paths.logs / "bridge.log", "ab", opener=_private) as log:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+    client = invocation.client()
+    deadline = time.monotonic() + WAIT_S
+    while True:
+        try:
+            client.status()
+            return
+        except NotRunning:
+            pass
+        code = process.poll()
+        if code is not None or time.monotonic() > deadline:
+            if code is None:
+                process.terminate()
+            raise _why(paths.start_error)
+        time.sleep(POLL_S)
+
+
+def _why(error: os.PathLike[str]) -> Failure:
+    try:
+        with open(error, encoding="utf-8") as file:
+            document = json.load(file)
+        return Failure(document["message"], way_out=document["way_out"], code=NOT_RUNNING)
+    except (OSError, ValueError, KeyError, TypeError):
+        return Failure(
+            "Control in the cluster does not answer.", way_out="kubectl get pods says more.", code=NOT_RUNNING
+        )
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

@@ -1,0 +1,111 @@
+"""`idi up` and `idi down` of an environment on a cluster: its release from here, the rest by control there."""
+
+from __future__ import annotations
+
+from idi.api.client import Client, NotRunning
+from idi.api.errors import IdiError
+from idi.cli.failure import DONE, FAILED, INTERRUPTED, Failure
+from idi.cli.invocation import Invocation
+from idi.cli.progress import Follower
+from idi.cli.pump import follow
+from idi.cli.remote import lead_there
+from idi.cli.signals import Signals
+from idi.cli.words import took
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from idi.declaration.types import Platform
+
+CONTROL_S = 180.0
+LOOK_S = 1.0
+
+
+def prepare(invocation: Invocation, platform: Platform, signals: Signals) -> Client:
+    """Namespace and release as declared, control there, and the way to it."""
+    from idi.api.bridge import Way
+    from idi.api.environments import install, target_of
+    from idi.api.paths import paths_for
+
+    screen = invocation.screen
+    screen.err([(f"{platform.namespace}: ", "bold"), (f"on {target_of(platform).context}", "")])
+    try:
+        changed = install(platform)
+    except IdiError as error:
+        raise Failure(error.message, way_out=error.way_out, code=FAILED) from error
+    if changed:
+        screen.err("The platform's release is installed; waiting for control.")
+    await_control(platform, signals)
+    Way(target_of(platform).context, platform.namespace).write(paths_for(invocation.file, invocation.env))
+    client = invocation.client()
+    try:
+        client.status()
+    except NotRunning:
+        lead_there(invocation)
+    return client
+
+
+def await_control(platform: Platform, signals: Signals) -> None:
+    """Until control's pod is ready; what keeps it from that is said while one waits."""
+    import time
+
+    from idi.api.environments import cluster_of
+
+    cluster = cluster_of(platform)
+    deadline = time.monotonic() + CONTROL_S
+    why = "there is no pod of it"
+    while time.monotonic() < deadline:
+        pod = cluster.get("pod", "control-0")
+        if pod is not None:
+            conditions = {one["type"]: one for one in pod.get("status", {}).get("conditions", [])}
+            if conditions.get("Ready", {}).get("status") == "True":
+                return
+            why = waiting(pod)
+        signals.wait([], LOOK_S)
+        if signals.stops:
+            raise Failure("Interrupted; what is installed goes on starting.", code=INTERRUPTED)
+    raise Failure(
+        f"Control is not ready after {CONTROL_S:.0f} s: {why}.",
+        way_out=f"kubectl --context {cluster.context} -n {cluster.namespace} describe pod control-0",
+    )
+
+
+def waiting(pod: dict[str, object]) -> str:
+    status = pod.get("status")
+    assert isinstance(status, dict)
+    for container in status.get("containerStatuses", []):
+        held = container.get("state", {}).get("waiting", {})
+        if held:
+            return str(held.get("message") or held.get("reason") or "it waits")
+    for condition in status.get("conditions", []):
+        if condition["status"] != "True" and condition.get("message"):
+            return str(condition["message"])
+    return "it is starting"
+
+
+def down(invocation: Invocation, platform: Platform, signals: Signals) -> int:
+    """Modules first, by control; then the release. Volumes stay, and with them the journal."""
+    from idi.api.bridge import address
+    from idi.api.environments import uninstall
+    from idi.api.paths import paths_for
+
+    follower = Follower(invocation.screen, None, reasons=False)
+    client = invocation.client()
+    try:
+        client.status()
+    except NotRunning:
+        lead_there(invocation)
+    with client.change({"action": "down"}) as stream:
+        if not follow(stream, follower, signals):
+            follower.say([("The stopping goes on by itself; idi status shows it.", "")])
+            return INTERRUPTED
+    if failure := follower.failure("Stopping"):
+        raise failure
+    try:
+        uninstall(platform)
+    except IdiError as error:
+        raise Failure(error.message, way_out=error.way_out, code=FAILED) from error
+    address(paths_for(invocation.file, invocation.env)).unlink(missing_ok=True)
+    if not invocation.screen.as_json:
+        stay = f"; the namespace {platform.namespace} and its volumes stay."
+        follower.say([("Stopped", "green"), (f" in {took(follower.seconds)}{stay}", "")])
+    return DONE

@@ -1,0 +1,81 @@
+"""What control is told about the cluster that it runs in, and the names of things there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from idi.api.paths import Paths
+from idi.control.settings import Settings
+from idi.parts.errors import PartError
+
+PROXY = "idi-proxy"
+"""The ConfigMap that every sidecar mounts."""
+MOUNTED = "/etc/idi/proxy"
+TOKEN = "/var/run/idi/token/token"
+ADMIN = "/run/idi/envoy.admin"
+ROOTS = "ca.crt"
+XDS_PORT = 8444
+PEOPLE_PORT = 8446
+"""On loopback: nothing but a port-forward reaches it."""
+GATEWAY_PORT = 8080
+STATE = Path("/var/lib/idi/control")
+RUNTIME = Path("/run/idi/control")
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """`images` of what stands beside a module, and of relay and broker."""
+
+    namespace: str
+    sidecar_image: str
+    relay_image: str = ""
+
+    @property
+    def names(self) -> list[str]:
+        """What control's servers are called by."""
+        return [
+            "localhost",
+            *(f"{one}{rest}" for one in ("control", "xds") for rest in self._suffixes()),
+        ]
+
+    def _suffixes(self) -> tuple[str, ...]:
+        return ("", f".{self.namespace}", f".{self.namespace}.svc", f".{self.namespace}.svc.cluster.local")
+
+    @property
+    def gateway_url(self) -> str:
+        return f"http://gateway.{self.namespace}.svc:{GATEWAY_PORT}"
+
+
+def cluster_of(namespace: str, environment: Mapping[str, str] = os.environ) -> Cluster:
+    """Raises `PartError` where the chart did not say which images there are."""
+    image = environment.get("IDI_SIDECAR_IMAGE", "")
+    if not image:
+        raise PartError(
+            "IDI_SIDECAR_IMAGE does not say which image the sidecars are.",
+            "The platform's chart sets it from images.sidecar.",
+            retryable=False,
+        )
+    return Cluster(namespace, image, environment.get("IDI_RELAY_IMAGE", ""))
+
+
+def settings_in(namespace: str, environment: str, state: Path = STATE, runtime: Path = RUNTIME) -> Settings:
+    """Everything that lasts lies in the volume, sockets in memory."""
+    paths = Paths(
+        file=state / "platform.yaml",
+        environment=environment,
+        hash8=namespace,
+        state=state / "state",
+        runtime=runtime,
+        keys=state / "keys" / namespace,
+    )
+    return Settings(
+        paths=paths,
+        environment=environment,
+        directory=str(state),
+        gateway_address="0.0.0.0",
+        gateway_port=GATEWAY_PORT,
+        cluster=cluster_of(namespace),
+    )

@@ -1,0 +1,381 @@
+"""Control inside a cluster: which vendor does what there. The twin of `compose`, which does it for a laptop.
+
+Modules are Helm releases and their pods' agents speak at a door of their own; the gateway's pods belong to the
+platform's release; people come by port-forward to a port on loopback, with a token of a role. OpenBao runs in
+control's own pod, where nobody else reaches it, kept as on a laptop. Everything above (desk, plan, journal, traffic)
+is the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import tempfile
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+
+from idi.api.asker import Role
+from idi.api.server import Server
+from idi.api.types import ChangeRequest, KeysView
+from idi.control import cluster as place
+from idi.control.ahead import NAME as OPENBAO
+from idi.control.ahead import Ahead
+from idi.control.authority import Authority
+from idi.control.broker import Broker
+from idi.control.cluster import Cluster
+from idi.control.compose import Keeper, keys_of, resolve
+from idi.control.credentials import Credentials
+from idi.control.desk import Desk
+from idi.control.events import Events
+from idi.control.figures import Figures, Reading
+from idi.control.gateways import Gateways
+from idi.control.identities import Identities
+from idi.control.keys import keys_view
+from idi.control.logins import Logins, version_of
+from idi.control.loop import Edge, Loop
+from idi.control.patience import Patience
+from idi.control.pod_door import PORT as DOOR_PORT
+from idi.control.pod_door import PodDoor, listening
+from idi.control.registrations import Registrations
+from idi.control.releases import ModuleReleases
+from idi.control.retiring import Retiring
+from idi.control.rotation import Rotation
+from idi.control.runs import Runs
+from idi.control.secrets import Secrets
+from idi.control.settings import Settings
+from idi.control.topics import Topics
+from idi.declaration.types import EdgeLimits, EmbeddedIssuer, KubernetesTarget, ModuleName, Platform
+from idi.parts.certificates.serving import Served, ServingAuthority
+from idi.parts.clients import token_review
+from idi.parts.clients.helm import Helm
+from idi.parts.clients.helm import Reach as helm_reach
+from idi.parts.clients.helm import find as helm_program
+from idi.parts.clients.kubernetes import Kubernetes, path
+from idi.parts.clients.kubernetes_access import in_cluster
+from idi.parts.clients.owned_tasks import OwnedTasks
+from idi.parts.clients.token_review import TokenReviews
+from idi.parts.discovery.registry import Registry
+from idi.parts.errors import Bug, PartError
+from idi.parts.gateway.envoy.listening import ServerCertificate, TlsPort
+from idi.parts.gateway.envoy.plane import EnvoyPlane
+from idi.parts.gateway.envoy.render.cluster_bootstrap import ClusterXds
+from idi.parts.gateway.envoy.start import cluster_files
+from idi.parts.secrets.interface import SecretStore
+from idi.parts.secrets.openbao.server import Places
+from idi.parts.store.interface import Actor, Store
+from idi.parts.targets.interface import SidecarSpec
+from idi.parts.targets.kubernetes.pods import AGENT_PORT, PART
+from idi.parts.targets.kubernetes.target import KubernetesTarget as Pods
+from idi.parts.targets.kubernetes.values import Reach
+from idi.parts.targets.kubernetes.values import Settings as ReleaseSettings
+from idi.parts.targets.local.target import LocalTarget
+from idi.parts.tokens.embedded.service import ROTATE_EVERY_S, EmbeddedTokens
+from idi.traffic.types import GATEWAY, TlsServer
+from idi.world.types import Instance, InstanceId
+
+log = logging.getLogger(__name__)
+
+BARRIER_S = 5.0
+ANSWERS_S = 1.0
+RENEW_S = 3600.0
+
+
+@dataclass(slots=True)
+class PodWords:
+    """What agents say, done: facts first, then the wait until every proxy has them."""
+
+    target: Pods
+    gateways: Gateways
+    loop: Loop
+    plane: EnvoyPlane
+
+    async def report(self, pod: str, *, ready: bool, reason: str) -> bool:
+        if pod in self.gateways:
+            return self.gateways.serves(pod)
+        if not self.target.report(InstanceId(pod), ready, reason):
+            return False
+        self.loop.flush()
+        await self.plane.barrier(BARRIER_S)
+        return True
+
+    async def stopping(self, pod: str) -> None:
+        if pod not in self.gateways:
+            await self.target.stopping(InstanceId(pod))
+
+
+@asynccontextmanager
+async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterator[Desk]:
+    """A desk with everything behind it: pods that live are known, traffic is published."""
+    paths, cluster = settings.paths, settings.cluster
+    if cluster is None:
+        raise Bug("Control was not told which cluster it is in.")
+    async with AsyncExitStack() as stack:
+        tasks = await stack.enter_async_context(OwnedTasks())
+        api = await stack.enter_async_context(Kubernetes(in_cluster()))
+        reviews = TokenReviews(api, cluster.namespace)
+        helm = Helm(helm_program(), helm_reach(), paths.runtime / "helm")
+        serving = ServingAuthority(paths.keys / "serving")
+        served = serving.issue(cluster.names)
+        certificate = ServerCertificate(served.chain, served.key)
+        await publish_bootstrap(api, cluster, serving.root)
+        credentials = Credentials.load(paths.keys)
+
+        def on_ready(node: str, is_ready: bool) -> None:
+            if node in gateways:
+                gateways.ready(node, is_ready)
+            else:
+                target.sidecar_ready(InstanceId(node), is_ready)
+
+        plane = EnvoyPlane(
+            TlsPort("0.0.0.0", place.XDS_PORT, certificate), reviews.verify, paths.state / "proxies", on_ready
+        )
+        tokens = EmbeddedTokens(
+            paths.keys / "issuer",
+            paths.runtime / "issuer",
+            settings.gateway_url(None),
+            f"idi/{settings.environment}",
+            clients={},
+            token_life_s=EmbeddedIssuer().token_life_s,
+            keys_changed=lambda _jwks: loop.republish(),
+        )
+        issuer = TlsServer(f"control.{cluster.namespace}.svc", DOOR_PORT, f"{place.MOUNTED}/{place.ROOTS}")
+        edge = Edge(
+            settings.gateway_address,
+            settings.gateway_port,
+            keys_of(tokens, issuer),
+            "/dev/stdout",
+            nodes=(),
+        )
+        loop = Loop(plane, edge)
+        identities = Identities(
+            plane, lambda workload: loop.platform.identity(workload) if loop.platform else "", tasks
+        )
+        loop.listeners.append(identities.hear)
+        gateways = Gateways(api, cluster.namespace, loop, identities)
+
+        async def no_drain(node: str, deadline_s: float) -> None:
+            """A pod's agent drains its own proxy once the barrier is passed."""
+
+        retiring = Retiring(loop, plane, no_drain)
+
+        async def vault() -> SecretStore:
+            return await authority.vault()
+
+        broker = Broker(
+            paths.runtime / "nats.conf",
+            credentials.derive,
+            lambda: loop.world,
+            lambda: version_of(desk.wanted),
+            paths.keys,
+        )
+        secrets = Secrets(store, vault, broker.secret, lambda: desk.wanted.overlays.secrets)
+        session = await stack.enter_async_context(
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(ANSWERS_S))
+        )
+
+        async def answers(address: str) -> bool:
+            try:
+                async with session.get(f"http://{address}:{AGENT_PORT}/live") as answer:
+                    return answer.status == 200
+            except (aiohttp.ClientError, TimeoutError, OSError):
+                return False
+
+        target = Pods(
+            api=api,
+            namespace=cluster.namespace,
+            releases=ModuleReleases(helm, cluster.namespace),
+            settings=lambda: release_settings(settings, cluster, loop),
+            emit=loop.emit,
+            retire=retiring.retire,
+            supply=secrets.supply,
+            reach=lambda module: reach(loop, module),
+            answers=answers,
+        )
+        own = LocalTarget(
+            platform_hash=paths.hash8,
+            state_dir=paths.state,
+            runtime_dir=paths.runtime,
+            directory=Path(settings.directory),
+            make_sidecar=no_sidecar,
+            retire=retiring.retire,
+            emit=loop.emit,
+        )
+        places = Places(paths.state, paths.runtime, paths.keys)
+        authority = Authority(places, paths.logs / "openbao.log", own, loop, identities, tasks, ahead)
+        await stack.enter_async_context(tokens)
+        await stack.enter_async_context(plane)
+        await stack.enter_async_context(own)
+        await stack.enter_async_context(target)
+        changes = await stack.enter_async_context(OwnedTasks())
+        keepers: Mapping[str, Keeper] = {OPENBAO: authority, GATEWAY: gateways}
+
+        async def start_part(name: str) -> None:
+            await keepers[name].start()
+
+        async def stop_part(name: str) -> None:
+            retiring.hurry = True
+            await keepers[name].stop()
+
+        def adopt_platform(platform: Platform) -> None:
+            retiring.hurry = False
+            identities.declared()
+            authority.life(platform)
+            if isinstance(platform.gateway.issuer, EmbeddedIssuer):
+                tokens.declare(
+                    platform.gateway.clients,
+                    platform.gateway.issuer.token_life_s,
+                    settings.gateway_url(platform),
+                )
+
+        def wants(instance: InstanceId) -> str:
+            part = loop.world.parts.get(OPENBAO)
+            if part is None or part.state == "ready" or not identities.lacks(instance):
+                return ""
+            return f"it has no certificate, since OpenBao is {part.state}"
+
+        async def keys() -> KeysView:
+            since = tokens.signing_since
+            return await keys_view(places, (since, since + ROTATE_EVERY_S), None)
+
+        async def ask_desk(request: ChangeRequest, actor: Actor) -> bool:
+            return await desk.ask(request, actor)
+
+        runs = Runs(target, loop, store, wanted=lambda: desk.wanted, idle=lambda: desk.idle, ask=ask_desk)
+        registrations = Registrations(
+            Registry(credentials.derive("registrations"), time.monotonic), target, store
+        )
+        desk = Desk(
+            settings=settings,
+            store=store,
+            loop=loop,
+            plane=plane,
+            executor=Patience(
+                *(loop, target, start_part, stop_part, registrations.dismiss, wants),
+                lend=runs.lend,
+                lost=lambda: authority.given_up,
+                lacks=identities.lacks,
+                helps=authority.way_out,
+            ),
+            tasks=changes,
+            warnings=lambda: [w for w in (authority.warning(), authority.notice, tokens.warning) if w],
+            figures=Figures(no_figures),
+            adopt_platform=adopt_platform,
+            check=lambda: None,
+            resolve=resolve,
+            tokens=tokens,
+            registrations=registrations,
+            runs=runs,
+            events=Events(broker.connect, store),
+            topics=Topics(broker.connect),
+            secrets=secrets,
+            rotation=Rotation(store, authority, tokens, plane, Logins(broker)),
+            keys=keys,
+        )
+        await desk.recall()
+        await own.adopt()
+        await target.adopt()
+        if loop.platform is not None and desk.wanted.up:
+            for keeper in keepers.values():
+                changes.create_task(keeper.take_up())
+        changes.create_task(gateways.follow())
+        tls = tls_of(served)
+        door = PodDoor(PodWords(target, gateways, loop, plane), reviews.verify).application()
+        tokens.serve_in(door)
+        await stack.enter_async_context(listening(door, "0.0.0.0", DOOR_PORT, tls))
+        changes.create_task(renew(serving, cluster, certificate, tls))
+
+        async def prove(token: str) -> Role | None:
+            who = await reviews.who(token)
+            return Role(who.name) if isinstance(who, token_review.Role) else None
+
+        people = Server(desk).application(prove)
+        await stack.enter_async_context(listening(people, "127.0.0.1", place.PEOPLE_PORT))
+        yield desk
+
+
+async def publish_bootstrap(api: Kubernetes, cluster: Cluster, root: bytes) -> None:
+    """What every sidecar is started with: whom to ask, whom to trust in it, and nothing that is secret."""
+    xds = ClusterXds(f"xds.{cluster.namespace}.svc", place.XDS_PORT, place.MOUNTED, place.TOKEN)
+    files = {place.ROOTS: root, **cluster_files(xds, place.ADMIN, EdgeLimits().connections)}
+    name = path("v1", "configmaps", cluster.namespace, place.PROXY)
+    document = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": place.PROXY, "namespace": cluster.namespace},
+        "data": {file: content.decode() for file, content in files.items()},
+    }
+    first = await api.find(name) is None
+    await api.apply(name, document, force=True)
+    if first:
+        # Those that came before it wait for kubelet's next try, longer each time; their successors need not.
+        gateways = path("v1", "pods", cluster.namespace)
+        for pod in (await api.listing(gateways, labels=f"{PART}={GATEWAY}")).items:
+            await api.delete(path("v1", "pods", cluster.namespace, pod["metadata"]["name"]))
+
+
+def tls_of(served: Served) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    load(context, served)
+    return context
+
+
+def load(context: ssl.SSLContext, served: Served) -> None:
+    """ssl takes certificates from files only; this one is in memory, and gone at once."""
+    with tempfile.NamedTemporaryFile(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as file:
+        file.write(served.chain + served.key)
+        file.flush()
+        context.load_cert_chain(file.name)
+
+
+async def renew(
+    serving: ServingAuthority, cluster: Cluster, certificate: ServerCertificate, tls: ssl.SSLContext
+) -> None:
+    """Long before what control's servers show has ended."""
+    while True:
+        await asyncio.sleep(RENEW_S)
+        served = serving.issue(cluster.names)
+        certificate.replace(served.chain, served.key)
+        load(tls, served)
+
+
+def release_settings(settings: Settings, cluster: Cluster, loop: Loop) -> ReleaseSettings:
+    platform = loop.platform
+    if platform is None or not isinstance(platform.target, KubernetesTarget):
+        raise Bug("Nothing is declared yet for a cluster.")
+    return ReleaseSettings(
+        platform=platform.name,
+        environment=settings.environment,
+        namespace=cluster.namespace,
+        sidecar_image=cluster.sidecar_image,
+        storage_class=platform.target.storage_class,
+        dns=platform.target.dns,
+    )
+
+
+def reach(loop: Loop, module: ModuleName) -> Reach:
+    """Who may call a module, and whom it may call, as declared."""
+    platform = loop.platform
+    if platform is None or module not in platform.modules:
+        return Reach()
+    declared = platform.modules[module]
+    return Reach(
+        callers=tuple(m.name for m in platform.modules.values() if module in m.calls),
+        gateway=bool(declared.routes),
+        calls=tuple(name for name in declared.calls if name in platform.modules),
+        externals=tuple(platform.externals[name] for name in declared.calls if name in platform.externals),
+    )
+
+
+def no_sidecar(_instance: Instance) -> SidecarSpec:
+    raise Bug("Modules are not run beside control here.")
+
+
+async def no_figures(_node: str) -> Reading:
+    raise PartError("Figures are not read on Kubernetes yet.")

@@ -1,0 +1,114 @@
+"""The gateway on a cluster: a Deployment of the platform's release, whose pods are all alike and come and go.
+
+Its pods are heard of as modules' are: from the API server, from their agents, from the data plane. Each gets the
+gateway's certificate and everything that the gateway is told.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from idi.control.identities import Identities
+from idi.control.loop import Loop
+from idi.parts.clients.kubernetes import Kubernetes, path
+from idi.parts.clients.kubernetes_watch import Kind, Watch
+from idi.parts.errors import PartError
+from idi.parts.targets.kubernetes.pods import ACCOUNT, PART, trouble
+from idi.traffic.types import GATEWAY
+from idi.world.events import PartChanged
+
+READY_S = 120.0
+
+
+@dataclass(slots=True)
+class Gateways:
+    """Keeps `loop.edge.nodes` to the gateway's pods. `wanted` says that somebody has started it."""
+
+    api: Kubernetes
+    namespace: str
+    loop: Loop
+    identities: Identities
+    clock: Callable[[], float] = time.time
+    wanted: bool = False
+    _pods: dict[str, str] = field(default_factory=dict)
+    """Why each is not ready yet, as the cluster says."""
+    _leaving: set[str] = field(default_factory=set)
+    _proxied: set[str] = field(default_factory=set)
+    _told: tuple[str, str] = ("", "")
+
+    def __contains__(self, node: str) -> bool:
+        return node in self._pods
+
+    async def start(self) -> None:
+        """Return when one of them serves."""
+        self.wanted = True
+        self._judge()
+        if await self.loop.wait(lambda world: world.parts[GATEWAY].state == "ready", READY_S):
+            return
+        raise PartError(
+            f"The gateway does not serve after {READY_S:g} s: {self.loop.world.parts[GATEWAY].reason}.",
+            "kubectl describe pod -l idi.dev/part=gateway says more.",
+        )
+
+    async def take_up(self) -> None:
+        await self.start()
+
+    async def stop(self) -> None:
+        """Its pods belong to the platform's release and go with that."""
+        self.wanted = False
+        self.loop.emit(PartChanged(GATEWAY, "absent", self.clock()))
+
+    def ready(self, node: str, ready: bool) -> None:
+        """The data plane says whether this one has all of its listeners."""
+        (self._proxied.add if ready else self._proxied.discard)(node)
+        self._judge()
+
+    def serves(self, node: str) -> bool:
+        return node in self._proxied and node not in self._leaving
+
+    async def follow(self) -> None:
+        """Hear of its pods, until cancelled."""
+        async for event in Watch(self.api, path("v1", "pods", self.namespace), labels=f"{PART}={GATEWAY}"):
+            if event.kind is not Kind.SYNCED:
+                self._pod(event.object, gone=event.kind is Kind.DELETED)
+
+    def _pod(self, document: dict[str, Any], *, gone: bool) -> None:
+        metadata, spec, status = (document.get(name) or {} for name in ("metadata", "spec", "status"))
+        name = str(metadata["name"])
+        mine = spec.get("serviceAccountName") == f"{ACCOUNT}{GATEWAY}"
+        if gone or not mine or status.get("phase") in ("Succeeded", "Failed"):
+            if self._pods.pop(name, None) is not None:
+                self._proxied.discard(name)
+                self._leaving.discard(name)
+                self.identities.remove(name)
+        else:
+            known = name in self._pods
+            self._pods[name] = trouble(status)[1]
+            if "deletionTimestamp" in metadata:
+                self._leaving.add(name)
+            if not known:
+                self.identities.add(name, GATEWAY)
+        nodes = tuple(sorted(self._pods))
+        if nodes != self.loop.edge.nodes:
+            self.loop.edge.nodes = nodes
+            self.loop.republish()
+        self._judge()
+
+    def _judge(self) -> None:
+        if not self.wanted:
+            return
+        if any(self.serves(node) for node in self._pods):
+            now = ("ready", "")
+        else:
+            why = next((why for why in self._pods.values() if why), "")
+            now = (
+                "starting",
+                why or ("its proxies are not connected" if self._pods else "there is no pod of it"),
+            )
+        if now != self._told or GATEWAY not in self.loop.world.parts:
+            self._told = now
+            state = "ready" if now[0] == "ready" else "starting"
+            self.loop.emit(PartChanged(GATEWAY, state, self.clock(), reason=now[1]))  # type: ignore[arg-type]

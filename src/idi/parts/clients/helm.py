@@ -1,0 +1,375 @@
+"""Helm, as a program: what this project asks of it, and what becomes of a release that was left half done.
+
+The program and not a library: it is a child that is there for the second that it works, its faults cannot be ours,
+and a person can do by hand what control does. Values go in by standard input and never by the command line, results
+come out as JSON. A release is worked on by one at a time, a few of them at once, and every run has an end: at the
+deadline (or when the caller is cancelled) Helm is asked to stop, so that it can still note a failure, and soon after
+that it is killed.
+
+Helm notes in the release that it is at work (`pending-*`) and takes that for a lock. Who is killed in between leaves it
+locked for ever. So before each change the last revision is looked at: one that has been pending for longer than any
+run of ours may take is put right first, a younger one is refused as busy (`recover` puts that right too, for whoever
+knows that nobody is at work on it). It is taken back to the last revision that was deployed, or uninstalled
+where there never was one. A failed revision is taken back in the same way: Helm compares the next one with the last
+that succeeded, so what only the failed one had added would stay in the cluster and belong to nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+from weakref import WeakValueDictionary
+
+import idi
+from idi.parts.clients.helm_errors import HelmError, refusal
+from idi.parts.clients.program import runs
+from idi.parts.errors import Bug, PartError
+
+VARIABLE = "IDI_HELM"
+TIMEOUT_S = 120.0
+STOP_S = 10.0
+MOST_AT_ONCE = 4
+MOST_BYTES = 16 * 1024 * 1024
+MOST_SAID = 64 * 1024
+KEPT_REVISIONS = 10
+
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,51}[a-z0-9])?")
+_OWN = ("HELM_", "KUBECACHEDIR")
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One revision of a release. `status` is Helm's word: deployed, superseded, failed, uninstalling, pending-install,
+    pending-upgrade, pending-rollback. `manifest` is known where Helm just made it."""
+
+    release: str
+    number: int
+    status: str
+    updated: datetime
+    description: str = ""
+    manifest: str = ""
+
+    @property
+    def pending(self) -> bool:
+        return self.status.startswith("pending-") or self.status == "uninstalling"
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Which cluster: a context of a kubeconfig; nothing at all means the cluster that this pod is in."""
+
+    kubeconfig: Path | None = None
+    context: str = ""
+
+    def flags(self) -> list[str]:
+        named = [f"--kubeconfig={self.kubeconfig}"] if self.kubeconfig else []
+        return [*named, f"--kube-context={self.context}"] if self.context else named
+
+
+def charts() -> Path:
+    """The folder with the charts: inside the package where it was installed, at the root of a checkout."""
+    package = Path(idi.__file__).parent
+    for folder in (package / "charts", package.parents[1] / "charts"):
+        if (folder / "module" / "Chart.yaml").is_file():
+            return folder
+    raise PartError("This installation carries no charts.", "Install it again.", retryable=False)
+
+
+def find(environment: Mapping[str, str] = os.environ) -> Path:
+    """The program: what IDI_HELM names, or `helm` on PATH."""
+    named = environment.get(VARIABLE, "")
+    found = named or shutil.which("helm", path=environment.get("PATH", ""))
+    if not found:
+        raise PartError(
+            "There is no helm on PATH.",
+            f"Install Helm 4 (https://helm.sh/docs/intro/install), or name the program in {VARIABLE}.",
+            retryable=False,
+        )
+    if not runs(Path(found)):
+        raise PartError(
+            f"{VARIABLE} is {named}, which is no program.", "Correct it or unset it.", retryable=False
+        )
+    return Path(found).absolute()
+
+
+class Helm:
+    """`folder` is for what Helm remembers: nothing of a user's own Helm is read or written."""
+
+    def __init__(self, program: Path, reach: Reach, folder: Path, *, timeout_s: float = TIMEOUT_S) -> None:
+        self.program = program
+        self.timeout_s = timeout_s
+        self._reach = reach
+        self._folder = folder
+        self._places = asyncio.Semaphore(MOST_AT_ONCE)
+        self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+
+    async def upgrade(
+        self,
+        release: str,
+        chart: Path,
+        namespace: str,
+        values: Mapping[str, Any],
+        *,
+        wait: bool = False,
+        dry_run: Literal["", "server"] = "",
+    ) -> Revision:
+        """Install it or bring it to these values, which are all it has: nothing of the last ones is kept.
+
+        `wait` until everything is ready. A dry run is judged by the API server and changes nothing.
+        """
+        flags = ["--install", "--reset-values", f"--history-max={KEPT_REVISIONS}", *_applying()]
+        flags += ["--wait"] if wait else []
+        flags += [f"--dry-run={dry_run}"] if dry_run else []
+        async with self._alone(release, namespace):
+            if not dry_run:
+                await self._put_right(release, namespace, self.timeout_s + 2 * STOP_S)
+            said = await self._run(
+                f"install {release}",
+                *("upgrade", release, str(chart), "-f", "-", "--output=json", *flags),
+                namespace=namespace,
+                given=json.dumps(values),
+            )
+        return _revision(release, _json(said))
+
+    async def uninstall(self, release: str, namespace: str, *, wait: bool = False) -> None:
+        """Not there is good too. What a chart marks as kept stays."""
+        async with self._alone(release, namespace):
+            await self._uninstall(release, namespace, wait)
+
+    async def rollback(self, release: str, namespace: str, to: int, *, wait: bool = False) -> None:
+        """Back to what that revision was; it becomes a new one."""
+        async with self._alone(release, namespace):
+            await self._rollback(release, namespace, to, wait)
+
+    async def recover(self, release: str, namespace: str) -> str:
+        """Put right what was left half done, by whoever knows that nobody is at work on it. What was done, in words;
+        empty where nothing had to be."""
+        async with self._alone(release, namespace):
+            return await self._put_right(release, namespace, 0.0)
+
+    async def history(self, release: str, namespace: str) -> list[Revision]:
+        """The revisions that are kept, oldest first; none where there is no such release."""
+        try:
+            said = await self._run(
+                f"read the history of {release}",
+                *("history", release, "--output=json", f"--max={KEPT_REVISIONS}"),
+                namespace=namespace,
+            )
+        except HelmError as error:
+            if error.kind == "missing":
+                return []
+            raise
+        return [
+            Revision(
+                release,
+                int(one["revision"]),
+                str(one["status"]),
+                _time(one["updated"]),
+                str(one.get("description", "")),
+            )
+            for one in _json(said)
+        ]
+
+    async def status(self, release: str, namespace: str) -> Revision | None:
+        """The last revision, if there is any."""
+        found = await self.history(release, namespace)
+        return found[-1] if found else None
+
+    async def get_values(self, release: str, namespace: str, revision: int = 0) -> dict[str, Any]:
+        """The values that were given; not what the chart adds."""
+        flags = [f"--revision={revision}"] if revision else []
+        said = await self._run(
+            f"read the values of {release}",
+            *("get", "values", release, "--output=json", *flags),
+            namespace=namespace,
+        )
+        found = _json(said)
+        return found if isinstance(found, dict) else {}
+
+    async def template(self, release: str, chart: Path, namespace: str, values: Mapping[str, Any]) -> str:
+        """What it would be, as YAML; no cluster is asked."""
+        return await self._run(
+            f"render {release}",
+            *("template", release, str(chart), "-f", "-"),
+            namespace=namespace,
+            given=json.dumps(values),
+        )
+
+    async def _put_right(self, release: str, namespace: str, age_s: float) -> str:
+        found = await self.history(release, namespace)
+        if not found or not (found[-1].pending or found[-1].status == "failed"):
+            return ""
+        last = found[-1]
+        since_s = (datetime.now(UTC) - last.updated).total_seconds()
+        if last.pending and since_s < age_s:
+            raise HelmError(
+                f"Cannot install {release}: another Helm has been at work on it for {max(0.0, since_s):.0f} s "
+                f"({last.status}).",
+                "Wait until it is done; if nobody is, it is put right after "
+                f"{age_s:.0f} s, or by hand: helm rollback {release} --namespace {namespace}.",
+                retryable=True,
+                kind="busy",
+            )
+        good = [one.number for one in found if one.status == "deployed"]
+        good = good or [one.number for one in found if one.status == "superseded"]
+        if last.status == "uninstalling":
+            await self._uninstall(release, namespace, wait=False)
+            return f"{release} was being uninstalled; that is done now"
+        if good:
+            await self._rollback(release, namespace, good[-1], wait=False)
+            return f"{release} was left {last.status} and is back at its revision {good[-1]}"
+        if last.pending:
+            await self._uninstall(release, namespace, wait=False)
+            return f"{release} was left {last.status} and never deployed before, so it is uninstalled"
+        return ""  # failed at first: Helm takes it from there
+
+    async def _uninstall(self, release: str, namespace: str, wait: bool) -> None:
+        flags = ["--wait", "--cascade=foreground"] if wait else []
+        await self._run(
+            f"uninstall {release}", "uninstall", release, "--ignore-not-found", *flags, namespace=namespace
+        )
+
+    async def _rollback(self, release: str, namespace: str, to: int, wait: bool) -> None:
+        flags = [f"--history-max={KEPT_REVISIONS}", *_applying(), *(["--wait"] if wait else [])]
+        await self._run(
+            f"take {release} back to its revision {to}",
+            *("rollback", release, str(to), *flags),
+            namespace=namespace,
+        )
+
+    @asynccontextmanager
+    async def _alone(self, release: str, namespace: str) -> AsyncIterator[None]:
+        lock = self._locks.setdefault((namespace, release), asyncio.Lock())
+        async with lock:
+            yield
+
+    async def _run(self, doing: str, *words: str, namespace: str, given: str = "") -> str:
+        """Its standard output; raises `HelmError`."""
+        for name in (words[1] if words[0] != "get" else words[2], namespace):
+            if not _NAME.fullmatch(name):
+                raise Bug(f"{name!r} can be no release and no namespace.")
+        timeout = [] if words[0] in ("template", "get", "history") else [f"--timeout={self.timeout_s:.0f}s"]
+        arguments = [*words, f"--namespace={namespace}", *timeout, *self._reach.flags()]
+        async with self._places:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            child = await asyncio.create_subprocess_exec(
+                str(self.program),
+                *arguments,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env=self._environment(),
+                start_new_session=True,  # a Ctrl-C is the caller's to pass on
+            )
+            try:
+                # Helm keeps its own deadline for each wait; this one is for Helm.
+                async with asyncio.timeout(self.timeout_s + STOP_S):
+                    said, complaint = await _talk(child, given.encode())
+            except TimeoutError as error:
+                raise HelmError(
+                    f"Cannot {doing}: helm was not done after {self.timeout_s + STOP_S:.0f} s.",
+                    "Try again; what it left half done is put right then.",
+                    retryable=True,
+                    kind="late",
+                ) from error
+            finally:
+                await _ended(child)
+        if child.returncode:
+            raise refusal(doing, complaint.decode(errors="replace"))
+        return said.decode(errors="replace")
+
+    def _environment(self) -> dict[str, str]:
+        """Ours without what would change Helm's manners, and with folders that nobody else uses."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(_OWN)}
+        own = {f"HELM_{kind}_HOME": str(self._folder / kind.lower()) for kind in ("CACHE", "CONFIG", "DATA")}
+        return {**kept, **own, "KUBECACHEDIR": str(self._folder / "kube"), "HELM_DRIVER": "secret"}
+
+
+def _applying() -> list[str]:
+    """Where somebody else set a field that the chart sets, the chart wins: a change by hand is no change to keep."""
+    return ["--server-side=true", "--force-conflicts"]
+
+
+async def _talk(child: asyncio.subprocess.Process, given: bytes) -> tuple[bytes, bytes]:
+    assert child.stdin is not None
+    assert child.stdout is not None
+    assert child.stderr is not None
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_give(child.stdin, given))
+        said = group.create_task(_all(child.stdout, MOST_BYTES))
+        complaint = group.create_task(_all(child.stderr, MOST_SAID))
+    await child.wait()
+    return said.result(), complaint.result()
+
+
+async def _give(pipe: asyncio.StreamWriter, given: bytes) -> None:
+    try:
+        pipe.write(given)
+        await pipe.drain()
+        pipe.close()
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # it ended before it had read all: its exit code says why
+
+
+async def _all(pipe: asyncio.StreamReader, most: int) -> bytes:
+    """All of it is read, so that Helm never waits for us; what is beyond `most` is dropped."""
+    kept = bytearray()
+    while piece := await pipe.read(64 * 1024):
+        kept += piece[: most - len(kept)]
+    return bytes(kept)
+
+
+async def _ended(child: asyncio.subprocess.Process) -> None:
+    """Stop it if it still runs, so that it can note a failure; kill it when that takes too long."""
+    if child.returncode is not None:
+        return
+    try:
+        child.terminate()
+        async with asyncio.timeout(STOP_S):
+            await child.wait()
+    except TimeoutError:
+        pass
+    except ProcessLookupError:
+        return
+    finally:
+        if child.returncode is None:
+            child.kill()
+    await child.wait()
+
+
+def _json(said: str) -> Any:
+    try:
+        return json.loads(said)
+    except ValueError as error:
+        raise HelmError(
+            "Helm's answer is no JSON.",
+            "This project needs Helm 4: see `helm version`.",
+            retryable=False,
+            kind="other",
+        ) from error
+
+
+def _revision(release: str, told: Mapping[str, Any]) -> Revision:
+    about = told["info"]
+    return Revision(
+        release,
+        int(told["version"]),
+        str(about["status"]),
+        _time(about["last_deployed"]),
+        str(about.get("description", "")),
+        str(told.get("manifest", "")),
+    )
+
+
+def _time(text: str) -> datetime:
+    """Helm writes nanoseconds, of which Python 3.11 takes six digits."""
+    return datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text))

@@ -1,0 +1,1 @@
+"""The Kubernetes target: modules as Helm releases, their pods as instances."""

@@ -1,0 +1,158 @@
+"""What a pod says of itself, in the world's words: pure.
+
+Every pod describes itself: its labels name module and revision, an annotation holds the revision's spec, and its ports
+follow from the spec by one rule (`numbers`), so that nothing has to be remembered about it and a control that starts
+anew knows everything from one list.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from idi.declaration.types import ModuleName
+from idi.parts.targets.recorded import spec_of
+from idi.world.types import InstanceId, RevisionId, RevisionSpec
+
+MODULE, PART = "idi.dev/module", "idi.dev/part"
+SLOT, REVISION, SPEC = "idi.dev/slot", "idi.dev/revision", "idi.dev/spec"
+
+ACCOUNT = "idi-"
+"""With what the names of workloads' service accounts begin."""
+
+AGENT_PORT = 20000
+APP_PORT, MESH_PORT, OUTBOUND_PORT = 20001, 20101, 20201
+"""The first of each kind; a pod has an address of its own, so the same numbers do for all."""
+
+CANNOT_START = frozenset(
+    {
+        "CreateContainerConfigError",
+        "CreateContainerError",
+        "ErrImageNeverPull",
+        "ImagePullBackOff",
+        "InvalidImageName",
+        "RunContainerError",
+    }
+)
+CRASHES = "CrashLoopBackOff"
+MOST_REASON = 300
+MAIN = "module"
+"""Name of the container that is the module's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """Ports of a pod: the module's own on loopback, the sidecar's for others, the sidecar's for the module."""
+
+    ports: Mapping[str, int]
+    mesh: Mapping[str, int]
+    outbound: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class PodSeen:
+    """`address` is empty until its node has given it one. `failed`: it cannot start, or ends again and again.
+    `leaving`: somebody deleted it, and it ends."""
+
+    name: InstanceId
+    module: ModuleName
+    revision: RevisionId
+    spec: RevisionSpec
+    address: str
+    since: float
+    leaving: bool = False
+    failed: bool = False
+    reason: str = ""
+    restarts: int = 0
+
+
+def numbers(spec: RevisionSpec) -> Numbers:
+    return Numbers(
+        {port.name: APP_PORT + at for at, port in enumerate(spec.ports)},
+        {port.name: MESH_PORT + at for at, port in enumerate(spec.ports)},
+        {peer.name: OUTBOUND_PORT + at for at, peer in enumerate(spec.peers)},
+    )
+
+
+def pod_seen(document: Mapping[str, Any]) -> PodSeen | None:
+    """None for a pod that is none of ours, or one that has ended for good. A label is anybody's word; the account that
+    a pod runs as is proved by its token, so one that runs as another than its module's is none of ours."""
+    metadata, status = document["metadata"], document.get("status", {})
+    labels = metadata.get("labels", {})
+    if MODULE not in labels or status.get("phase") in ("Succeeded", "Failed"):
+        return None
+    if document.get("spec", {}).get("serviceAccountName") != f"{ACCOUNT}{labels[MODULE]}":
+        return None
+    try:
+        spec = spec_of(json.loads(metadata.get("annotations", {})[SPEC]))
+    except (KeyError, TypeError, ValueError):
+        return None
+    failed, reason = trouble(status)
+    return PodSeen(
+        InstanceId(metadata["name"]),
+        ModuleName(labels[MODULE]),
+        RevisionId(labels.get(REVISION, "")),
+        spec,
+        status.get("podIP", ""),
+        seconds(metadata.get("creationTimestamp", "")),
+        leaving="deletionTimestamp" in metadata,
+        failed=failed,
+        reason=reason,
+        restarts=sum(one.get("restartCount", 0) for one in status.get("containerStatuses", [])),
+    )
+
+
+def trouble(status: Mapping[str, Any]) -> tuple[bool, str]:
+    """Whether it has failed, and why it does not run; empty where it does."""
+    for container in containers(status):
+        waiting = container.get("state", {}).get("waiting", {})
+        reason = waiting.get("reason", "")
+        if reason == CRASHES:
+            return True, f"{of(container)}it {ended(container) or 'ends'} again and again"
+        if reason in CANNOT_START:
+            return True, shorten(f"{of(container)}{waiting.get('message') or reason}")
+        if reason == "ErrImagePull":
+            return False, shorten(f"{of(container)}its image cannot be pulled: {waiting.get('message', '')}")
+    for condition in status.get("conditions", []):
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return False, shorten(
+                f"waits for a node: {condition.get('message', condition.get('reason', ''))}"
+            )
+    for container in containers(status):
+        if "running" not in container.get("state", {}) and (how := ended(container)):
+            return False, f"{of(container)}it {how} and is started again"
+    return False, ""
+
+
+def containers(status: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    yield from status.get("initContainerStatuses", [])
+    yield from status.get("containerStatuses", [])
+
+
+def of(container: Mapping[str, Any]) -> str:
+    return "" if container["name"] == MAIN else f"its {container['name']}: "
+
+
+def ended(container: Mapping[str, Any]) -> str:
+    """How it ended the last time."""
+    for state in (container.get("state", {}), container.get("lastState", {})):
+        if over := state.get("terminated"):
+            if over.get("reason") == "OOMKilled":
+                return "took more memory than it may have"
+            if signal := over.get("signal"):
+                return f"was ended by signal {signal}"
+            return f"exited with {over.get('exitCode', '?')}"
+    return ""
+
+
+def shorten(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= MOST_REASON else f"{text[: MOST_REASON - 3]}..."
+
+
+def seconds(timestamp: str) -> float:
+    """Kubernetes' time as seconds since the epoch; 0 where there is none."""
+    return datetime.fromisoformat(timestamp).timestamp() if timestamp else 0.0

@@ -1,0 +1,193 @@
+"""A revision as the values of its module's chart, and its secrets as one object: pure.
+
+What an instance is told comes three ways. Values that are the same in every pod are a ConfigMap, named by its content;
+those that name the pod are variables that Kubernetes fills in; those with a secret in them are a Secret object of that
+revision, so neither values nor release nor ConfigMap ever has one.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from idi.declaration.types import External, ModuleName
+from idi.parts.targets.kubernetes.pods import MODULE, REVISION, numbers
+from idi.parts.targets.recorded import document_of
+from idi.parts.targets.references import Needed, Place, fill, needed
+from idi.world.types import InstanceId, RevisionSpec
+
+POD = InstanceId("$(IDI_INSTANCE)")
+"""As Kubernetes writes a variable within another's value."""
+DATA = Path("/data")
+SECRETS = "/var/run/idi/secrets"
+_VARIABLE = re.compile(r"\$(?=\()")
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Who may reach a module, and whom it may reach: as its network policy has it."""
+
+    callers: tuple[str, ...] = ()
+    gateway: bool = False
+    calls: tuple[str, ...] = ()
+    externals: tuple[External, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is the same for every module of an environment."""
+
+    platform: str
+    environment: str
+    namespace: str
+    sidecar_image: str
+    storage_class: str = ""
+    dns: tuple[str, ...] = ()
+
+
+def release_values(
+    settings: Settings, spec: RevisionSpec, count: int, reach: Reach, before: RevisionSpec | None = None
+) -> dict[str, Any]:
+    """`before` is the revision that runs now: its configuration stays as long as its pods may start again."""
+    work = spec.workload
+    if work is None:
+        raise ValueError(f"{spec.module} has no workload")
+    its = needed(spec)
+    plain, mine = variables(spec, its)
+    slot: dict[str, Any] = {
+        "revision": spec.revision,
+        "image": work.image,
+        "replicas": None if work.scale_max else count,
+        "spec": json.dumps(document_of(spec), sort_keys=True, separators=(",", ":")),
+        "env": [{"name": name, "value": value} for name, value in mine.items()],
+        "config": plain,
+        "secrets": {
+            "env": secret_name(spec, "env") if its.texts else None,
+            "files": secret_name(spec, "files") if its.files else None,
+        },
+    }
+    kept = [variables(before, needed(before))[0]] if before and before.revision != spec.revision else []
+    return {
+        "platform": settings.platform,
+        "environment": settings.environment,
+        "module": spec.module,
+        "sidecar": {"image": settings.sidecar_image},
+        "ports": [{"name": port.name, "protocol": port.protocol} for port in spec.ports],
+        "readiness": document_of(spec)["readiness"],
+        "grace_s": spec.grace_s,
+        "strategy": "recreate" if work.recreate else "rolling",
+        "pool": work.pool,
+        "resources": resources(work.cpu_millicores, work.memory_bytes),
+        "scale": {"min": max(1, count), "max": work.scale_max, "cpuPercent": round(100 * work.cpu_ratio)}
+        if work.scale_max and count
+        else None,
+        "storage": {"size": str(work.storage_bytes), "class": settings.storage_class or None}
+        if work.storage_bytes
+        else None,
+        "slots": {"stable": slot, "candidate": None},
+        "kept": kept,
+        "networkPolicy": {
+            "callers": sorted(reach.callers),
+            "gateway": reach.gateway,
+            "calls": sorted(reach.calls),
+            "externals": [{"port": each.port} for each in reach.externals],
+            **({"dns": {"cidrs": list(settings.dns)}} if settings.dns else {}),
+        },
+    }
+
+
+def resources(cpu_millicores: int, memory_bytes: int) -> dict[str, Any]:
+    """Requests as declared; memory is also the limit, since what a node has not got it cannot give."""
+    requests = {
+        **({"cpu": f"{cpu_millicores}m"} if cpu_millicores else {}),
+        **({"memory": str(memory_bytes)} if memory_bytes else {}),
+    }
+    return {
+        **({"requests": requests} if requests else {}),
+        **({"limits": {"memory": str(memory_bytes)}} if memory_bytes else {}),
+    }
+
+
+def variables(spec: RevisionSpec, its: Needed) -> tuple[dict[str, str], dict[str, str]]:
+    """The variables that are the same in every pod, and those that Kubernetes fills in; none that needs a secret."""
+    place = place_of(spec, dict.fromkeys(its.texts, ""))
+    plain: dict[str, str] = {}
+    mine: dict[str, str] = {}
+    for name, text in spec.environment.items():
+        if needed_in(text, its.texts):
+            continue
+        if "${instance}" in text:
+            literal = _VARIABLE.sub("$$", text)  # "$(" of the declaration's own stays what it is
+            mine[name] = fill(literal, spec, place)
+        else:
+            plain[name] = fill(text, spec, place)
+    return plain, mine
+
+
+def secret_of(settings: Settings, spec: RevisionSpec, values: Mapping[str, bytes]) -> list[dict[str, Any]]:
+    """The objects with the secrets of a revision: variables, and files. `values` are by path."""
+    its = needed(spec)
+    texts = {path: values[path].decode() for path in its.texts}
+    place = place_of(spec, texts)
+    found = []
+    if its.texts:
+        env = {
+            name: fill(text, spec, place).encode()
+            for name, text in spec.environment.items()
+            if needed_in(text, its.texts)
+        }
+        found.append(_secret(settings, spec, "env", env))
+    if its.files:
+        found.append(_secret(settings, spec, "files", {file_name(path): values[path] for path in its.files}))
+    return found
+
+
+def secret_name(spec: RevisionSpec, kind: str) -> str:
+    """Which versions of which secrets a revision has is part of its address."""
+    return f"{spec.module}-secrets-{kind}-{spec.revision}"
+
+
+def file_name(path: str) -> str:
+    return f"{path.replace('/', '.')}-{sha256(path.encode()).hexdigest()[:8]}"
+
+
+def place_of(spec: RevisionSpec, secrets: Mapping[str, str]) -> Place:
+    its = numbers(spec)
+    files = {path: f"{SECRETS}/{file_name(path)}" for path in needed(spec).files}
+    return Place(POD, its.ports, its.outbound, DATA if spec.storage else None, secrets, files)
+
+
+def needed_in(text: str, paths: Collection[str]) -> bool:
+    return any(f"${{secret.{path}}}" in text for path in paths)
+
+
+def module_of(secret: Mapping[str, Any]) -> tuple[ModuleName, str]:
+    """Whose secrets they are: module and revision."""
+    labels = secret["metadata"]["labels"]
+    return ModuleName(labels[MODULE]), labels[REVISION]
+
+
+def _secret(settings: Settings, spec: RevisionSpec, kind: str, data: Mapping[str, bytes]) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": secret_name(spec, kind),
+            "namespace": settings.namespace,
+            "labels": {
+                MODULE: spec.module,
+                REVISION: spec.revision,
+                "app.kubernetes.io/part-of": settings.platform,
+                "app.kubernetes.io/managed-by": "idi",
+            },
+        },
+        "type": "Opaque",
+        "immutable": True,
+        "data": {name: base64.b64encode(value).decode() for name, value in data.items()},
+    }
