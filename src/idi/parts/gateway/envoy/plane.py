@@ -14,10 +14,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from idi.parts.gateway.envoy import snapshot
 from idi.parts.gateway.envoy.barriers import Barrier, Barriers
@@ -71,7 +72,7 @@ class EnvoyPlane:
 
     `where` it listens; `verify` maps a bearer credential to the node that it belongs to; `snapshot_path` None
     keeps nothing on disk; `on_ready` is called with a node and whether it has all of its listeners; `on_change` with
-    a node whose standing may be another one now. Neither may raise.
+    a node whose standing may be another one now. Neither may raise. `also`: other services on the same port.
     """
 
     def __init__(
@@ -81,8 +82,9 @@ class EnvoyPlane:
         snapshot_path: Path | None = None,
         on_ready: OnReady = nobody,
         on_change: OnChange = nothing,
+        also: Sequence[Any] = (),
     ) -> None:
-        self._server = AdsServer(where, verify, self)
+        self._server = AdsServer(where, verify, self, also=also)
         self._saved = snapshot.Saved(snapshot_path)
         self._on_ready = on_ready
         self._on_change = on_change
@@ -134,6 +136,11 @@ class EnvoyPlane:
     def seq(self) -> int:
         """Number of the last change."""
         return self._seq
+
+    @property
+    def store(self) -> Store:
+        """What is published; to be read."""
+        return self._store
 
     def take(self, shared: Shelf, nodes: Mapping[str, NodeResources]) -> None:
         self._seq += 1
@@ -198,8 +205,10 @@ class EnvoyPlane:
             return None
         session = stream.session
         complete = session.was_complete or session.has_all_listeners()
+        # Until it has asked for something by name it may still say what it holds.
+        fresh = bool(session.subscriptions()) and not session.resumed
         rejections = self._rejections.get(node, ())
-        return Standing(complete, not session.resumed, _behind(session), stream.since, rejections)
+        return Standing(complete, fresh, _behind(session), stream.since, rejections)
 
     def standings(self) -> Mapping[str, Standing]:
         return {node: found for node in self._streams if (found := self.standing(node)) is not None}

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 import grpc
@@ -72,8 +72,17 @@ class Owner(Protocol):
 class AdsServer:
     """Async context manager: inside it the socket or port is open."""
 
-    def __init__(self, where: Listen, verify: Verify, owner: Owner, max_streams: int = MAX_STREAMS) -> None:
+    def __init__(
+        self,
+        where: Listen,
+        verify: Verify,
+        owner: Owner,
+        max_streams: int = MAX_STREAMS,
+        also: Sequence[Any] = (),
+    ) -> None:
+        """`also`: handlers of other services on the same port."""
         self._where = where
+        self._also = tuple(also)
         self._proving = Proving(verify)
         self._owner = owner
         self._max_streams = max_streams
@@ -89,10 +98,12 @@ class AdsServer:
                 ("grpc.server.max_pending_requests", self._max_streams),
                 ("grpc.server.max_pending_requests_hard_limit", 2 * self._max_streams),
                 ("grpc.so_reuseport", 0),
+                *listening.options(self._where),
             )
         )
         handler: Any = grpc.stream_stream_rpc_method_handler(self._serve)
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),))
+        ours = grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler})
+        server.add_generic_rpc_handlers((ours, *self._also))
         listening.listen(server, self._where)
         await server.start()
         listening.protect(self._where)

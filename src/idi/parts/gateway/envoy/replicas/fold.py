@@ -58,7 +58,7 @@ class Fold:
 
     def reported(self, replica: str, report: Report, now: float) -> None:
         known = self._replicas.setdefault(replica, _Replica(0, {}))
-        known.applied = report.applied
+        moved, known.applied = known.applied != report.applied, report.applied
         gone = set(known.nodes.keys() - report.nodes.keys()) if report.whole else set()
         for node, standing in report.nodes.items():
             if standing is None:
@@ -70,7 +70,7 @@ class Fold:
             self._learn(node)
         for node in gone:
             self._gone(replica, node, now)
-        self._settle({*known.nodes, *gone})
+        self._settle({*(known.nodes if moved else report.nodes), *gone})
 
     def detached(self, replica: str, now: float) -> None:
         known = self._replicas.get(replica)

@@ -21,7 +21,7 @@ SERVICE = "idi.xds.Replicas"
 METHOD = "Attach"
 
 MAX_FRAME_BYTES = 64 * 1024 * 1024
-MAX_REJECTIONS = 32
+MAX_REJECTIONS = 8
 """Of one proxy; what is wrong with it is clear by then."""
 
 

@@ -1,4 +1,4 @@
-"""Control's end of the streams from its replicas: one each, on a port with TLS.
+"""Control's end of the streams from its replicas: one each, on the port where proxies may come, too.
 
 A replica opens the stream, proves itself by its token, gets everything, then every change as one message at once,
 and reports as long as it lives. What waits to be sent is bounded for each: one that takes nothing any more is cut
@@ -11,14 +11,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Protocol
 
 import grpc
 import grpc.aio
 
-from idi.parts.gateway.envoy import listening
-from idi.parts.gateway.envoy.listening import TlsPort
 from idi.parts.gateway.envoy.proving import Proving, Unproved, Verify
 from idi.parts.gateway.envoy.replicas.frames import (
     MAX_FRAME_BYTES,
@@ -35,18 +33,6 @@ log = logging.getLogger(__name__)
 MAX_REPLICAS = 64
 MAX_WAITING_FRAMES = 1024
 MAX_WAITING_BYTES = 2 * MAX_FRAME_BYTES
-KEEPALIVE_S = 5
-STOP_S = 0.5
-
-KEEPALIVE = (
-    ("grpc.keepalive_time_ms", KEEPALIVE_S * 1000),
-    ("grpc.keepalive_timeout_ms", KEEPALIVE_S * 1000),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_S * 500),
-    ("grpc.max_receive_message_length", MAX_FRAME_BYTES),
-    ("grpc.max_send_message_length", MAX_FRAME_BYTES),
-)
-"""The same on both ends."""
 
 
 class Link:
@@ -99,34 +85,27 @@ class LinkOwner(Protocol):
 
 
 class Links:
-    """Async context manager: inside it the port is open. `verify` maps a token to the replica's name."""
+    """`handler` is to be served; `verify` maps a token to the replica's name."""
 
-    def __init__(self, where: TlsPort, verify: Verify, owner: LinkOwner) -> None:
-        self._where = where
+    def __init__(self, verify: Verify, owner: LinkOwner) -> None:
         self._proving = Proving(verify)
         self._owner = owner
         self._links: dict[str, Link] = {}
-        self._server: Any = None
 
-    async def __aenter__(self) -> Links:
-        server = grpc.aio.server(
-            options=(
-                *KEEPALIVE,
-                ("grpc.so_reuseport", 0),
-                ("grpc.server.max_pending_requests", MAX_REPLICAS),
-            )
-        )
-        handler: Any = grpc.stream_stream_rpc_method_handler(self._serve)
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),))
-        listening.listen(server, self._where)
-        await server.start()
-        self._server = server
-        return self
+    def handler(self) -> Any:
+        serve: Any = grpc.stream_stream_rpc_method_handler(self._serve)
+        return grpc.method_handlers_generic_handler(SERVICE, {METHOD: serve})
 
-    async def __aexit__(self, *_: object) -> None:
+    def close(self) -> None:
         for link in self._links.values():
             link.close()
-        await self._server.stop(grace=STOP_S)
+
+    @property
+    def any(self) -> bool:
+        return bool(self._links)
+
+    def names(self) -> Collection[str]:
+        return self._links.keys()
 
     def send(self, frame: bytes) -> None:
         """To every replica that is here now."""

@@ -24,11 +24,12 @@ import grpc
 import grpc.aio
 
 from idi.parts.errors import PartError
-from idi.parts.gateway.envoy.listening import ServerCertificate, TlsPort
+from idi.parts.gateway.envoy.listening import KEEPALIVE_S, ServerCertificate, TlsPort
 from idi.parts.gateway.envoy.plane import EnvoyPlane, Standing, nobody
 from idi.parts.gateway.envoy.proving import Verify
 from idi.parts.gateway.envoy.replicas.changes import View
 from idi.parts.gateway.envoy.replicas.frames import (
+    MAX_FRAME_BYTES,
     METHOD,
     SERVICE,
     Certificate,
@@ -41,7 +42,6 @@ from idi.parts.gateway.envoy.replicas.frames import (
     decode_down,
     encode,
 )
-from idi.parts.gateway.envoy.replicas.links import KEEPALIVE
 from idi.parts.gateway.envoy.resources import Kind
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,14 @@ AGAIN_S = (0.1, 0.5)
 FIRST_S = 10.0
 """For control's first word."""
 
-CLOSE_S = 0.2
+OPTIONS = (
+    ("grpc.keepalive_time_ms", KEEPALIVE_S * 1000),
+    ("grpc.keepalive_timeout_ms", KEEPALIVE_S * 1000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.max_receive_message_length", MAX_FRAME_BYTES),
+    # A connection that others share would keep grpc's pause after a failure, up to two minutes.
+    ("grpc.use_local_subchannel_pool", 1),
+)
 MAX_NUMBERS = 20_000
 
 
@@ -98,6 +105,7 @@ class Holding:
         self._waiting: list[Down] = []
         self._numbers = Numbers()
         self._applied = 0
+        self._said = 0
         self._told: dict[str, Standing] | None = None
         self._changed: set[str] = set()
         self._wake = asyncio.Event()
@@ -158,14 +166,16 @@ class Holding:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            if self._applied or self._told is not None:
-                return self._now()
+            # Before control's first change there is nothing to compare with, and all is told after it.
+            if self.plane is None or not self._applied:
+                continue
+            report = self._now(self.plane)
+            if report.whole or report.nodes or report.applied != self._said:
+                self._said = report.applied
+                return report
 
-    def _now(self) -> Report:
+    def _now(self, plane: EnvoyPlane) -> Report:
         changed, self._changed = self._changed, set()
-        plane = self.plane
-        if plane is None:
-            return Report(self._applied, {}, whole=True)
         if self._told is None:
             now: Mapping[str, Standing | None] = plane.standings()
             whole, self._told = True, {}
@@ -235,10 +245,8 @@ class Replica:
     async def _converse(self) -> None:
         token = (await asyncio.to_thread(self._control.token.read_text)).strip()
         credentials = grpc.ssl_channel_credentials(await asyncio.to_thread(self._control.roots.read_bytes))
-        # Its own connection: one that others share keeps grpc's pause after a failure, up to two minutes.
-        options = (*KEEPALIVE, ("grpc.use_local_subchannel_pool", 1))
         target = f"{self._control.host}:{self._control.port}"
-        async with grpc.aio.secure_channel(target, credentials, options=options) as channel:
+        async with grpc.aio.secure_channel(target, credentials, options=OPTIONS) as channel:
             open_stream: Callable[..., Any] = channel.stream_stream(f"/{SERVICE}/{METHOD}")
             call = open_stream(metadata=(("authorization", f"Bearer {token}"),))
             try:
