@@ -2,10 +2,12 @@
 
 import asyncio
 import time
+from dataclasses import replace
 
 import httpx
 import pytest
 
+from idi.world.types import InstanceId
 from tests.support.envoy import Mesh, until
 from tests.support.envoy_load import Load, load
 from tests.support.envoy_upstream import Upstream, upstream
@@ -191,10 +193,17 @@ async def test_what_a_proxy_refuses_is_shown_with_its_words() -> None:
         await p.replica("xds-1")
         for node in NODES:
             await p.proxy(node)
-        busy = p.m.instances["jede-1"].outbound["cam"]
-        p.m.instances["cam-1"].mesh_port, good = busy + 0, p.m.instances["cam-1"].mesh_port
-        p.m.publish()
-        assert (await p.plane.barrier(5)).lost == ()
-        p.m.instances["cam-1"].mesh_port = good
-        p.m.publish()
+        good = p.m.traffic()
+        jede = good.sidecars[InstanceId("jede-1")]
+        # An address that this machine does not have.
+        inbound = tuple(replace(each, mesh_address="203.0.113.77") for each in jede.inbound)
+        bad = {**good.sidecars, jede.instance: replace(jede, inbound=inbound)}
+        p.plane.publish(replace(good, sidecars=bad))
+        result = await p.plane.barrier(5)
+        assert (set(result.acknowledged), result.lost) == (set(NODES), ())
+        (rejection,) = result.rejected
+        assert (rejection.node, rejection.resource) == ("jede-1", "listener in.http")
+        assert "203.0.113.77" in rejection.message
+        assert p.plane.connected()["jede-1"]
+        p.plane.publish(good)
         assert (await p.plane.barrier(5)).rejected == ()

@@ -49,7 +49,7 @@ def difference(before: View, shared: Shelf, nodes: Mapping[str, NodeResources]) 
     changed: dict[str, list[dict[str, Any]]] = {}
     gone: dict[str, list[str]] = {}
     for kind in Kind:
-        old, new = before.shared[kind], shared.get(kind, {})
+        old, new = before.shared.get(kind, {}), shared.get(kind, {})
         if different := [plain(r) for name, r in new.items() if not _same(old.get(name), r)]:
             changed[kind.name] = different
         if vanished := sorted(old.keys() - new.keys()):
