@@ -39,6 +39,8 @@ TOKEN_S = 300.0
 """A token lives for ten minutes; half of that is left whenever one is used."""
 CHUNK = 64 * 1024
 LOOK_S = 5.0
+MEND_S = 8.0
+MEND_LOOK_S = 0.1
 DROPPED = (b"authorization:", b"x-idi-gateway-url:", b"connection:")
 
 
@@ -107,10 +109,7 @@ class Bridge:
         async with asyncio.timeout(HEAD_S):
             head = await reader.readuntil(b"\r\n\r\n")
         token = await self.fresh()
-        try:
-            far, near = await asyncio.open_connection("127.0.0.1", self.control.port, limit=HEAD_BYTES)
-        except OSError as error:
-            raise self.control.trouble or error from None
+        far, near = await self._control()
         near.write(with_identity(head, token, self.gateway.port if self.gateway else 0))
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -121,6 +120,21 @@ class Bridge:
             pass
         finally:
             near.close()
+
+    async def _control(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection to control; while the way there is being mended it is waited for."""
+        deadline = time.monotonic() + MEND_S
+        while True:
+            trouble = self.control.trouble
+            try:
+                if trouble is None:
+                    return await asyncio.open_connection("127.0.0.1", self.control.port, limit=HEAD_BYTES)
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    raise self.control.trouble or error from None
+            if trouble is not None and time.monotonic() > deadline:
+                raise trouble
+            await asyncio.sleep(MEND_LOOK_S)
 
     async def fresh(self) -> str:
         """A token with enough of its life left."""

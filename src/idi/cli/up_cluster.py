@@ -14,6 +14,8 @@ from idi.cli.words import took
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from idi.declaration.types import Platform
 
 CONTROL_S = 180.0
@@ -54,11 +56,10 @@ def await_control(platform: Platform, signals: Signals) -> None:
     deadline = time.monotonic() + CONTROL_S
     why = "there is no pod of it"
     while time.monotonic() < deadline:
-        pod = cluster.get("pod", "control-0")
-        if pod is not None:
-            conditions = {one["type"]: one for one in pod.get("status", {}).get("conditions", [])}
-            if conditions.get("Ready", {}).get("status") == "True":
-                return
+        whole = cluster.get("statefulset.apps", "control")
+        if whole is not None and settled(whole):
+            return
+        if pod := cluster.get("pod", "control-0"):
             why = waiting(pod)
         signals.wait([], LOOK_S)
         if signals.stops:
@@ -69,9 +70,18 @@ def await_control(platform: Platform, signals: Signals) -> None:
     )
 
 
-def waiting(pod: dict[str, object]) -> str:
-    status = pod.get("status")
-    assert isinstance(status, dict)
+def settled(whole: dict[str, Any]) -> bool:
+    """Whether its pod is ready, and of the revision that was asked for last."""
+    status = whole.get("status", {})
+    return bool(
+        status.get("observedGeneration") == whole["metadata"].get("generation")
+        and status.get("updateRevision") == status.get("currentRevision")
+        and status.get("readyReplicas") == 1
+    )
+
+
+def waiting(pod: dict[str, Any]) -> str:
+    status = pod.get("status", {})
     for container in status.get("containerStatuses", []):
         held = container.get("state", {}).get("waiting", {})
         if held:

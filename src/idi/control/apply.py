@@ -97,7 +97,7 @@ class Executor:
             case StopPart(name):
                 await self.stop_part(name)
             case Ensure(spec, count):
-                await self.target.ensure(spec, count)
+                await self.target.ensure(spec, count, step.around)
             case Retry(module, revision):
                 await self.target.retry(module, revision)
             case AwaitReady():

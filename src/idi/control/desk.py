@@ -160,7 +160,10 @@ class Desk:
 
     def desired_of(self, platform: Platform, wanted: Wanted) -> Desired:
         context = Context(
-            self.settings.directory, self.settings.gateway_url(platform), places=self.places(platform)
+            self.settings.directory,
+            self.settings.gateway_url(platform),
+            sidecar=self.settings.cluster.sidecar_image if self.settings.cluster else "",
+            places=self.places(platform),
         )
         return desired(platform, fitting(platform, wanted.overlays), context)
 

@@ -37,6 +37,7 @@ def desired(platform: Platform, overlays: Overlays, context: Context) -> Desired
             origin="idi scale" if count is not None else str(origin or "default"),
             run=overlays.runs.get(name),
             rolls=isinstance(platform.target, KubernetesTarget),
+            around=around(platform, module, context),
         )
     return Desired(modules, PARTS)
 
@@ -78,6 +79,18 @@ def revision_spec(
         del document["workload"]
     content = json.dumps([document, generation], sort_keys=True, separators=(",", ":"))
     return replace(draft, revision=RevisionId(hashlib.sha256(content.encode()).hexdigest()[:8]))
+
+
+def around(platform: Platform, module: Module, context: Context) -> str:
+    """A digest of what a cluster is told of a module beside its revision: changed, it is told again, and no instance
+    has to be replaced for it. Empty where there is no such thing."""
+    target = platform.target
+    if not isinstance(target, KubernetesTarget):
+        return ""
+    callers = sorted(other.name for other in platform.modules.values() if module.name in other.calls)
+    outside = [platform.externals[name].port for name in module.calls if name in platform.externals]
+    told = [callers, bool(module.routes), sorted(module.calls), outside, target.dns, target.storage_class]
+    return hashlib.sha256(json.dumps([*told, context.sidecar]).encode()).hexdigest()[:8]
 
 
 def workload(module: Module) -> Workload:

@@ -113,16 +113,16 @@ def steps_of_ours(wanted: DesiredModule, module: ModuleWorld) -> list[Step]:
     others = {id: revision for id, revision in module.revisions.items() if id != spec.revision}
     why = reason_for(spec, others)
     if wanted.rolls:
-        return grow(module, spec, wanted.ours, present, why or scale_reason(wanted, module, present))
+        return grow(module, wanted, present, why or scale_reason(wanted, module, present))
     if others and wanted.strategy == "recreate":
         return [
             *(remove(revision, why) for revision in others.values()),
-            *grow(module, spec, wanted.ours, present, why),
+            *grow(module, wanted, present, why),
         ]
     if others and wanted.strategy == "rolling":
         return rolling(module, wanted, present, others, why)
     return [
-        *grow(module, spec, wanted.ours, present, why or scale_reason(wanted, module, present)),
+        *grow(module, wanted, present, why or scale_reason(wanted, module, present)),
         *(remove(revision, why) for revision in others.values()),
     ]
 
@@ -160,14 +160,15 @@ def rolling(
     return steps
 
 
-def grow(
-    module: ModuleWorld, spec: RevisionSpec, count: int, present: Revision | None, why: str
-) -> list[Step]:
-    """One revision to exactly `count` instances, all of them ready."""
+def grow(module: ModuleWorld, wanted: DesiredModule, present: Revision | None, why: str) -> list[Step]:
+    """One revision to exactly as many instances as are wanted, all of them ready."""
+    spec, count = wanted.spec, wanted.ours
     steps: list[Step] = []
     there, known = (kept(module, present), present.count) if present else (0, 0)
-    if known != count or there < count:
-        steps.append(Ensure(spec, count, there, why))
+    moved = present is not None and present.around != wanted.around
+    if known != count or there < count or moved:
+        reason = why or ("who may reach it, or its sidecar" if moved else "")
+        steps.append(Ensure(spec, count, there, reason, around=wanted.around))
     if ready(module, spec.revision) < count:
         steps.extend(retry(module, spec))
         steps.append(await_ready(spec, count))

@@ -55,19 +55,22 @@ class Overlays:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Where the platform runs: the declaration's folder, the gateway's URL, the version's label. `places` says what
-    further references stand for that do not depend on one instance (`bus.program`)."""
+    """Where the platform runs: the declaration's folder, the gateway's URL, the version's label. `sidecar` is the image
+    of what stands beside a module on a cluster. `places` says what further references stand for that do not depend on
+    one instance (`bus.program`)."""
 
     directory: str
     gateway_url: str
     version: str = "dev"
+    sidecar: str = ""
     places: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class DesiredModule:
     """`origin` says where the number of instances came from; `run` that somebody runs one of them. `rolls`: the target
-    brings a new revision in and the old one out by itself (a Deployment does)."""
+    brings a new revision in and the old one out by itself (a Deployment does). `around` is a digest of what the target
+    keeps for it beside its instances: who may reach it."""
 
     spec: RevisionSpec
     count: int
@@ -75,6 +78,7 @@ class DesiredModule:
     origin: str = ""
     run: Run | None = None
     rolls: bool = False
+    around: str = ""
 
     @property
     def ours(self) -> int:
@@ -114,6 +118,7 @@ class Ensure:
     was: int
     reason: str = ""
     brief: str = ""
+    around: str = ""
 
 
 @dataclass(frozen=True, slots=True)

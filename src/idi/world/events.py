@@ -19,6 +19,7 @@ class RevisionEnsured:
 
     spec: RevisionSpec
     count: int
+    around: str = ""
 
 
 @dataclass(frozen=True, slots=True)

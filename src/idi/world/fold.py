@@ -42,10 +42,10 @@ def fold(world: World, event: Event) -> tuple[World, Dirty]:
     match event:
         case PartChanged():
             return _part(world, event), NOTHING
-        case RevisionEnsured(spec=spec, count=count):
+        case RevisionEnsured(spec=spec, count=count, around=around):
             module = world.modules.get(spec.module, ModuleWorld())
             before = module.revisions.get(spec.revision)
-            revision = Revision(spec, count, before.degraded if before else "")
+            revision = Revision(spec, count, before.degraded if before else "", around)
             changed = replace(module, revisions=with_item(module.revisions, spec.revision, revision))
             return _put(world, spec.module, changed), frozenset({spec.module})
         case RevisionRemoved(module=name, revision=revision_id):

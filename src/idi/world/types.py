@@ -110,11 +110,13 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """A revision the target knows: its spec, how many instances it keeps, whether it crash-loops."""
+    """A revision the target knows: its spec, how many instances it keeps, whether it crash-loops, and a digest of what
+    is kept for it beside its instances."""
 
     spec: RevisionSpec
     count: int
     degraded: str = ""
+    around: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,8 +74,9 @@ class Target(Protocol):
         """Find what still lives from before, watch it again, emit `RevisionEnsured`/`InstanceSeen`
         for it (and `InstanceDied` for what died meanwhile). Changes nothing else."""
 
-    async def ensure(self, spec: RevisionSpec, count: int) -> None:
-        """Converge on exactly `count` instances of this revision. Idempotent.
+    async def ensure(self, spec: RevisionSpec, count: int, around: str = "") -> None:
+        """Converge on exactly `count` instances of this revision, and on what is kept `around` them (a digest; a
+        target that keeps nothing needs none). Idempotent.
 
         Returns when missing ones are started (not ready: that is an event) and surplus ones are
         retired and gone. Raises `PartError` when an instance cannot be started at all.

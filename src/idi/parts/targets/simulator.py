@@ -123,7 +123,7 @@ class SimulatedTarget:
             elif one.state != "ready":
                 self._answer_later(one.id)
 
-    async def ensure(self, spec: RevisionSpec, count: int) -> None:
+    async def ensure(self, spec: RevisionSpec, count: int, around: str = "") -> None:  # noqa: ARG002
         key = (spec.module, spec.revision)
         if self._counts.get(key) != count:
             self._counts[key] = count

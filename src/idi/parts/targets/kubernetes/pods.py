@@ -19,6 +19,8 @@ from idi.world.types import InstanceId, RevisionId, RevisionSpec
 
 MODULE, PART = "idi.dev/module", "idi.dev/part"
 SLOT, REVISION, SPEC = "idi.dev/slot", "idi.dev/revision", "idi.dev/spec"
+AROUND = "idi.dev/around"
+"""On what makes the pods: a digest of what the release has beside them."""
 
 ACCOUNT = "idi-"
 """With what the names of workloads' service accounts begin."""

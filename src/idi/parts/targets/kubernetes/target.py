@@ -22,7 +22,7 @@ from idi.parts.clients.owned_tasks import OwnedTasks
 from idi.parts.errors import PartError, Refused
 from idi.parts.targets.interface import Emit, Retire, Supply, Variable
 from idi.parts.targets.kubernetes.instances import Known
-from idi.parts.targets.kubernetes.pods import MAIN, MODULE, SPEC, pod_seen, shorten
+from idi.parts.targets.kubernetes.pods import AROUND, MAIN, MODULE, SPEC, pod_seen, shorten
 from idi.parts.targets.kubernetes.values import (
     Reach,
     Settings,
@@ -115,7 +115,7 @@ class KubernetesTarget:
         async with asyncio.timeout(SYNCED_S):
             await self._synced.wait()
 
-    async def ensure(self, spec: RevisionSpec, count: int) -> None:
+    async def ensure(self, spec: RevisionSpec, count: int, around: str = "") -> None:
         async with self._locks.setdefault(spec.module, asyncio.Lock()):
             before = self._revisions.get(spec.module)
             its, settings = needed(spec), self._settings()
@@ -125,8 +125,9 @@ class KubernetesTarget:
                     await self._api.apply(self._path("v1", "secrets", name), secret, force=True)
             running = before[0] if before else None
             values = release_values(settings, spec, count, self._reach(spec.module), running)
+            values["around"] = around
             await self._releases.put(spec.module, values)
-            self._holds(spec, count)
+            self._holds(spec, count, around)
             await self._forget_secrets(spec.module, {spec.revision, running.revision if running else ""})
         if before is not None and before[0] == spec and before[1] > count:
             await self._fewer(spec, count)
@@ -268,7 +269,8 @@ class KubernetesTarget:
         except (KeyError, TypeError, ValueError):
             return  # none of ours
         if spec.module not in self._revisions:
-            self._holds(spec, document["spec"].get("replicas", 1))
+            around = document["metadata"].get("annotations", {}).get(AROUND, "")
+            self._holds(spec, document["spec"].get("replicas", 1), around)
         why = next(
             (
                 one.get("message", "")
@@ -281,10 +283,10 @@ class KubernetesTarget:
             self._degraded[spec.module] = why
             self._emit(RevisionDegraded(spec.module, spec.revision, shorten(why)))
 
-    def _holds(self, spec: RevisionSpec, count: int) -> None:
+    def _holds(self, spec: RevisionSpec, count: int, around: str) -> None:
         before = self._revisions.get(spec.module)
         self._revisions[spec.module] = (spec, count)
-        self._emit(RevisionEnsured(spec, count))
+        self._emit(RevisionEnsured(spec, count, around))
         if before is not None and before[0].revision != spec.revision:
             self._emit(RevisionRemoved(spec.module, before[0].revision))
 

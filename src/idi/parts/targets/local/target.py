@@ -148,7 +148,7 @@ class LocalTarget:
         if found.strays:
             self._tasks.create_task(strays.end(self._site.machine, found.strays, STRAYS_S))
 
-    async def ensure(self, spec: RevisionSpec, count: int) -> None:
+    async def ensure(self, spec: RevisionSpec, count: int, around: str = "") -> None:  # noqa: ARG002
         key = (spec.module, spec.revision)
         async with self._locks.setdefault(key, asyncio.Lock()):
             if self._revisions.get(key) != (spec, count):
