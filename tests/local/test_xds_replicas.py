@@ -76,6 +76,26 @@ async def test_a_replica_dies_under_load_and_its_proxies_are_at_the_other() -> N
         assert not [event for event in p.m.events if not event[1]]
 
 
+async def test_a_replica_that_is_told_to_end_does_so_in_order() -> None:
+    """As at every roll-out of the replicas: the next one is there, then this one goes."""
+    async with replicated() as p, upstream("one") as one, upstream("two") as two:
+        url = shop(p.m, one, two)
+        first = await p.replica("xds-1")
+        for node in NODES:
+            await p.proxy(node)
+        async with load([url]) as running:
+            await p.replica("xds-2")
+            started = time.monotonic()
+            first.process.terminate()
+            await until(lambda: first.process.poll() is not None, 5)
+            assert first.process.returncode == 0, first.log.read_text()
+            print(f"ended {time.monotonic() - started:.2f} s after it was told")
+            endpoints(p, "cam-1")
+            assert (await p.plane.barrier(5)).acknowledged == NODES
+            assert await served(running) == {"two"}
+        assert running.failures == []
+
+
 async def test_control_dies_and_a_proxy_that_starts_meanwhile_has_the_last_view() -> None:
     async with replicated() as p, upstream("one") as one, upstream("two") as two:
         url = shop(p.m, one, two)

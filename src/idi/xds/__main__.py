@@ -9,6 +9,7 @@ import asyncio
 import logging
 import signal
 import sys
+from collections.abc import Iterator
 
 from idi.parts.clients.kubernetes import Access, Kubernetes, in_cluster
 from idi.parts.clients.token_review import TokenReviews
@@ -31,10 +32,18 @@ def main() -> int:
     try:
         asyncio.run(run(from_environment(), in_cluster()))
     except* PartError as group:
-        for error in group.exceptions:
+        for error in leaves(group):
             logging.getLogger(__name__).error("%s", error)
         code = 1
     return code
+
+
+def leaves(group: BaseExceptionGroup[PartError]) -> Iterator[BaseException]:
+    for each in group.exceptions:
+        if isinstance(each, BaseExceptionGroup):
+            yield from leaves(each)
+        else:
+            yield each
 
 
 if __name__ == "__main__":
