@@ -17,7 +17,8 @@ import pytest
 
 from idi.parts.clients.helm import Helm, Reach, charts
 from tests.support.charts import Values, module, program, slot
-from tests.support.cluster.base import build, debian_python
+from tests.support.cluster.base import debian_python
+from tests.support.cluster.builds import build
 from tests.support.cluster.client import Client
 from tests.support.cluster.cluster import Cluster
 from tests.support.cluster.group import ClusterError
@@ -68,7 +69,6 @@ AGENT = """
 DOCKERFILE = """
     ARG BASE
     FROM ${BASE}
-    RUN ln -s python3 /usr/bin/python
     COPY idi/ /opt/idi/idi/
     ENV PYTHONPATH=/opt/idi
     USER 65532:65532
@@ -83,10 +83,11 @@ def images(own: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Mapping[st
     (folder / "idi" / "__init__.py").touch()
     (folder / "idi" / "agent.py").write_text(textwrap.dedent(AGENT))
     (folder / "Dockerfile").write_text(textwrap.dedent(DOCKERFILE))
-    own.registry.push(debian_python())
     serving = image("idi-test/module", {"tool": own.programs["tool"]}, "/tool", "serve", "127.0.0.1:20001")
     own.registry.push(serving)
-    return {"sidecar": build(own, folder, "idi-test/agent"), "module": serving.reference}
+    made = build(own, folder, "idi-test-agent", bases={"BASE": debian_python()})
+    sidecar = own.registry.push_kept(made.manifest, made.blobs, "idi-test/agent")
+    return {"sidecar": sidecar, "module": serving.reference}
 
 
 @pytest.fixture
