@@ -11,7 +11,8 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 
 class InstanceView(TypedDict):
-    """`by`: who runs it, where that is not the platform."""
+    """`by`: who runs it, where that is not the platform. `node`: on which node of a cluster its pod is; there `id` is
+    the pod's name and `address` where others reach it, empty until it has one."""
 
     id: str
     address: str
@@ -23,6 +24,7 @@ class InstanceView(TypedDict):
     restarts: int
     reason: str
     by: NotRequired[str]
+    node: NotRequired[str]
 
 
 class FiguresView(TypedDict):

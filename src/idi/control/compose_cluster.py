@@ -33,7 +33,7 @@ from idi.control.compose import Keeper, keys_of, resolve
 from idi.control.credentials import Credentials
 from idi.control.desk import Desk
 from idi.control.events import Events
-from idi.control.figures import Figures, Reading
+from idi.control.figures import Figures
 from idi.control.gateways import Gateways
 from idi.control.identities import Identities
 from idi.control.keys import keys_view
@@ -42,6 +42,7 @@ from idi.control.loop import Edge, Loop
 from idi.control.patience import Patience
 from idi.control.pod_door import PORT as DOOR_PORT
 from idi.control.pod_door import PodDoor, listening
+from idi.control.pod_figures import PodFigures
 from idi.control.registrations import Registrations
 from idi.control.releases import ModuleReleases
 from idi.control.retiring import Retiring
@@ -61,7 +62,7 @@ from idi.parts.clients.kubernetes_access import in_cluster
 from idi.parts.clients.owned_tasks import OwnedTasks
 from idi.parts.clients.token_review import TokenReviews
 from idi.parts.discovery.registry import Registry
-from idi.parts.errors import Bug, PartError
+from idi.parts.errors import Bug
 from idi.parts.gateway.envoy.listening import ServerCertificate, TlsPort
 from idi.parts.gateway.envoy.plane import EnvoyPlane
 from idi.parts.gateway.envoy.render.cluster_bootstrap import ClusterXds
@@ -264,7 +265,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             ),
             tasks=changes,
             warnings=lambda: [w for w in (authority.warning(), authority.notice, tokens.warning) if w],
-            figures=Figures(no_figures),
+            figures=Figures(PodFigures(session).read),
             adopt_platform=adopt_platform,
             check=lambda: None,
             resolve=resolve,
@@ -375,7 +376,3 @@ def reach(loop: Loop, module: ModuleName) -> Reach:
 
 def no_sidecar(_instance: Instance) -> SidecarSpec:
     raise Bug("Modules are not run beside control here.")
-
-
-async def no_figures(_node: str) -> Reading:
-    raise PartError("Figures are not read on Kubernetes yet.")

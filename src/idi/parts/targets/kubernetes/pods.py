@@ -69,6 +69,7 @@ class PodSeen:
     failed: bool = False
     reason: str = ""
     restarts: int = 0
+    node: str = ""
 
 
 def numbers(spec: RevisionSpec) -> Numbers:
@@ -104,6 +105,7 @@ def pod_seen(document: Mapping[str, Any]) -> PodSeen | None:
         failed=failed,
         reason=reason,
         restarts=sum(one.get("restartCount", 0) for one in status.get("containerStatuses", [])),
+        node=document["spec"].get("nodeName", ""),
     )
 
 
