@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster.base import build, debian_python
+from tests.support.cluster.base import debian_python
+from tests.support.cluster.builds import build
 from tests.support.cluster.cluster import Cluster
 from tests.support.cluster.objects import Namespace, container
 
@@ -48,14 +49,14 @@ RESTRICTED = {
 def test_the_kernel_tells_of_a_death_in_the_container_beside(
     own: Cluster, namespace: Namespace, tmp_path: Path
 ) -> None:
-    own.registry.push(debian_python())
     shutil.copytree(ROOT / "src/idi", tmp_path / "idi", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "module.py").write_text(MODULE)
     (tmp_path / "agent.py").write_text(AGENT)
     (tmp_path / "Dockerfile").write_text(
         'ARG BASE\nFROM ${BASE}\nCOPY . /app\nWORKDIR /app\nENTRYPOINT ["python3"]\n'
     )
-    built = build(own, tmp_path, "idi-test/agent")
+    made = build(own, tmp_path, "idi-test-agent", bases={"BASE": debian_python()})
+    built = own.registry.push_kept(made.manifest, made.blobs, "idi-test/agent")
     namespace.pod(
         "dying",
         restartPolicy="Never",

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from tests.support.cluster.builds import Built, Images, bases_of, build
+from tests.support.cluster.builds import BUILD_S, Built, Images, arguments_of, bases_of, build
 from tests.support.cluster.client import Client
 from tests.support.cluster.cluster import Cluster
+from tests.support.cluster.images import digest
+from tests.support.cluster.layout import API, REGISTRY_PORT, cache
 from tests.support.cluster.objects import LOCKED, PORT, Namespace, container
 from tests.support.scale import scale
-from tools.image_context import IDI, NAMES, STANDINS, Context
+from tools.image_context import IDI, NAMES, ROOT, STANDINS, Context
 
 MIB = 1 << 20
 POD_S = 90.0
@@ -36,11 +40,16 @@ AGAIN = ("sidecar", "standin-python", "standin-node")
 FIND = (
     "from {0} import {1}; import subprocess; print(subprocess.check_output([{1}.find(), '{2}'], text=True))"
 )
-AGENT = (
-    "import aiohttp, idi.parts.gateway.envoy.admin; from importlib import import_module, util\n"
-    "if util.find_spec('idi.agent'): import_module('idi.agent.__main__')\n"
-    "print('imported')"
-)
+AGENT = """
+import pkgutil
+from importlib import import_module, util
+import idi.parts.gateway.envoy.admin
+if util.find_spec("idi.agent"):
+    for found in pkgutil.walk_packages(import_module("idi.agent").__path__, "idi.agent."):
+        import_module(found.name)
+print("imported")
+"""
+"""Every module of the agent: the image has no package for one that needs it."""
 
 SAYS: Mapping[str, Mapping[str, tuple[list[str], str]]] = {
     "control": {
@@ -106,6 +115,20 @@ def test_an_image_of_idi_runs_locked_up(restricted: Namespace, images: Mapping[s
 
 
 @pytest.mark.timeout(400)
+def test_control_has_the_helm_that_was_built(
+    own: Cluster, restricted: Namespace, images: Mapping[str, str]
+) -> None:
+    if "helm" not in own.programs:
+        pytest.skip("tests/support/cluster/programs.py builds no helm")
+    helm = runs("helm", images["control"], ["helm", "version"])
+    restricted.pod("helm", restartPolicy="Never", securityContext=LOCKED_POD, containers=[helm])
+    ended = restricted.await_ended("helm", POD_S)
+    assert ended["status"]["phase"] == "Succeeded", restricted.kube.kubectl(
+        "-n", restricted.name, "logs", "helm"
+    )
+
+
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("name", STANDINS)
 @pytest.mark.requirement("K1")
 def test_a_stand_in_runs_locked_up_and_answers_on_loopback(
@@ -163,14 +186,14 @@ def blob(built: Built, digest: str) -> Path:
 def test_the_same_inputs_give_the_same_digest(
     own: Cluster, images: Images, name: str, tmp_path: Path
 ) -> None:
-    context = Context(name, tmp_path.parent / "wheels")
+    context = Context(name, cache() / "images" / "wheels")
     context.write(tmp_path / "context")
     again = build(
         own,
         tmp_path / "context",
         f"{name}-again",
         bases=bases_of(name),
-        arguments={"VERSION": context.version},
+        arguments=arguments_of(context),
         dockerfile=context.dockerfile,
         again=True,
     )
@@ -181,7 +204,7 @@ def test_the_same_inputs_give_the_same_digest(
 def test_a_change_of_idi_costs_the_last_layer(own: Cluster, images: Images, tmp_path: Path) -> None:
     assert images["sidecar"]
     before = json.loads(images.built["sidecar"].manifest)["layers"]
-    context = Context("sidecar", tmp_path.parent / "wheels")
+    context = Context("sidecar", cache() / "images" / "wheels")
     context.write(tmp_path / "context")
     changed = tmp_path / "context" / "src" / "idi" / "__init__.py"
     changed.write_text(changed.read_text() + '\nCHANGED = "yes"\n')
@@ -190,9 +213,38 @@ def test_a_change_of_idi_costs_the_last_layer(own: Cluster, images: Images, tmp_
         tmp_path / "context",
         "sidecar-changed",
         bases=bases_of("sidecar"),
-        arguments={"VERSION": context.version},
+        arguments=arguments_of(context),
         dockerfile=context.dockerfile,
     )
     after = json.loads(built.manifest)["layers"]
     assert after[:-1] == before[:-1]
     assert after[-1] != before[-1]
+
+
+@pytest.mark.timeout(400)
+def test_make_images_builds_and_pushes_the_same_and_says_its_digest(own: Cluster, images: Images) -> None:
+    """With the builder inside, where the registry is; what it would fetch was fetched for the fixture.
+
+    Not the digest of the fixture's: buildah takes the base's layer as the registry has it, and packs it anew elsewhere.
+    What is in the packing is the same: the configuration has the digest of each layer's content.
+    """
+    names = ("relay", "standin-python")
+    assert all(images[name] for name in names)
+    registry = f"{API}:{REGISTRY_PORT}"
+    [base] = bases_of("relay").values()
+    own.registry.push(base)
+    words = [sys.executable, str(ROOT / "tools" / "images.py"), *names, "--builder=buildah", "--insecure"]
+    words += [f"--push={registry}/team", f"--base={registry}/{base.repository}@{digest(base.manifest)}"]
+    words += [f"--wheels={cache() / 'images' / 'wheels'}"]
+    settings = ["BUILDAH_ISOLATION=chroot", "STORAGE_DRIVER=overlay"]
+    said = yaml.safe_load(own.control.run("env", *settings, *words, timeout_s=BUILD_S))
+    version = Context("relay", Path()).version
+    assert said == {
+        name: {"image": f"{registry}/team/{name}@{own.registry.digest_of(f'team/{name}', version)}"}
+        for name in names
+    }
+    for name in names:
+        pushed = json.loads(own.registry.manifest_of(f"team/{name}", version))
+        kept = json.loads(images.built[name].manifest)
+        assert pushed["config"] == kept["config"]
+        assert pushed["layers"][1:] == kept["layers"][1:]
