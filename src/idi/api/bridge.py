@@ -24,6 +24,7 @@ import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -255,7 +256,8 @@ async def run(paths: Paths, way: Way) -> None:
 @asynccontextmanager
 async def listening(bridge: Bridge, socket: Path) -> AsyncIterator[None]:
     """Take connections at this socket, 0600 from its first moment."""
-    socket.unlink(missing_ok=True)
+    remove = partial(socket.unlink, missing_ok=True)
+    remove()
     before = os.umask(0o177)
     try:
         server = await asyncio.start_unix_server(bridge.connected, socket, limit=HEAD_BYTES)
@@ -265,7 +267,7 @@ async def listening(bridge: Bridge, socket: Path) -> AsyncIterator[None]:
         yield
     finally:
         server.close()
-        socket.unlink(missing_ok=True)
+        remove()
 
 
 def main() -> int:

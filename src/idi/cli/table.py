@@ -206,11 +206,15 @@ def places(module: ModuleView) -> list[str]:
     """Where its ready instances are: their addresses, or on a cluster their pods, by whose names kubectl and idi logs
     know them. What two in a row have in common is written once: `127.0.0.1:20011, :20012`, `cam-6d5f-x2x4v, -9kq7c`."""
     ready = [i for i in module["instances"] if i["state"] == "ready"]
-    pods = any("node" in i for i in ready)
-    mark = "-" if pods else ":"
+    if any("node" in i for i in ready):
+        return short(sorted(i["id"] for i in ready), "-")
+    return short([i["address"] for i in ready], ":")
+
+
+def short(texts: list[str], mark: str) -> list[str]:
     found: list[str] = []
     before = ""
-    for text in sorted(i["id"] for i in ready) if pods else [i["address"] for i in ready]:
+    for text in texts:
         common, there, rest = text.rpartition(mark)
         found.append(f"{mark}{rest}" if there and common == before else text)
         before = common
