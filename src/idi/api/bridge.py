@@ -118,9 +118,6 @@ class Bridge:
         """One connection: one request, and whatever is answered until either side ends it."""
         self.open += 1
         try:
-            if self.open > CONNECTIONS:
-                writer.write(refusal(503, f"{CONNECTIONS} requests are under way already."))
-                return
             await self._exchange(reader, writer)
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass
@@ -136,6 +133,8 @@ class Bridge:
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with asyncio.timeout(HEAD_S):
             head = await reader.readuntil(b"\r\n\r\n")
+        if self.open > CONNECTIONS:
+            raise IdiError(f"{CONNECTIONS} requests are under way already.", "Try again when some have ended.")
         token = await self.fresh()
         far, near = await self._control()
         near.write(with_identity(head, token, self.gateway.port if self.gateway else 0))

@@ -361,6 +361,27 @@ class KeysView(TypedDict):
     keys: list[KeyView]
 
 
+class LogsRequest(TypedDict):
+    """`sources`: modules, instances, their sidecars (`jede-1.sidecar`) or parts; none: every module. `tail`: the last
+    lines of each process alone, 0 all that are kept; `since` in seconds since the epoch. `follow`: then what comes."""
+
+    sources: list[str]
+    tail: int
+    since: float
+    follow: bool
+
+
+class LogView(TypedDict):
+    """A line that `source` printed; `module` is empty for what is not a module's own output. A `note` says in `line`
+    what of a source is left out, and `live` that lines are new from here on."""
+
+    type: Literal["line", "note", "live"]
+    time: str
+    source: str
+    module: str
+    line: str
+
+
 # --- events -----------------------------------------------------------------------------------------
 
 

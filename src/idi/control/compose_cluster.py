@@ -43,6 +43,7 @@ from idi.control.patience import Patience
 from idi.control.pod_door import PORT as DOOR_PORT
 from idi.control.pod_door import PodDoor, listening
 from idi.control.pod_figures import PodFigures
+from idi.control.pod_logs import PodLogs
 from idi.control.registrations import Registrations
 from idi.control.releases import ModuleReleases
 from idi.control.retiring import Retiring
@@ -71,10 +72,12 @@ from idi.parts.secrets.interface import SecretStore
 from idi.parts.secrets.openbao.server import Places
 from idi.parts.store.interface import Actor, Store
 from idi.parts.targets.interface import SidecarSpec
+from idi.parts.targets.kubernetes.output import STREAMS, Output
 from idi.parts.targets.kubernetes.pods import AGENT_PORT, PART
 from idi.parts.targets.kubernetes.target import KubernetesTarget as Pods
 from idi.parts.targets.kubernetes.values import Reach
 from idi.parts.targets.kubernetes.values import Settings as ReleaseSettings
+from idi.parts.targets.local.output import Logs
 from idi.parts.targets.local.target import LocalTarget
 from idi.parts.tokens.embedded.service import ROTATE_EVERY_S, EmbeddedTokens
 from idi.traffic.types import GATEWAY, TlsServer
@@ -119,6 +122,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
     async with AsyncExitStack() as stack:
         tasks = await stack.enter_async_context(OwnedTasks())
         api = await stack.enter_async_context(Kubernetes(in_cluster()))
+        reading = await stack.enter_async_context(Kubernetes(in_cluster(), streams=STREAMS))
         reviews = TokenReviews(api, cluster.namespace)
         helm = Helm(helm_program(), helm_reach(), paths.runtime / "helm")
         serving = ServingAuthority(paths.keys / "serving")
@@ -277,6 +281,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             secrets=secrets,
             rotation=Rotation(store, authority, tokens, plane, Logins(broker)),
             keys=keys,
+            printed=PodLogs(Output(reading, cluster.namespace, Logs(paths.logs))),
         )
         await desk.recall()
         await own.adopt()
