@@ -1,4 +1,5 @@
-"""`idi logs`: what modules write, merged by time. Reads files, so it works when control does not live."""
+"""`idi logs`: what modules write, merged by time. On a laptop it reads files, so it works when control does not live;
+for an environment on a cluster it asks control there."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from idi.cli.invocation import Invocation
 from idi.cli.left import never_ran
 from idi.cli.names import unknown
 from idi.cli.parser import count, seconds
+from idi.cli.remote import is_remote
 from idi.cli.screen import Line, Screen, painted
 
 TYPE_CHECKING = False
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser
 
     from idi.api.offline import LogLine
+    from idi.cli.logs_cluster import Shown
 
 TAIL = 10
 PALETTE = ("cyan", "green", "yellow", "magenta", "blue", "red")
@@ -47,10 +50,18 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def run(invocation: Invocation) -> int:
+    grep = pattern(invocation.options.grep)
+    if is_remote(invocation):
+        from idi.cli.logs_cluster import show
+
+        return show(invocation, grep)
+    return show_files(invocation, grep)
+
+
+def show_files(invocation: Invocation, grep: re.Pattern[str] | None) -> int:
     from idi.api.offline import log_reader, log_sources
 
     options = invocation.options
-    grep = pattern(options.grep)
     sources = log_sources(invocation.file, invocation.env)
     if not sources:
         raise never_ran(
@@ -106,7 +117,7 @@ class Printer:
         families = sorted({module or name for name, module in sources.items()})
         self._colours = {name: PALETTE[at % len(PALETTE)] for at, name in enumerate(families)}
 
-    def show(self, line: LogLine) -> None:
+    def show(self, line: LogLine | Shown) -> None:
         if self._screen.as_json:
             self._screen.document(
                 {"time": rfc3339(line.time), "source": line.source, "module": line.module, "line": line.line},
@@ -115,7 +126,7 @@ class Printer:
             return
         print(self.text(line))
 
-    def text(self, line: LogLine) -> str:
+    def text(self, line: LogLine | Shown) -> str:
         family = line.module or line.source.partition(".")[0].rpartition("-")[0] or line.source
         colour = self._colours.setdefault(family, PALETTE[len(self._colours) % len(PALETTE)])
         self._width = max(self._width, len(line.source))
@@ -153,6 +164,8 @@ COMMANDS = {
             "idi logs control openbao gateway",
         ),
         about="What the modules write, merged by time, each line with its instance. Works when control does\n"
-        "not live. About 16 MiB are kept for each process: all of it is shown where nothing says less.",
+        "not live. About 16 MiB are kept for each process: all of it is shown where nothing says less.\n"
+        "Of an environment on a cluster control there reads what Kubernetes keeps of the pods that are\n"
+        "there, at most 10000 lines of each container; jede.sidecar is every sidecar of jede.",
     )
 }

@@ -33,7 +33,7 @@ from idi.control.compose import Keeper, keys_of, resolve
 from idi.control.credentials import Credentials
 from idi.control.desk import Desk
 from idi.control.events import Events
-from idi.control.figures import Figures, Reading
+from idi.control.figures import Figures
 from idi.control.gateways import Gateways
 from idi.control.identities import Identities
 from idi.control.keys import keys_view
@@ -42,6 +42,8 @@ from idi.control.loop import Edge, Loop
 from idi.control.patience import Patience
 from idi.control.pod_door import PORT as DOOR_PORT
 from idi.control.pod_door import PodDoor, listening
+from idi.control.pod_figures import PodFigures
+from idi.control.pod_logs import PodLogs
 from idi.control.registrations import Registrations
 from idi.control.releases import ModuleReleases
 from idi.control.retiring import Retiring
@@ -61,7 +63,7 @@ from idi.parts.clients.kubernetes_access import in_cluster
 from idi.parts.clients.owned_tasks import OwnedTasks
 from idi.parts.clients.token_review import TokenReviews
 from idi.parts.discovery.registry import Registry
-from idi.parts.errors import Bug, PartError
+from idi.parts.errors import Bug
 from idi.parts.gateway.envoy.listening import ServerCertificate, TlsPort
 from idi.parts.gateway.envoy.render.cluster_bootstrap import ClusterXds
 from idi.parts.gateway.envoy.replicas.plane import ReplicatedPlane
@@ -70,10 +72,12 @@ from idi.parts.secrets.interface import SecretStore
 from idi.parts.secrets.openbao.server import Places
 from idi.parts.store.interface import Actor, Store
 from idi.parts.targets.interface import SidecarSpec
+from idi.parts.targets.kubernetes.output import STREAMS, Output
 from idi.parts.targets.kubernetes.pods import AGENT_PORT, PART
 from idi.parts.targets.kubernetes.target import KubernetesTarget as Pods
 from idi.parts.targets.kubernetes.values import Reach
 from idi.parts.targets.kubernetes.values import Settings as ReleaseSettings
+from idi.parts.targets.local.output import Logs
 from idi.parts.targets.local.target import LocalTarget
 from idi.parts.tokens.embedded.service import ROTATE_EVERY_S, EmbeddedTokens
 from idi.traffic.types import GATEWAY, TlsServer
@@ -123,6 +127,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
     async with AsyncExitStack() as stack:
         tasks = await stack.enter_async_context(OwnedTasks())
         api = await stack.enter_async_context(Kubernetes(in_cluster()))
+        reading = await stack.enter_async_context(Kubernetes(in_cluster(), streams=STREAMS))
         reviews = TokenReviews(api, cluster.namespace)
         helm = Helm(helm_program(), helm_reach(), paths.runtime / "helm")
         serving = ServingAuthority(paths.keys / "serving")
@@ -278,7 +283,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             ),
             tasks=changes,
             warnings=lambda: [w for w in (authority.warning(), authority.notice, tokens.warning) if w],
-            figures=Figures(no_figures),
+            figures=Figures(PodFigures(session).read),
             adopt_platform=adopt_platform,
             check=lambda: None,
             resolve=resolve,
@@ -290,6 +295,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             secrets=secrets,
             rotation=Rotation(store, authority, tokens, plane, Logins(broker)),
             keys=keys,
+            printed=PodLogs(Output(reading, cluster.namespace, Logs(paths.logs))),
         )
         # Before anything is published: what is not known yet would be taken from the proxies.
         await own.adopt()
@@ -397,7 +403,3 @@ def reach(loop: Loop, module: ModuleName) -> Reach:
 
 def no_sidecar(_instance: Instance) -> SidecarSpec:
     raise Bug("Modules are not run beside control here.")
-
-
-async def no_figures(_node: str) -> Reading:
-    raise PartError("Figures are not read on Kubernetes yet.")
