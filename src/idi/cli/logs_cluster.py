@@ -16,8 +16,8 @@ from idi.api.types import LogView
 from idi.cli.events import lines_of
 from idi.cli.failure import DONE
 from idi.cli.invocation import Invocation
-from idi.cli.logs import TAIL, Printer
 from idi.cli.names import unknown
+from idi.cli.printer import TAIL, Printer
 from idi.cli.words import plain, seconds_of
 
 TYPE_CHECKING = False
