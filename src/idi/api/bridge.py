@@ -134,7 +134,9 @@ class Bridge:
         async with asyncio.timeout(HEAD_S):
             head = await reader.readuntil(b"\r\n\r\n")
         if self.open > CONNECTIONS:
-            raise IdiError(f"{CONNECTIONS} requests are under way already.", "Try again when some have ended.")
+            raise IdiError(
+                f"{CONNECTIONS} requests are under way already.", "Try again when some have ended."
+            )
         token = await self.fresh()
         far, near = await self._control()
         near.write(with_identity(head, token, self.gateway.port if self.gateway else 0))
