@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import yaml
@@ -128,7 +129,7 @@ def environment(
 ) -> Iterator[Environment]:
     """Three modules in an environment of their own: jede calls cam, dere calls nobody. Up once for the session;
     whoever changes it brings it back."""
-    made = Environment(tmp_path_factory.mktemp("environment"), kube, images, helm, "crew")
+    made = Environment(tmp_path_factory.mktemp("environment"), kube, images, helm, f"crew-{uuid4().hex[:4]}")
     made.declare(MODULES.format(image=images["standin-python"]), more=CLIENTS)
     made.done("up")
     yield made

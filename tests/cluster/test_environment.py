@@ -89,12 +89,12 @@ def test_the_gateway_takes_tokens_and_calls_through_mutual_tls(environment: Envi
             status, body = json.loads(environment.python(client, "main", CALL, url + path, *token))
             return status, body
 
-        token = environment.done("token", "--json").document["access_token"]
+        token = environment.done("token", "--json").document["token"]
         assert at("/healthz")[0] == 200
         assert at("/open/jede/")[0] == 200
         assert at("/v1/cam/")[0] == 401
         assert at("/v1/cam/", f"Bearer {token}")[0] == 200
-        assert at("/v1/cam/", f"Bearer {token}x")[0] == 401
+        assert at("/v1/cam/", f"Bearer {token[:-8]}AAAAAAAA")[0] == 401
         assert at("/nothing/")[0] == 404
         status, body = at("/open/jede/call/cam")
         assert (status, '"module":"cam"' in body) == (200, True), body

@@ -39,7 +39,7 @@ async def run(settings: Settings) -> None:
     reporter = Reporter(state, doors[0])
     stopping = Stopping(state, doors[1], envoy, settings.drain_s, gateway=gateway)
     counted = "gateway" if gateway else "in"
-    server = Server(lambda: envoy.admin_socket, lambda: state.waiting_for, stopping.wait, counted)
+    server = Server(lambda: envoy.admin_socket, lambda: state.waiting_for, stopping.asked, counted)
     asked = _signals(envoy, stopping)
     try:
         try:
@@ -56,7 +56,7 @@ async def run(settings: Settings) -> None:
                 tasks.create_task(judge(settings.module, state))
             await asked.wait()
             if state.can_serve or stopping.begun.is_set():
-                await stopping.wait()
+                await stopping.end()
             raise _Over
     except* _Over:
         pass

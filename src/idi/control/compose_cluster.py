@@ -65,8 +65,8 @@ from idi.parts.clients.token_review import TokenReviews
 from idi.parts.discovery.registry import Registry
 from idi.parts.errors import Bug
 from idi.parts.gateway.envoy.listening import ServerCertificate, TlsPort
-from idi.parts.gateway.envoy.plane import EnvoyPlane
 from idi.parts.gateway.envoy.render.cluster_bootstrap import ClusterXds
+from idi.parts.gateway.envoy.replicas.plane import ReplicatedPlane
 from idi.parts.gateway.envoy.start import cluster_files
 from idi.parts.secrets.interface import SecretStore
 from idi.parts.secrets.openbao.server import Places
@@ -85,9 +85,12 @@ from idi.world.types import Instance, InstanceId
 
 log = logging.getLogger(__name__)
 
+XDS = "xds"
+"""The part of the platform that the replicas of the plane are."""
 BARRIER_S = 5.0
 ANSWERS_S = 1.0
 RENEW_S = 3600.0
+KNOWN_S = 30.0
 
 
 @dataclass(slots=True)
@@ -97,7 +100,7 @@ class PodWords:
     target: Pods
     gateways: Gateways
     loop: Loop
-    plane: EnvoyPlane
+    plane: ReplicatedPlane
 
     async def report(self, pod: str, *, ready: bool, reason: str) -> bool:
         if pod in self.gateways:
@@ -109,7 +112,9 @@ class PodWords:
         return True
 
     async def stopping(self, pod: str) -> None:
-        if pod not in self.gateways:
+        if pod in self.gateways:
+            await self.gateways.stopping(pod)
+        else:
             await self.target.stopping(InstanceId(pod))
 
 
@@ -137,9 +142,18 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             else:
                 target.sidecar_ready(InstanceId(node), is_ready)
 
-        plane = EnvoyPlane(
-            TlsPort("0.0.0.0", place.XDS_PORT, certificate), reviews.verify, paths.state / "proxies", on_ready
+        async def replica(token: str) -> str | None:
+            who = await reviews.who(token)
+            return who.pod if isinstance(who, token_review.Workload) and who.name == XDS else None
+
+        plane = ReplicatedPlane(
+            TlsPort("0.0.0.0", place.XDS_PORT, certificate),
+            reviews.verify,
+            replica,
+            paths.state / "proxies",
+            on_ready,
         )
+        plane.set_certificate(served.chain, served.key)
         tokens = EmbeddedTokens(
             paths.keys / "issuer",
             paths.runtime / "issuer",
@@ -283,18 +297,21 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             keys=keys,
             printed=PodLogs(Output(reading, cluster.namespace, Logs(paths.logs))),
         )
-        await desk.recall()
+        # Before anything is published: what is not known yet would be taken from the proxies.
         await own.adopt()
         await target.adopt()
+        changes.create_task(gateways.follow())
+        async with asyncio.timeout(KNOWN_S):
+            await gateways.known.wait()
+        await desk.recall()
         if loop.platform is not None and desk.wanted.up:
             for keeper in keepers.values():
                 changes.create_task(keeper.take_up())
-        changes.create_task(gateways.follow())
         tls = tls_of(served)
         door = PodDoor(PodWords(target, gateways, loop, plane), reviews.verify).application()
         tokens.serve_in(door)
         await stack.enter_async_context(listening(door, "0.0.0.0", DOOR_PORT, tls))
-        changes.create_task(renew(serving, cluster, certificate, tls))
+        changes.create_task(renew(serving, cluster, certificate, plane, tls))
 
         async def prove(token: str) -> Role | None:
             who = await reviews.who(token)
@@ -320,8 +337,8 @@ async def publish_bootstrap(api: Kubernetes, cluster: Cluster, root: bytes) -> N
     await api.apply(name, document, force=True)
     if first:
         # Those that came before it wait for kubelet's next try, longer each time; their successors need not.
-        gateways = path("v1", "pods", cluster.namespace)
-        for pod in (await api.listing(gateways, labels=f"{PART}={GATEWAY}")).items:
+        waiting = f"{PART} in ({GATEWAY},{XDS})"
+        for pod in (await api.listing(path("v1", "pods", cluster.namespace), labels=waiting)).items:
             await api.delete(path("v1", "pods", cluster.namespace, pod["metadata"]["name"]))
 
 
@@ -341,13 +358,18 @@ def load(context: ssl.SSLContext, served: Served) -> None:
 
 
 async def renew(
-    serving: ServingAuthority, cluster: Cluster, certificate: ServerCertificate, tls: ssl.SSLContext
+    serving: ServingAuthority,
+    cluster: Cluster,
+    certificate: ServerCertificate,
+    plane: ReplicatedPlane,
+    tls: ssl.SSLContext,
 ) -> None:
     """Long before what control's servers show has ended."""
     while True:
         await asyncio.sleep(RENEW_S)
         served = serving.issue(cluster.names)
         certificate.replace(served.chain, served.key)
+        plane.set_certificate(served.chain, served.key)
         load(tls, served)
 
 
