@@ -9,15 +9,14 @@ import re
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 from urllib.parse import quote
 
 from idi.api.client import NotRunning, Unanswered
 from idi.cli.events import lines_of
 from idi.cli.failure import DONE
 from idi.cli.invocation import Invocation
-from idi.cli.logs import TAIL, Printer
 from idi.cli.names import unknown
+from idi.cli.printer import Printer, Shown
 from idi.cli.words import plain, seconds_of
 
 TYPE_CHECKING = False
@@ -31,7 +30,8 @@ A_TICK_S = 0.001
 PARTS = ("control", "gateway", "openbao")
 
 
-def show(invocation: Invocation, grep: re.Pattern[str] | None) -> int:
+def show(invocation: Invocation, grep: re.Pattern[str] | None, tail: int) -> int:
+    """`tail`: so many lines of each module are shown before what comes."""
     options = invocation.options
     client = invocation.client()
     sources = sources_of(client.status())
@@ -40,7 +40,7 @@ def show(invocation: Invocation, grep: re.Pattern[str] | None) -> int:
         if name.removesuffix(".sidecar") not in known:
             raise unknown(name, [one for one in known if one not in sources or not sources[one]])
     printer = Printer(invocation.screen, sources, show_time=options.time)
-    reading = Reading(invocation, printer, grep)
+    reading = Reading(invocation, printer, grep, tail)
     since = time.time() - options.since if options.since is not None else 0.0
     while True:
         try:
@@ -57,7 +57,9 @@ def show(invocation: Invocation, grep: re.Pattern[str] | None) -> int:
 class Reading:
     """`last` is when the newest line was printed, from where a reading goes on that broke off."""
 
-    def __init__(self, invocation: Invocation, printer: Printer, grep: re.Pattern[str] | None) -> None:
+    def __init__(
+        self, invocation: Invocation, printer: Printer, grep: re.Pattern[str] | None, tail: int
+    ) -> None:
         options = invocation.options
         self.begun = False
         self.last = 0.0
@@ -66,7 +68,7 @@ class Reading:
         self._grep = grep
         self._names: list[str] = options.modules
         self._follow: bool = options.follow
-        self._kept = Kept(options.lines or 0, each=TAIL if options.follow and options.since is None else 0)
+        self._kept = Kept(options.lines or 0, each=tail if options.follow and options.since is None else 0)
         self._away = False
 
     def read(self, client: Client, since: float) -> None:
@@ -117,13 +119,6 @@ def sources_of(status: StatusView) -> Mapping[str, str]:
     for part in status["parts"]:
         found |= {one["id"]: part["name"] for one in part.get("instances", [])}
     return found | dict.fromkeys([*PARTS, *(part["name"] for part in status["parts"])], "")
-
-
-class Shown(NamedTuple):
-    time: float
-    source: str
-    module: str
-    line: str
 
 
 class Kept:
