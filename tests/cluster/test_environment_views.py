@@ -4,6 +4,7 @@ mends itself."""
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -184,11 +185,7 @@ def test_who_did_not_bring_it_up_finds_it_and_an_unreachable_cluster_is_said(apa
     broken = apart.folder / "kubeconfig"
     broken.touch(mode=0o600)
     text = apart.kube.kubeconfig.read_text()
-    broken.write_text(
-        "\n".join(
-            line if "server:" not in line else "    server: https://127.0.0.1:1" for line in text.splitlines()
-        )
-    )
+    broken.write_text(re.sub(r"server: \S+", "server: https://127.0.0.1:1", text))
     (apart.folder / "other").mkdir(mode=0o700)
     away = {"KUBECONFIG": str(broken), "XDG_RUNTIME_DIR": str(apart.folder / "other")}
     unreached = replace(apart, variables=away)

@@ -1,5 +1,6 @@
 """Answers the kubelet, control and whoever scrapes: /ready, /live, /figures, /metrics, /stopping, on the pod's own
-address. /figures is what a status shows, counted here: a hundredth of what /metrics is, and control reads many pods.
+address. /figures is what a status shows, summed up here: a line where /metrics has tens of thousands of bytes, and
+control reads many pods.
 
 One request a connection: who asks is the kubelet once in a while, and a connection that does not stay cannot be
 hoarded. Everything is bounded: how many at once, how long a head may be and may take. When all places are taken the
