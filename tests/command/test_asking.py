@@ -132,7 +132,7 @@ def test_validate(idi: Run) -> None:
 def test_an_environment_on_kubernetes_is_valid_and_refused(idi: Run, folder: Path) -> None:
     text = (folder / "platform.yaml").read_text().replace('run: "true"', 'run: "true"\n    image: x')
     (folder / "platform.yaml").write_text(text)
-    said = "Environment 'production' runs on Kubernetes, which this version cannot do yet."
+    said = "Environment 'production' does not say which images of IDI it is to run."
     assert said in idi("validate", "--env", "production").err
     assert idi("validate", "--env", "production").code == 0
     for command in ("up", "plan"):
