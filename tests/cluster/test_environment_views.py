@@ -58,16 +58,17 @@ def test_a_status_names_pods_where_they_are_and_what_they_do(environment: Enviro
         assert one["address"] == f"{pod['status']['podIP']}:20101"
         assert one["node"] == pod["spec"]["nodeName"]
     assert not pods
-    for _ in range(5):
-        environment.done("call", "cam", "/")
-    status(environment)
-    time.sleep(1.1)
-    for _ in range(20):
-        environment.done("call", "cam", "/")
-    figures = module(environment, "cam")["figures"]
-    assert figures["requests_per_s"] > 0
-    assert 0 < figures["p95_ms"] < 1000
-    assert figures["errors_ratio"] == 0
+
+    def figures() -> dict[str, Any]:
+        for _ in range(3):
+            environment.done("call", "cam", "/")
+        found: dict[str, Any] = module(environment, "cam")["figures"]
+        return found
+
+    # Envoy puts its times together every 5 s.
+    environment.until(lambda: (now := figures())["requests_per_s"] and now["p95_ms"], 30, "figures")
+    assert figures()["p95_ms"] < 1000
+    assert figures()["errors_ratio"] == 0
     first, *others = sorted(one["id"] for one in module(environment, "cam")["instances"])
     shown = environment.done("status").out
     assert f"{first}, -{others[0].rpartition('-')[2]}" in shown
@@ -95,7 +96,8 @@ def test_logs_of_modules_pods_sidecars_and_parts(environment: Environment) -> No
     assert set(every) <= sources(environment.done("logs").out)
     assert sources(environment.done("logs", "cam").out) == set(cams)
     assert sources(environment.done("logs", cams[0]).out) == {cams[0]}
-    assert sources(environment.done("logs", "cam.sidecar").out) == {f"{cam}.sidecar" for cam in cams}
+    # A sidecar that is well may have nothing to say.
+    assert sources(environment.done("logs", "cam.sidecar").out) <= {f"{cam}.sidecar" for cam in cams}
     assert sources(environment.done("logs", "gateway").out) <= set(names(environment, "idi.dev/part=gateway"))
     assert "OpenBao" in environment.done("logs", "openbao").out
     environment.done("logs", "control")
@@ -135,6 +137,7 @@ def test_following_picks_up_new_pods_and_ends_by_ctrl_c(environment: Environment
 
 @pytest.mark.requirement("O2", "K1")
 def test_what_was_printed_before_a_crash_is_there_after_it(environment: Environment) -> None:
+    environment.until(lambda: len(names(environment, "idi.dev/module=dere")) == 1, 60, "one pod of dere")
     [dere] = names(environment, "idi.dev/module=dere")
     environment.kubectl("exec", dere, "-c", "module", "--", "python", "-c", "import os; os.kill(1, 15)")
     environment.until(lambda: module(environment, "dere")["instances"][0]["restarts"] > 0, 60, "a restart")
@@ -185,7 +188,7 @@ def test_who_did_not_bring_it_up_finds_it_and_an_unreachable_cluster_is_said(apa
     broken = apart.folder / "kubeconfig"
     broken.touch(mode=0o600)
     text = apart.kube.kubeconfig.read_text()
-    broken.write_text(re.sub(r"server: \S+", "server: https://127.0.0.1:1", text))
+    broken.write_text(re.sub(r"https://127\.0\.0\.1:\d+", "https://127.0.0.1:1", text))
     (apart.folder / "other").mkdir(mode=0o700)
     away = {"KUBECONFIG": str(broken), "XDG_RUNTIME_DIR": str(apart.folder / "other")}
     unreached = replace(apart, variables=away)
