@@ -14,7 +14,7 @@ PYTEST = $(PY) -m pytest --timeout=$(TIMEOUT)
 .DELETE_ON_ERROR:
 .PHONY: help setup setup-dev up down test test-long test-unit test-local test-cluster test-parts \
 	cluster-parts cluster-up cluster-down cluster-status \
-	lint format bench docs pins clean need-python
+	images lint format bench docs pins clean need-python
 
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -81,6 +81,10 @@ cluster-down: $(V)/.stamp-dev ## take it down, all included
 cluster-status: $(V)/.stamp-dev ## which are up, and their nodes
 	@$(PY) -m tests.support.cluster status
 
+# PUSH=registry.example/team pushes them and prints each by digest. ARGS: python tools/images.py --help
+images: $(V)/.stamp-run ## every image, with docker or buildah (PUSH=registry/prefix)
+	@$(PY) tools/images.py $(if $(PUSH),--push $(PUSH)) $(ARGS)
+
 # System packages that tests need, by name; installed only where root and apt-get are there.
 SYSTEM_PACKAGES := zsh fish \
 	containerd runc containernetworking-plugins docker-registry iptables ipset conntrack kmod buildah debootstrap
@@ -94,11 +98,12 @@ else
 	@:
 endif
 
-lint: $(V)/.stamp-dev ## style, types, import contracts, file lengths, generated files
+lint: $(V)/.stamp-dev ## style, types, import contracts, Dockerfiles, file lengths, generated files
 	@$(V)/bin/ruff check --quiet .
 	@$(V)/bin/ruff format --check --quiet . || { echo "ruff format: the files above (make format)" >&2; exit 1; }
 	@$(V)/bin/mypy
 	@$(V)/bin/lint-imports --no-logo
+	@$(V)/bin/hadolint $(wildcard images/*/Dockerfile standins/*/Dockerfile)
 	@$(PY) tools/file_length.py src
 	@$(PY) tools/generated.py --check
 

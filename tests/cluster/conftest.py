@@ -8,6 +8,7 @@ and `IDI_TEST_IMAGES` a file with what `make images PUSH=...` printed.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import yaml
 from tests.support.cluster.builds import Images
 from tests.support.cluster.client import Client
 from tests.support.cluster.cluster import Cluster, lacking
+from tests.support.cluster.environment import Environment
 from tests.support.cluster.objects import Namespace
 from tests.support.scale import need_part
 
@@ -62,7 +64,7 @@ def tool(started: Cluster | None) -> str:
 def images(started: Cluster | None) -> Mapping[str, str]:
     """The images of IDI and of the stand-ins by name, each by digest; one is built when a test asks for it first."""
     if started:
-        return Images(started)
+        return Images(started, started.programs.get("helm"))
     named = os.environ.get("IDI_TEST_IMAGES")
     if not named:
         pytest.skip("IDI_TEST_IMAGES names no file with what `make images PUSH=...` printed")
@@ -75,3 +77,55 @@ def namespace(kube: Client, tool: str, request: pytest.FixtureRequest) -> Iterat
     made = Namespace.made(kube, tool, request.node.name)
     yield made
     made.remove()
+
+
+@pytest.fixture(scope="session")
+def helm(started: Cluster | None) -> Path:
+    """Helm's program."""
+    found = started.programs.get("helm") if started else None
+    named = found or os.environ.get("IDI_HELM") or shutil.which("helm")
+    if not named:
+        pytest.skip("no helm: IDI_HELM or PATH")
+    return Path(named)
+
+
+MODULES = """\
+  jede:
+    image: {image}
+    calls: [cam]
+    readiness: {{http: /ready, every: 500ms}}
+    resources: {{cpu: 20m, memory: 64MiB}}
+    routes: [{{path: /v1/jede/, scopes: [jede.read]}}, {{path: /open/jede/, public: true}}]
+  cam:
+    image: {image}
+    instances: 2
+    readiness: {{http: /ready, every: 500ms}}
+    resources: {{cpu: 20m, memory: 64MiB}}
+    routes: [{{path: /v1/cam/, scopes: [cam.read]}}, {{path: /open/cam/, public: true}}]
+  dere:
+    image: {image}
+    readiness: {{http: /ready, every: 500ms}}
+    resources: {{cpu: 20m, memory: 64MiB}}
+    routes: [{{path: /v1/dere/, scopes: [dere.read]}}]
+"""
+CLIENTS = """\
+gateway:
+  clients: {pilot: {scopes: [cam.read]}}
+  address_limit: {requests: 100000, every: 1s, burst: 100000, anonymous: {requests: 100000, burst: 100000}}"""
+
+
+@pytest.fixture(scope="session")
+def environment(
+    kube: Client,
+    images: Mapping[str, str],
+    helm: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Environment]:
+    """Three modules in an environment of their own: jede calls cam, dere calls nobody. Up once for the session;
+    whoever changes it brings it back."""
+    made = Environment(tmp_path_factory.mktemp("environment"), kube, images, helm, "crew")
+    made.declare(MODULES.format(image=images["standin-python"]), more=CLIENTS)
+    made.done("up")
+    yield made
+    made.idi("down")
+    kube.kubectl("delete", "namespace", made.namespace, "--wait=false")

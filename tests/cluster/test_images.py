@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from tests.support.cluster.builds import Built, Images, bases_of, build
+from tests.support.cluster.builds import BUILD_S, Built, Images, arguments_of, bases_of, build
 from tests.support.cluster.client import Client
 from tests.support.cluster.cluster import Cluster
+from tests.support.cluster.images import digest
+from tests.support.cluster.layout import API, REGISTRY_PORT, cache
 from tests.support.cluster.objects import LOCKED, PORT, Namespace, container
 from tests.support.scale import scale
-from tools.image_context import IDI, NAMES, STANDINS, Context
+from tools.image_context import IDI, NAMES, ROOT, STANDINS, Context
 
 MIB = 1 << 20
 POD_S = 90.0
@@ -170,7 +174,7 @@ def test_the_same_inputs_give_the_same_digest(
         tmp_path / "context",
         f"{name}-again",
         bases=bases_of(name),
-        arguments={"VERSION": context.version},
+        arguments=arguments_of(context),
         dockerfile=context.dockerfile,
         again=True,
     )
@@ -190,9 +194,38 @@ def test_a_change_of_idi_costs_the_last_layer(own: Cluster, images: Images, tmp_
         tmp_path / "context",
         "sidecar-changed",
         bases=bases_of("sidecar"),
-        arguments={"VERSION": context.version},
+        arguments=arguments_of(context),
         dockerfile=context.dockerfile,
     )
     after = json.loads(built.manifest)["layers"]
     assert after[:-1] == before[:-1]
     assert after[-1] != before[-1]
+
+
+@pytest.mark.timeout(400)
+def test_make_images_builds_and_pushes_the_same_and_says_its_digest(own: Cluster, images: Images) -> None:
+    """With the builder inside, where the registry is; what it would fetch was fetched for the fixture.
+
+    Not the digest of the fixture's: buildah takes the base's layer as the registry has it, and packs it anew elsewhere.
+    What is in the packing is the same: the configuration has the digest of each layer's content.
+    """
+    names = ("relay", "standin-python")
+    assert all(images[name] for name in names)
+    registry = f"{API}:{REGISTRY_PORT}"
+    [base] = bases_of("relay").values()
+    own.registry.push(base)
+    words = [sys.executable, str(ROOT / "tools" / "images.py"), *names, "--builder=buildah", "--insecure"]
+    words += [f"--push={registry}/team", f"--base={registry}/{base.repository}@{digest(base.manifest)}"]
+    words += [f"--wheels={cache() / 'images' / 'wheels'}"]
+    settings = ["BUILDAH_ISOLATION=chroot", "STORAGE_DRIVER=overlay"]
+    said = yaml.safe_load(own.control.run("env", *settings, *words, timeout_s=BUILD_S))
+    version = Context("relay", Path()).version
+    assert said == {
+        name: {"image": f"{registry}/team/{name}@{own.registry.digest_of(f'team/{name}', version)}"}
+        for name in names
+    }
+    for name in names:
+        pushed = json.loads(own.registry.manifest_of(f"team/{name}", version))
+        kept = json.loads(images.built[name].manifest)
+        assert pushed["config"] == kept["config"]
+        assert pushed["layers"][1:] == kept["layers"][1:]

@@ -126,7 +126,11 @@ def test_what_one_may_is_known_before_one_tries(
 
 
 def test_each_way_not_to_get_there_has_its_way_out(
-    cluster: Cluster, changed: Callable[[Change], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    cluster: Cluster,
+    own: own_cluster.Cluster,
+    changed: Callable[[Change], None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     def failure(asked: Cluster = cluster) -> Unreachable:
         with pytest.raises(Unreachable) as failure:

@@ -10,10 +10,11 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
-from idi.parts.clients.kubernetes import Access, Kubernetes, KubernetesError, path
+from idi.parts.clients.kubernetes import Access, Kubernetes, KubernetesError, in_cluster, path
 from idi.parts.clients.kubernetes_watch import Event, Kind, Watch
 from idi.parts.errors import PartError
 from tests.support.cluster import faults
@@ -146,7 +147,30 @@ async def test_a_token_that_was_replaced_is_read_again(
         assert refusal.value.forbidden
 
 
-async def test_who_does_not_answer_is_told_from_who_refuses(access: Access) -> None:
+async def test_a_pod_finds_its_cluster_and_namespace(
+    kube: Client, access: Access, namespace: Namespace, tmp_path: Path
+) -> None:
+    """By the files that kubelet puts into a pod, with what a real account gets."""
+    namespace.kube.kubectl(
+        *("-n", namespace.name, "create", "rolebinding", "edits", "--clusterrole=edit"),
+        f"--serviceaccount={namespace.name}:default",
+    )
+    folder = tmp_path / "serviceaccount"
+    folder.mkdir()
+    (folder / "ca.crt").symlink_to(access.authority)
+    (folder / "namespace").write_text(namespace.name)
+    (folder / "token").write_text(kube.kubectl("-n", namespace.name, "create", "token", "default"))
+    url = urlsplit(access.url)
+    variables = {"KUBERNETES_SERVICE_HOST": str(url.hostname), "KUBERNETES_SERVICE_PORT": str(url.port)}
+    async with Kubernetes(in_cluster(variables, folder)) as client:
+        assert client.namespace == namespace.name
+        await client.create(maps(namespace), config_map("one"))
+        with pytest.raises(KubernetesError) as refusal:
+            await client.get(path("v1", "configmaps", "kube-system", "one"))
+        assert refusal.value.forbidden
+
+
+async def test_who_does_not_answer_is_told_from_who_refuses(access: Access, own: Cluster) -> None:
     async with gated(access) as (through, gate):
         gate.shut()
         async with Kubernetes(through) as client:
@@ -269,7 +293,7 @@ async def test_many_changes_at_once_are_all_told(client: Kubernetes, namespace: 
 
 
 async def test_a_dropped_watch_goes_on_where_it_was(
-    client: Kubernetes, access: Access, namespace: Namespace
+    client: Kubernetes, access: Access, own: Cluster, namespace: Namespace
 ) -> None:
     async with gated(access) as (through, gate), Kubernetes(through) as other:
         async with followed(other, namespace) as seen:

@@ -157,7 +157,7 @@ async def test_one_question_serves_all_who_ask_at_once(reviews: TokenReviews, na
 
 
 async def test_a_cluster_that_does_not_answer_refuses_nobody(
-    kube: Client, namespace: Namespace, tmp_path: Path
+    kube: Client, own: Cluster, namespace: Namespace, tmp_path: Path
 ) -> None:
     account(namespace, "role.viewer")
     held = token(namespace, "role.viewer")

@@ -365,7 +365,7 @@ async def test_last_lines_are_at_hand(stage: Stage) -> None:
     async with stage.control() as target:
         await target.ensure(stage.spec(environment={"HELLO": "one\ntwo\nthree"}), 1)
         async with asyncio.timeout(20):
-            while not await target.tail(InstanceId("jede-1"), 3):
+            while not await target.tail(InstanceId("jede-1"), 3):  # noqa: ASYNC110 - its output tells nobody
                 await asyncio.sleep(0.005)
         assert len(await target.tail(InstanceId("jede-1"), 2)) == 2
         assert await target.tail(InstanceId("nobody-1")) == []

@@ -59,7 +59,7 @@ async def test_a_killed_module_is_told_within_milliseconds_and_a_new_one_too() -
             await made.until_ready()
             await asyncio.sleep(0.05)
         print(f"SIGKILL to report: {sorted(figures)[2]:.1f} ms, at most {max(figures):.1f} ms")
-        assert sorted(figures)[2] < 100
+        assert sorted(figures)[2] < 300  # questions alone would take seconds
 
 
 async def test_a_killed_envoy_is_told_and_started_again() -> None:
@@ -80,7 +80,7 @@ async def test_sigterm_ends_everything_in_time() -> None:
         envoy, began = made.envoy(), time.monotonic()
         made.agent.send_signal(signal.SIGTERM)
         assert await made.ended() == 0
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 5
         assert len(made.door.stopping) == 1  # it still served, so it was taken out first
         assert not running(envoy)
 

@@ -106,7 +106,7 @@ async def test_stopping_waits_for_the_barrier_and_loses_no_request() -> None:
                 assert await stops[1] == (200, "stopped\n")
                 assert slow.done()
                 assert (await slow).status_code == 200
-            assert 1.3 < time.monotonic() - began < 3
+            assert 1.3 < time.monotonic() - began < 5
             assert len(made.door.stopping) == 1
             # The module may still speak and be spoken to until it gets its SIGTERM.
             assert (await client.get(url + "/echo")).status_code == 200
@@ -128,7 +128,7 @@ async def test_a_drain_has_an_end() -> None:
             await asyncio.sleep(0.2)
             began = time.monotonic()
             assert (await made.ask("/stopping"))[0] == 200
-            assert 0.4 < time.monotonic() - began < 1.5
+            assert 0.4 < time.monotonic() - began < 2.5
             assert "requests are still under way" in made.log
             slow.cancel()
 

@@ -1,90 +1,116 @@
-"""The connection that the agent holds to a module, and the places that it has for those who ask."""
+"""How the agent hears that nobody listens any more, and the places that it has for those who ask."""
 
 from __future__ import annotations
 
 import asyncio
+import errno
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from idi.agent import server
-from idi.agent.held import until_refused
+from idi.agent import listening, server
+from idi.agent.listening import until_nobody_listens
 from idi.agent.server import Server
 from tests.support.envoy import free_port
 
 pytestmark = pytest.mark.requirement("K1", "D1")
 
 
-class Counting:
-    """Accepts; closes each connection at once, or holds it."""
+class Listening:
+    """A module that accepts; how often, is counted."""
 
-    def __init__(self, *, closes: bool) -> None:
-        self.closes = closes
-        self.held: list[asyncio.StreamWriter] = []
-        self.port = free_port()
+    def __init__(self, port: int = 0, address: str = "127.0.0.1", reuse: bool = False) -> None:
+        self.port = port or free_port()
+        self.accepted = 0
+        self._address = address
+        self._reuse = reuse
         self._listener: asyncio.Server | None = None
 
     async def open(self) -> None:
-        self._listener = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        if self._address == "::":  # one socket for both, as most servers have it
+            both = socket.create_server(("::", self.port), family=socket.AF_INET6, dualstack_ipv6=True)
+            self._listener = await asyncio.start_server(self._serve, sock=both)
+        else:
+            self._listener = await asyncio.start_server(
+                self._serve, self._address, self.port, reuse_port=self._reuse
+            )
 
     async def close(self) -> None:
         if self._listener is not None:
             self._listener.close()
             self._listener = None
-        self.hang_up()
-        await asyncio.sleep(0)
-
-    def hang_up(self) -> None:
-        for each in self.held:
-            each.transport.abort()
+            await asyncio.sleep(0)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.held.append(writer)
-        if self.closes:
-            writer.close()
-        else:
-            await reader.read()
+        self.accepted += 1
+        await reader.read()
+        writer.close()
 
 
 @asynccontextmanager
-async def held(server: Counting) -> AsyncIterator[asyncio.Task[None]]:
-    await server.open()
+async def watched(*modules: Listening) -> AsyncIterator[asyncio.Task[None]]:
+    for module in modules:
+        await module.open()
     async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(until_refused(server.port))
+        task = tasks.create_task(until_nobody_listens(modules[0].port))
         await asyncio.sleep(0.05)
         yield task
         task.cancel()
-        await server.close()
+        for module in modules:
+            await module.close()
 
 
-async def test_where_nobody_listens_any_more_it_ends_at_once() -> None:
-    module, loop = Counting(closes=False), asyncio.get_running_loop()
-    async with held(module) as holding:
-        assert len(module.held) == 1
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::"])
+async def test_where_nobody_listens_any_more_it_ends_at_once(address: str) -> None:
+    module, loop = Listening(address=address), asyncio.get_running_loop()
+    async with watched(module) as watching:
+        assert not watching.done()
         await module.close()
         began = loop.time()
-        await holding
-        assert loop.time() - began < 0.05
+        await watching
+        assert loop.time() - began < 0.5
 
 
-async def test_a_connection_closed_by_one_who_lives_is_replaced() -> None:
-    module = Counting(closes=False)
-    async with held(module) as holding:
-        for count in (1, 2, 3):
-            assert len(module.held) == count
-            module.hang_up()
-            await asyncio.sleep(0.1)
-        assert not holding.done()
+async def test_another_listener_of_the_port_is_enough() -> None:
+    one = Listening(reuse=True)
+    two = Listening(one.port, reuse=True)
+    async with watched(one, two) as watching:
+        await one.close()
+        await asyncio.sleep(0.1)
+        assert not watching.done()
+        await two.close()
+        await asyncio.wait_for(watching, 0.5)
 
 
-async def test_one_who_closes_at_once_is_not_hammered() -> None:
-    module = Counting(closes=True)
-    async with held(module) as holding:
-        await asyncio.sleep(1)
-        assert 5 <= len(module.held) <= 12
-        assert not holding.done()
+async def test_traffic_wakes_nobody_and_no_connection_is_held() -> None:
+    module = Listening()
+    other = Listening()
+    async with watched(module, other) as watching:
+        assert module.accepted == 1
+        for _ in range(200):
+            _, writer = await asyncio.open_connection("127.0.0.1", module.port)
+            writer.transport.abort()
+        await other.close()
+        await asyncio.sleep(0.1)
+        assert module.accepted == 201  # nothing was a reason to try
+        assert not watching.done()
+
+
+async def test_where_the_kernel_does_not_tell_it_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(port: int) -> socket.socket:
+        raise PermissionError(errno.EPERM, "not permitted")
+
+    monkeypatch.setattr(listening, "destroyed_listeners", refuse)
+    monkeypatch.setattr(listening, "TRY_EVERY_S", 0.1)
+    module = Listening()
+    async with watched(module) as watching:
+        await asyncio.sleep(0.3)
+        assert not watching.done()
+        await module.close()
+        await asyncio.wait_for(watching, 1)
 
 
 @asynccontextmanager

@@ -54,7 +54,7 @@ def test_every_pin_has_its_hashes_and_says_what_it_is_there_for() -> None:
 
 
 def test_a_need_that_nothing_pins_is_an_error() -> None:
-    with pytest.raises(CannotPrepare, match="requirements.txt has no nowhere"):
+    with pytest.raises(CannotPrepare, match="has no nowhere"):
         closure(pins(), ("nowhere",))
 
 

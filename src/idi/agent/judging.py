@@ -1,16 +1,16 @@
 """Judges the module as its declaration says, and hears of its death from the kernel.
 
 While it starts it is asked soon and then at growing pauses, from then on every `every_s`, as on a laptop
-(`targets.readiness`). Beside that one idle connection is held from the first success on: where nobody listens any more
-it is unready at once, whatever `failures` says, and the questions begin as for a new start, because the kubelet is
-starting another process there.
+(`targets.readiness`). Beside that the kernel is listened to from the first success on: where nobody listens on its
+port any more it is unready at once, whatever `failures` says, and the questions begin as for a new start, because the
+kubelet is starting another process there.
 """
 
 from __future__ import annotations
 
 import asyncio
 
-from idi.agent.held import until_refused
+from idi.agent.listening import until_nobody_listens
 from idi.agent.settings import Module
 from idi.agent.state import State
 from idi.parts.targets.readiness import Verdict, network_probe, watch
@@ -47,5 +47,5 @@ async def _one_life(module: Module, state: State) -> None:
             watch(module.readiness, what, probe, tell, up_s=lambda: loop.time() - began)
         )
         await first.wait()
-        await until_refused(module.port)
+        await until_nobody_listens(module.port)
         asking.cancel()

@@ -18,6 +18,7 @@ from idi.agent.server import Server
 from idi.agent.settings import Settings
 from idi.agent.state import State
 from idi.agent.stopping import Stopping
+from idi.parts.errors import PartError
 from idi.parts.gateway.envoy.binary import ENVOY
 
 ENVOY_GRACE_S = 3.0
@@ -40,7 +41,12 @@ async def run(settings: Settings) -> None:
     server = Server(lambda: envoy.admin_socket, lambda: state.waiting_for, stopping.wait)
     asked = _signals(envoy, stopping)
     try:
-        await server.start(settings.address, settings.port)
+        try:
+            await server.start(settings.address, settings.port)
+        except OSError as error:
+            raise PartError(
+                f"The agent cannot listen on {settings.address}:{settings.port}: {error}."
+            ) from error
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(envoy.run())
             tasks.create_task(reporter.run())

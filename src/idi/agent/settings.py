@@ -46,7 +46,7 @@ class Module:
 
     @property
     def port(self) -> int:
-        """Where it is asked, and where a connection to it is held."""
+        """Where it is asked, and where it must listen."""
         return self.ports[self.readiness.port]
 
 

@@ -22,7 +22,7 @@ Protocol = Literal["http", "grpc", "tcp"]
 Strategy = Literal["rolling", "canary", "blue-green", "recreate"]
 
 RESERVED_NAMES = frozenset(
-    {"gateway", "control", "idi", "openbao", "relay", "broker", "console", "issuer", "bus", "events"}
+    {"gateway", "control", "xds", "idi", "openbao", "relay", "broker", "console", "issuer", "bus", "events"}
 )
 """Names that IDI's own parts carry in identities, logs, status and variables; no module may take one."""
 

@@ -24,7 +24,7 @@ from tests.support.cluster.cluster import Cluster
 from tests.support.cluster.images import Image, digest
 from tests.support.cluster.layout import API, REGISTRY_PORT, cache
 from tests.support.cluster.programs import exclusive
-from tools.image_context import EPOCH, NAMES, Context
+from tools.image_context import EPOCH, IDI, NAMES, Context
 
 BUILD_S = 600.0
 BUILDER = "buildah, layers, overlay: 1"
@@ -105,7 +105,7 @@ def kept(cluster: Cluster, context: Context) -> Built:
                 folder,
                 context.name,
                 bases=bases,
-                arguments={"VERSION": context.version},
+                arguments=arguments_of(context),
                 dockerfile=context.dockerfile,
             )
         finally:
@@ -128,6 +128,11 @@ def bases_of(name: str) -> dict[str, Image]:
             return {"BASE": debian_node()}
         case _:
             return {"BASE": debian_python()}
+
+
+def arguments_of(context: Context) -> dict[str, str]:
+    """What a Dockerfile is told beside its bases, as `make images` does it."""
+    return {"VERSION": context.version} if context.name in IDI else {}
 
 
 def build(

@@ -124,8 +124,12 @@ class Registry:
     def digest_of(self, repository: str, tag: str) -> str:
         accept = f"{MANIFEST}, application/vnd.docker.distribution.manifest.v2+json"
         path = f"/v2/{repository}/manifests/{tag}"
-        _, headers = self._ask("HEAD", path, None, {"Accept": accept}, {200})
+        _, headers, _ = self._ask("HEAD", path, None, {"Accept": accept}, {200})
         return headers["docker-content-digest"]
+
+    def manifest_of(self, repository: str, tag: str) -> bytes:
+        path = f"/v2/{repository}/manifests/{tag}"
+        return self._ask("GET", path, None, {"Accept": MANIFEST}, {200})[2]
 
     def await_ready(self, timeout_s: float = 20.0) -> None:
         deadline = time.monotonic() + timeout_s
@@ -142,10 +146,10 @@ class Registry:
 
     def _blob(self, repository: str, named: str, content: Callable[[], bytes]) -> None:
         uploads = f"/v2/{repository}/blobs"
-        status, _ = self._ask("HEAD", f"{uploads}/{named}", None, {}, {200, 404})
+        status, _, _ = self._ask("HEAD", f"{uploads}/{named}", None, {}, {200, 404})
         if status == 200:
             return
-        _, headers = self._ask("POST", f"{uploads}/uploads/", None, {"Content-Length": "0"}, {202})
+        _, headers, _ = self._ask("POST", f"{uploads}/uploads/", None, {"Content-Length": "0"}, {202})
         # The registry names itself by its address inside; only the path is of use out here.
         location = "/" + headers["location"].split("://", 1)[-1].split("/", 1)[1]
         joint = "&" if "?" in location else "?"
@@ -154,7 +158,7 @@ class Registry:
 
     def _ask(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], good: set[int]
-    ) -> tuple[int, dict[str, str]]:
+    ) -> tuple[int, dict[str, str], bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=REQUEST_S)
         try:
             connection.request(method, path, body, dict(headers))
@@ -164,4 +168,4 @@ class Registry:
             connection.close()
         if answer.status not in good:
             raise ClusterError(f"registry: {method} {path}: {answer.status} {text[:400]!r}")
-        return answer.status, {name.lower(): value for name, value in answer.getheaders()}
+        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, text

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import re
 import shutil
@@ -31,19 +32,20 @@ from weakref import WeakValueDictionary
 
 import idi
 from idi.parts.clients.helm_errors import HelmError, refusal
+from idi.parts.clients.helm_process import STOP_S, talk
 from idi.parts.clients.program import runs
 from idi.parts.errors import Bug, PartError
 
+log = logging.getLogger(__name__)
+
 VARIABLE = "IDI_HELM"
 TIMEOUT_S = 120.0
-STOP_S = 10.0
 MOST_AT_ONCE = 4
-MOST_BYTES = 16 * 1024 * 1024
-MOST_SAID = 64 * 1024
 KEPT_REVISIONS = 10
 
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,51}[a-z0-9])?")
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _OWN = ("HELM_", "KUBECACHEDIR")
+_UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,12 @@ class Reach:
         return [*named, f"--kube-context={self.context}"] if self.context else named
 
 
+def document(values: Mapping[str, Any]) -> str:
+    """Values as Helm reads them: JSON that is YAML too, which pairs of surrogates and raw line separators are not."""
+    text = json.dumps(values, ensure_ascii=False)
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def charts() -> Path:
     """The folder with the charts: inside the package where it was installed, at the root of a checkout."""
     package = Path(idi.__file__).parent
@@ -102,11 +110,21 @@ def find(environment: Mapping[str, str] = os.environ) -> Path:
 
 
 class Helm:
-    """`folder` is for what Helm remembers: nothing of a user's own Helm is read or written."""
+    """`folder` is for what Helm remembers: nothing of a user's own Helm is read or written. Who has been pending for
+    `abandoned_s` is at work no more; by default that is longer than any run of ours takes."""
 
-    def __init__(self, program: Path, reach: Reach, folder: Path, *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        program: Path,
+        reach: Reach,
+        folder: Path,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        abandoned_s: float | None = None,
+    ) -> None:
         self.program = program
         self.timeout_s = timeout_s
+        self.abandoned_s = timeout_s + 2 * STOP_S if abandoned_s is None else abandoned_s
         self._reach = reach
         self._folder = folder
         self._places = asyncio.Semaphore(MOST_AT_ONCE)
@@ -131,12 +149,12 @@ class Helm:
         flags += [f"--dry-run={dry_run}"] if dry_run else []
         async with self._alone(release, namespace):
             if not dry_run:
-                await self._put_right(release, namespace, self.timeout_s + 2 * STOP_S)
+                await self._make_way(release, namespace)
             said = await self._run(
                 f"install {release}",
                 *("upgrade", release, str(chart), "-f", "-", "--output=json", *flags),
                 namespace=namespace,
-                given=json.dumps(values),
+                given=document(values),
             )
         return _revision(release, _json(said))
 
@@ -201,8 +219,21 @@ class Helm:
             f"render {release}",
             *("template", release, str(chart), "-f", "-"),
             namespace=namespace,
-            given=json.dumps(values),
+            given=document(values),
         )
+
+    async def _make_way(self, release: str, namespace: str) -> None:
+        """Put right what the next revision would stumble over. Where the last good one can't be applied any more, going
+        forward is the only way left, and Helm goes it from a failed revision."""
+        try:
+            done = await self._put_right(release, namespace, self.abandoned_s)
+        except HelmError as error:
+            if error.retryable:
+                raise
+            log.warning("%s", error)
+        else:
+            if done:
+                log.warning("%s", done)
 
     async def _put_right(self, release: str, namespace: str, age_s: float) -> str:
         found = await self.history(release, namespace)
@@ -261,19 +292,12 @@ class Helm:
         arguments = [*words, f"--namespace={namespace}", *timeout, *self._reach.flags()]
         async with self._places:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            child = await asyncio.create_subprocess_exec(
-                str(self.program),
-                *arguments,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env=self._environment(),
-                start_new_session=True,  # a Ctrl-C is the caller's to pass on
-            )
             try:
                 # Helm keeps its own deadline for each wait; this one is for Helm.
                 async with asyncio.timeout(self.timeout_s + STOP_S):
-                    said, complaint = await _talk(child, given.encode())
+                    code, said, complaint = await talk(
+                        [str(self.program), *arguments], given, self._environment()
+                    )
             except TimeoutError as error:
                 raise HelmError(
                     f"Cannot {doing}: helm was not done after {self.timeout_s + STOP_S:.0f} s.",
@@ -281,11 +305,9 @@ class Helm:
                     retryable=True,
                     kind="late",
                 ) from error
-            finally:
-                await _ended(child)
-        if child.returncode:
-            raise refusal(doing, complaint.decode(errors="replace"))
-        return said.decode(errors="replace")
+        if code:
+            raise refusal(doing, complaint)
+        return said
 
     def _environment(self) -> dict[str, str]:
         """Ours without what would change Helm's manners, and with folders that nobody else uses."""
@@ -297,53 +319,6 @@ class Helm:
 def _applying() -> list[str]:
     """Where somebody else set a field that the chart sets, the chart wins: a change by hand is no change to keep."""
     return ["--server-side=true", "--force-conflicts"]
-
-
-async def _talk(child: asyncio.subprocess.Process, given: bytes) -> tuple[bytes, bytes]:
-    assert child.stdin is not None
-    assert child.stdout is not None
-    assert child.stderr is not None
-    async with asyncio.TaskGroup() as group:
-        group.create_task(_give(child.stdin, given))
-        said = group.create_task(_all(child.stdout, MOST_BYTES))
-        complaint = group.create_task(_all(child.stderr, MOST_SAID))
-    await child.wait()
-    return said.result(), complaint.result()
-
-
-async def _give(pipe: asyncio.StreamWriter, given: bytes) -> None:
-    try:
-        pipe.write(given)
-        await pipe.drain()
-        pipe.close()
-    except (BrokenPipeError, ConnectionResetError):
-        pass  # it ended before it had read all: its exit code says why
-
-
-async def _all(pipe: asyncio.StreamReader, most: int) -> bytes:
-    """All of it is read, so that Helm never waits for us; what is beyond `most` is dropped."""
-    kept = bytearray()
-    while piece := await pipe.read(64 * 1024):
-        kept += piece[: most - len(kept)]
-    return bytes(kept)
-
-
-async def _ended(child: asyncio.subprocess.Process) -> None:
-    """Stop it if it still runs, so that it can note a failure; kill it when that takes too long."""
-    if child.returncode is not None:
-        return
-    try:
-        child.terminate()
-        async with asyncio.timeout(STOP_S):
-            await child.wait()
-    except TimeoutError:
-        pass
-    except ProcessLookupError:
-        return
-    finally:
-        if child.returncode is None:
-            child.kill()
-    await child.wait()
 
 
 def _json(said: str) -> Any:

@@ -1,0 +1,213 @@
+"""An environment on the test cluster, brought up as a user does it: by the command, in a folder with a declaration."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.support.cluster.client import Client
+from tests.support.cluster.layout import API
+from tests.support.cluster.objects import LOCKED
+
+IDI = Path(sys.executable).with_name("idi")
+COMMAND_S = 300.0
+NON_ROOT = {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}}
+
+LOAD = r"""
+import http.client, json, sys, threading, time
+url, seconds, workers, pause = sys.argv[1], float(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+host, _, path = url.removeprefix("http://").partition("/")
+count, bad, names, lock, end = 0, [], {}, threading.Lock(), time.time() + seconds
+def work():
+    global count
+    connection = None
+    while time.time() < end:
+        try:
+            connection = connection or http.client.HTTPConnection(host, timeout=15)
+            connection.request("GET", "/" + path)
+            answer = connection.getresponse()
+            body = answer.read()
+            why = "" if answer.status == 200 else f"{answer.status} {body[:200]!r}"
+            if answer.getheader("connection") == "close":
+                connection.close(); connection = None
+        except Exception as error:
+            why, connection = repr(error), None
+        with lock:
+            count += 1
+            if why:
+                bad.append(f"{time.time():.2f} {why}")
+            else:
+                name = json.loads(body).get("instance", "")
+                names[name] = names.get(name, 0) + 1
+        time.sleep(pause)
+threads = [threading.Thread(target=work) for _ in range(workers)]
+for one in threads: one.start()
+for one in threads: one.join()
+print(json.dumps({"sent": count, "failed": bad[:20], "failures": len(bad), "names": names}))
+"""
+
+
+@dataclass(frozen=True)
+class Said:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.out)
+
+
+@dataclass
+class Environment:
+    """`folder` holds platform.yaml; `images` are references in the cluster's registry."""
+
+    folder: Path
+    kube: Client
+    images: Mapping[str, str]
+    helm: Path
+    platform: str
+    env: str = "staging"
+    variables: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def namespace(self) -> str:
+        return f"{self.platform}-{self.env}"
+
+    @property
+    def context(self) -> str:
+        return self.kube.kubectl("config", "current-context").strip()
+
+    def declare(self, modules: str, *, more: str = "", target: str = "") -> None:
+        """Write platform.yaml: `modules` in YAML below `modules:`, `more` beside it, `target` within the target."""
+        ours = ", ".join(f'{name}: "{self.images[name]}"' for name in ("control", "sidecar"))
+        (self.folder / "platform.yaml").write_text(
+            f"platform: {self.platform}\n{more}\nmodules:\n{modules}\n"
+            f"environments:\n  {self.env}:\n    target:\n      kubernetes:\n"
+            f"        context: {self.context}\n        dns: [{API}/32]\n        images: {{{ours}}}\n{target}"
+        )
+
+    def idi(self, *words: str, timeout_s: float = COMMAND_S) -> Said:
+        """`idi WORDS --env ENV`, as from a terminal that is none."""
+        place = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.folder / "home"),
+            "KUBECONFIG": str(self.kube.kubeconfig),
+            "IDI_HELM": str(self.helm),
+            **self.variables,
+        }
+        (self.folder / "home").mkdir(exist_ok=True)
+        done = subprocess.run(
+            [str(IDI), *words, "--env", self.env],
+            cwd=self.folder,
+            env=place,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+        )
+        return Said(done.returncode, done.stdout, done.stderr)
+
+    def done(self, *words: str, timeout_s: float = COMMAND_S) -> Said:
+        """The same, and it has to be done."""
+        said = self.idi(*words, timeout_s=timeout_s)
+        assert said.code == 0, f"idi {' '.join(words)}: {said.code}\n{said.out}\n{said.err}\n{self.told()}"
+        return said
+
+    def kubectl(self, *words: str, stdin: str | None = None, timeout_s: float = 60.0) -> str:
+        return self.kube.kubectl("-n", self.namespace, *words, stdin=stdin, timeout_s=timeout_s)
+
+    def pods(self, selector: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(self.kubectl("get", "pods", "-l", selector, "-o", "json"))[
+            "items"
+        ]
+        return found
+
+    def python(self, pod: str, container: str, script: str, *words: str, timeout_s: float = 60.0) -> str:
+        """What a Python script says inside a container."""
+        return self.kubectl(
+            "exec", pod, "-c", container, "--", "python", "-c", script, *words, timeout_s=timeout_s
+        )
+
+    def told(self) -> str:
+        """What helps to understand a failure."""
+        found = []
+        for words in (
+            ("get", "pods", "-o", "wide"),
+            ("get", "events", "--sort-by=.lastTimestamp"),
+            ("logs", "control-0", "--tail=40"),
+        ):
+            try:
+                found.append(self.kubectl(*words)[-4000:])
+            except Exception as error:
+                found.append(str(error))
+        return "\n".join(found)
+
+    def runner(
+        self, name: str, script: str, *words: str, labels: Mapping[str, str] | None = None, **spec: Any
+    ) -> str:
+        """A pod of one's own in the namespace that runs a script; its name."""
+        pod = {
+            "metadata": {"name": name, "labels": dict(labels or {"tests": name})},
+            "spec": {
+                "restartPolicy": "Never",
+                "automountServiceAccountToken": False,
+                "securityContext": NON_ROOT,
+                "containers": [
+                    {
+                        "name": "main",
+                        "image": self.images["standin-python"],
+                        "command": ["python", "-c", script, *words],
+                        "securityContext": LOCKED,
+                        "resources": {
+                            "requests": {"cpu": "50m", "memory": "64Mi"},
+                            "limits": {"memory": "256Mi"},
+                        },
+                    }
+                ],
+                **spec,
+            },
+        }
+        self.kube.api.create(f"/api/v1/namespaces/{self.namespace}/pods", pod)
+        return name
+
+    def ended(self, name: str, timeout_s: float = 120.0) -> str:
+        """What a runner said once it has ended; it goes then."""
+        self.until(
+            lambda: (
+                self.kubectl("get", "pod", name, "-o", "jsonpath={.status.phase}") in ("Succeeded", "Failed")
+            ),
+            timeout_s,
+            f"the end of {name}",
+        )
+        said = self.kubectl("logs", name)
+        self.kubectl("delete", "pod", name, "--wait=false")
+        return said
+
+    def load(self, name: str, path: str, seconds: float, *, workers: int = 4, pause_s: float = 0.02) -> str:
+        """Requests to the gateway from inside the cluster, for so long."""
+        url = f"http://gateway.{self.namespace}.svc:8080{path}"
+        self.runner(name, LOAD, url, str(seconds), str(workers), str(pause_s))
+        self.until(
+            lambda: self.kubectl("get", "pod", name, "-o", "jsonpath={.status.phase}") == "Running",
+            60,
+            f"{name} to run",
+        )
+        return name
+
+    @staticmethod
+    def until(holds: Callable[[], object], timeout_s: float, what: str) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not holds():
+            assert time.monotonic() < deadline, f"{what}: not within {timeout_s:g} s"
+            time.sleep(0.1)
+
+    def ready(self) -> dict[str, int]:
+        """Ready instances of each module, as `idi status` says."""
+        return {one["name"]: one["ready"] for one in self.done("status", "--json").document["modules"]}
