@@ -85,9 +85,10 @@ class Environment:
     def context(self) -> str:
         return self.kube.kubectl("config", "current-context").strip()
 
-    def declare(self, modules: str, *, more: str = "", target: str = "") -> None:
+    def declare(self, modules: str, *, more: str = "", target: str = "", events: bool = False) -> None:
         """Write platform.yaml: `modules` in YAML below `modules:`, `more` beside it, `target` within the target."""
-        ours = ", ".join(f'{name}: "{self.images[name]}"' for name in ("control", "sidecar"))
+        names = ("control", "sidecar", *(["relay"] if events else []))
+        ours = ", ".join(f'{name}: "{self.images[name]}"' for name in names)
         (self.folder / "platform.yaml").write_text(
             f"platform: {self.platform}\n{more}\nmodules:\n{modules}\n"
             f"environments:\n  {self.env}:\n    target:\n      kubernetes:\n"
