@@ -97,23 +97,29 @@ class Environment:
 
     def idi(self, *words: str, timeout_s: float = COMMAND_S) -> Said:
         """`idi WORDS --env ENV`, as from a terminal that is none."""
-        place = {
+        done = subprocess.run(
+            self.words(*words),
+            cwd=self.folder,
+            env=self.place(),
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+        )
+        return Said(done.returncode, done.stdout, done.stderr)
+
+    def words(self, *words: str) -> list[str]:
+        return [str(IDI), *words, "--env", self.env]
+
+    def place(self) -> dict[str, str]:
+        """The environment of a command."""
+        (self.folder / "home").mkdir(exist_ok=True)
+        return {
             "PATH": os.environ["PATH"],
             "HOME": str(self.folder / "home"),
             "KUBECONFIG": str(self.kube.kubeconfig),
             "IDI_HELM": str(self.helm),
             **self.variables,
         }
-        (self.folder / "home").mkdir(exist_ok=True)
-        done = subprocess.run(
-            [str(IDI), *words, "--env", self.env],
-            cwd=self.folder,
-            env=place,
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-        )
-        return Said(done.returncode, done.stdout, done.stderr)
 
     def done(self, *words: str, timeout_s: float = COMMAND_S) -> Said:
         """The same, and it has to be done."""
