@@ -38,7 +38,9 @@ HELM = Path("images/control/helm")
 """Put here, or named by `--helm`, it goes into the image of control."""
 COMMAND = "#!/usr/bin/env python\nimport sys\nfrom idi.cli.main import main\nsys.exit(main())\n"
 FETCH_S = 900.0
-SKIPPED = {"__pycache__", ".DS_Store"}
+SKIPPED = "__pycache__"
+HIDDEN = {".helmignore"}
+"""The hidden files that are taken; any other may be a person's own, such as a `.env`."""
 
 
 class CannotPrepare(Exception):
@@ -57,7 +59,7 @@ class Needs:
 
 IDI = {
     "control": Needs(("bao",), charts=True),
-    "sidecar": Needs(("envoy",), ("aiohttp",)),
+    "sidecar": Needs(("envoy",), ()),
     "relay": Needs(("nats-server",), ("aiohttp", "nats-py")),
 }
 STANDINS = {f"standin-{language}": f"standins/{language}" for language in ("python", "node", "go")}
@@ -277,10 +279,11 @@ def _by_name(wheels: Path) -> dict[str, Path]:
 
 
 def _below(folder: Path, prefix: str) -> Iterator[tuple[str, Path]]:
-    """Every file below, without what Python and Finder leave."""
+    """Every file below, without byte code and what is hidden."""
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
-        if path.is_file() and not SKIPPED & set(relative.parts) and path.suffix != ".pyc":
+        hidden = any(part.startswith(".") and part not in HIDDEN for part in relative.parts)
+        if path.is_file() and not hidden and SKIPPED not in relative.parts and path.suffix != ".pyc":
             yield prefix + relative.as_posix(), path
 
 

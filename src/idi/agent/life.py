@@ -38,7 +38,7 @@ async def run(settings: Settings) -> None:
     doors = [Door(*settings.control, settings.roots, settings.token) for _ in range(2)]
     reporter = Reporter(state, doors[0])
     stopping = Stopping(state, doors[1], envoy, settings.drain_s, gateway=gateway)
-    server = Server(lambda: envoy.admin_socket, lambda: state.waiting_for, stopping.wait)
+    server = Server(lambda: envoy.admin_socket, lambda: state.waiting_for, stopping.asked)
     asked = _signals(envoy, stopping)
     try:
         try:
@@ -55,7 +55,7 @@ async def run(settings: Settings) -> None:
                 tasks.create_task(judge(settings.module, state))
             await asked.wait()
             if state.can_serve or stopping.begun.is_set():
-                await stopping.wait()
+                await stopping.end()
             raise _Over
     except* _Over:
         pass

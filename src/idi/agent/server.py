@@ -20,17 +20,24 @@ SCRAPE_S = 10.0
 MAX_METRICS_BYTES = 16 * 1024 * 1024
 PIECE = 16 * 1024
 
-WORDS = {200: "OK", 404: "Not Found", 431: "Request Header Fields Too Large", 503: "Service Unavailable"}
+WORDS = {
+    200: "OK",
+    404: "Not Found",
+    409: "Conflict",
+    431: "Request Header Fields Too Large",
+    503: "Service Unavailable",
+}
 
 
 class Server:
-    """`waiting_for` says why it is not ready; `stopping` ends when the pod may be ended."""
+    """`waiting_for` says why it is not ready; `stopping` ends when the pod may be ended, or says why
+    it may not."""
 
     def __init__(
         self,
         admin_socket: Callable[[], Path],
         waiting_for: Callable[[], str],
-        stopping: Callable[[], Awaitable[None]],
+        stopping: Callable[[], Awaitable[str]],
     ) -> None:
         self._admin = admin_socket
         self._waiting_for = waiting_for
@@ -86,8 +93,8 @@ class Server:
         elif path == b"/live":
             _say(writer, 200, "live")
         elif path == b"/stopping":
-            await self._stopping()
-            _say(writer, 200, "stopped")
+            refused = await self._stopping()
+            _say(writer, 409 if refused else 200, refused or "stopped")
         elif path == b"/metrics":
             await self._metrics(writer)
         else:

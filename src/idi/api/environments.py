@@ -72,10 +72,10 @@ def install(platform: Platform) -> bool:
     values = release_values(platform)
 
     async def work(helm: Helm) -> bool:
-        before = await helm.get_values(RELEASE, platform.namespace)
         status = await helm.status(RELEASE, platform.namespace)
-        if before == values and status is not None and status.status == "deployed":
-            return False
+        if status is not None and status.status == "deployed":
+            if await helm.get_values(RELEASE, platform.namespace) == values:
+                return False
         await helm.upgrade(RELEASE, charts() / "platform", platform.namespace, values)
         return True
 

@@ -8,11 +8,10 @@ authority, so that alone would prove nothing.
 from __future__ import annotations
 
 import ssl
-import tempfile
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from idi.control.own_tls import load
 from idi.parts.certificates.interface import Certificate
 from idi.parts.errors import PartError
 
@@ -69,11 +68,3 @@ def made(peer: str) -> MeshContext:
 def renew(context: ssl.SSLContext, certificate: Certificate) -> None:
     context.load_verify_locations(cadata=certificate.roots.decode())
     load(context, certificate.chain, certificate.key)
-
-
-def load(context: ssl.SSLContext, chain: bytes, key: bytes) -> None:
-    """ssl takes certificates from files only; this one is in memory, and gone at once."""
-    with tempfile.NamedTemporaryFile(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as file:
-        file.write(chain + key)
-        file.flush()
-        context.load_cert_chain(file.name)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 import time
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -29,7 +28,7 @@ from idi.control.authority import Authority
 from idi.control.broker import Broker, watching
 from idi.control.broker_pod import BrokerPod
 from idi.control.bus_care import BusCare
-from idi.control.caller import Caller, load
+from idi.control.caller import Caller
 from idi.control.cluster import Cluster
 from idi.control.compose import Keeper, keys_of, resolve
 from idi.control.credentials import KEY_FILE, Credentials
@@ -41,6 +40,7 @@ from idi.control.identities import Identities
 from idi.control.keys import keys_view
 from idi.control.logins import Logins, version_of
 from idi.control.loop import Edge, Loop
+from idi.control.own_tls import renewed, tls_of
 from idi.control.patience import Patience
 from idi.control.pod_door import PORT as DOOR_PORT
 from idi.control.pod_door import PodDoor, listening
@@ -53,7 +53,7 @@ from idi.control.secrets import Secrets
 from idi.control.settings import Settings
 from idi.control.topics import Topics
 from idi.declaration.types import EdgeLimits, EmbeddedIssuer, KubernetesTarget, ModuleName, Platform
-from idi.parts.certificates.serving import Served, ServingAuthority
+from idi.parts.certificates.serving import ServingAuthority
 from idi.parts.clients import token_review
 from idi.parts.clients.helm import Helm
 from idi.parts.clients.helm import Reach as helm_reach
@@ -86,7 +86,7 @@ log = logging.getLogger(__name__)
 
 BARRIER_S = 5.0
 ANSWERS_S = 1.0
-RENEW_S = 3600.0
+KNOWN_S = 30.0
 
 
 @dataclass(slots=True)
@@ -108,7 +108,9 @@ class PodWords:
         return True
 
     async def stopping(self, pod: str) -> None:
-        if pod not in self.gateways:
+        if pod in self.gateways:
+            await self.gateways.stopping(pod)
+        else:
             await self.target.stopping(InstanceId(pod))
 
 
@@ -299,20 +301,23 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             keys=keys,
             places=lambda _: {"bus.program": "nats-server", "bus.config": f"{MOUNTED}/{CONFIG}"},
         )
-        await desk.recall()
+        # Before anything is published: what is not known yet would be taken from the proxies.
         await own.adopt()
         await target.adopt()
+        changes.create_task(gateways.follow())
+        async with asyncio.timeout(KNOWN_S):
+            await gateways.known.wait()
+        await desk.recall()
         if loop.platform is not None and desk.wanted.up:
             for keeper in keepers.values():
                 changes.create_task(keeper.take_up())
-        changes.create_task(gateways.follow())
         changes.create_task(pod.keep())
         changes.create_task(bus_care.keep())
         tls = tls_of(served)
         door = PodDoor(PodWords(target, gateways, loop, plane), reviews.verify).application()
         tokens.serve_in(door)
         await stack.enter_async_context(listening(door, "0.0.0.0", DOOR_PORT, tls))
-        changes.create_task(renew(serving, cluster, certificate, tls))
+        changes.create_task(renewed(serving, cluster.names, certificate, tls))
 
         async def prove(token: str) -> Role | None:
             who = await reviews.who(token)
@@ -341,24 +346,6 @@ async def publish_bootstrap(api: Kubernetes, cluster: Cluster, root: bytes) -> N
         gateways = path("v1", "pods", cluster.namespace)
         for pod in (await api.listing(gateways, labels=f"{PART}={GATEWAY}")).items:
             await api.delete(path("v1", "pods", cluster.namespace, pod["metadata"]["name"]))
-
-
-def tls_of(served: Served) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    load(context, served.chain, served.key)
-    return context
-
-
-async def renew(
-    serving: ServingAuthority, cluster: Cluster, certificate: ServerCertificate, tls: ssl.SSLContext
-) -> None:
-    """Long before what control's servers show has ended."""
-    while True:
-        await asyncio.sleep(RENEW_S)
-        served = serving.issue(cluster.names)
-        certificate.replace(served.chain, served.key)
-        load(tls, served.chain, served.key)
 
 
 def release_settings(settings: Settings, cluster: Cluster, loop: Loop) -> ReleaseSettings:

@@ -6,6 +6,7 @@ gateway's certificate and everything that the gateway is told.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from idi.control.identities import Identities
 from idi.control.loop import Loop
 from idi.parts.clients.kubernetes import Kubernetes, path
 from idi.parts.clients.kubernetes_watch import Kind, Watch
-from idi.parts.errors import PartError
+from idi.parts.errors import PartError, Refused
 from idi.parts.targets.kubernetes.pods import ACCOUNT, PART, trouble
 from idi.traffic.types import GATEWAY
 from idi.world.events import PartChanged
@@ -33,6 +34,8 @@ class Gateways:
     identities: Identities
     clock: Callable[[], float] = time.time
     wanted: bool = False
+    known: asyncio.Event = field(default_factory=asyncio.Event)
+    """Once every pod of it that there is was heard of."""
     _pods: dict[str, str] = field(default_factory=dict)
     """Why each is not ready yet, as the cluster says."""
     _leaving: set[str] = field(default_factory=set)
@@ -69,10 +72,20 @@ class Gateways:
     def serves(self, node: str) -> bool:
         return node in self._proxied and node not in self._leaving
 
+    async def stopping(self, node: str) -> None:
+        """One is about to end, and says so: nobody but clients sends to it. Raises `Refused` where it is not."""
+        if node in self._leaving:
+            return
+        pod = await self.api.find(path("v1", "pods", self.namespace, node))
+        if pod is not None and "deletionTimestamp" not in pod["metadata"]:
+            raise Refused(f"{node} is not about to be ended.")
+
     async def follow(self) -> None:
         """Hear of its pods, until cancelled."""
         async for event in Watch(self.api, path("v1", "pods", self.namespace), labels=f"{PART}={GATEWAY}"):
-            if event.kind is not Kind.SYNCED:
+            if event.kind is Kind.SYNCED:
+                self.known.set()
+            else:
                 self._pod(event.object, gone=event.kind is Kind.DELETED)
 
     def _pod(self, document: dict[str, Any], *, gone: bool) -> None:

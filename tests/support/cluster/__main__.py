@@ -6,6 +6,8 @@ A process of its own holds it and takes it down on SIGTERM, so that the command 
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from types import FrameType
 
 from tests.support.cluster import owner
 from tests.support.cluster.base import debian_node, debian_python, go_toolchain
+from tests.support.cluster.builds import Images, unbuilt
 from tests.support.cluster.client import Client
 from tests.support.cluster.cluster import Cluster, lacking
 from tests.support.cluster.group import ClusterError
@@ -29,10 +32,18 @@ def build() -> int:
     if lacks := lacking():
         print(f"test cluster: none here, this machine lacks {', '.join(lacks)}", file=sys.stderr)
         return 0
-    programs()
+    helm = programs().get("helm")
     debian_python()
     debian_node()
     go_toolchain()
+    if names := unbuilt(helm):
+        if not shutil.which("buildah"):
+            print(f"test cluster: no buildah, so no image of {', '.join(names)}", file=sys.stderr)
+            return 0
+        with Cluster(f"build-{os.getpid()}", POOLS[:1]) as cluster:
+            made = Images(cluster, helm)
+            for name in names:
+                _ = made[name]
     return 0
 
 

@@ -31,6 +31,8 @@ BUILDER = "buildah, layers, overlay: 1"
 """One more, and everything is built again: how an image is made is one of its inputs."""
 MOST_LAYERS = 400
 """In buildah's storage. A change of the sources adds a dozen, of 6 MB each."""
+MOST_WHEELS = 4
+"""Sets of fetched wheels, 130 MB each: one for each requirements.txt."""
 MOST_BUILDS = 6
 """Kept of each image; the ones used least lately go, with the blobs that are nobody's then."""
 
@@ -71,8 +73,7 @@ class Images(Mapping[str, str]):
         if name not in NAMES:
             raise KeyError(name)
         if name not in self._pushed:
-            context = Context(name, _folder() / "wheels", helm=self._helm)
-            made = self.built[name] = kept(self._cluster, context)
+            made = self.built[name] = kept(self._cluster, _context(name, self._helm))
             push = self._cluster.registry.push_kept
             self._pushed[name] = push(made.manifest, made.blobs, f"idi/{name}")
         return self._pushed[name]
@@ -86,10 +87,7 @@ class Images(Mapping[str, str]):
 
 def kept(cluster: Cluster, context: Context) -> Built:
     """The image of this context: from the store, or built and put there."""
-    bases = bases_of(context.name)
-    inputs = [BUILDER, context.fingerprint(), *(f"{one} {base.layer_digest}" for one, base in bases.items())]
-    key = hashlib.sha256("\n".join(inputs).encode()).hexdigest()[:16]
-    record = _folder() / "builds" / f"{context.name}_{key}.json"
+    record = _record(context)
     if found := _recorded(record):
         return found
     record.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +102,7 @@ def kept(cluster: Cluster, context: Context) -> Built:
                 cluster,
                 folder,
                 context.name,
-                bases=bases,
+                bases=bases_of(context.name),
                 arguments=arguments_of(context),
                 dockerfile=context.dockerfile,
             )
@@ -117,6 +115,11 @@ def kept(cluster: Cluster, context: Context) -> Built:
         part.rename(record)
         _tidy()
     return Built(made.manifest, made.blobs, took)
+
+
+def unbuilt(helm: Path | None = None) -> list[str]:
+    """The images that would have to be built first."""
+    return [name for name in NAMES if _recorded(_record(_context(name, helm))) is None]
 
 
 def bases_of(name: str) -> dict[str, Image]:
@@ -190,6 +193,17 @@ def _stored(layout: Path) -> Built:
     return Built(manifest, blobs)
 
 
+def _context(name: str, helm: Path | None) -> Context:
+    return Context(name, _folder() / "wheels", helm=helm)
+
+
+def _record(context: Context) -> Path:
+    """Where the manifest of what is built of these inputs is kept."""
+    bases = [f"{argument} {base.layer_digest}" for argument, base in bases_of(context.name).items()]
+    key = hashlib.sha256("\n".join([BUILDER, context.fingerprint(), *bases]).encode()).hexdigest()[:16]
+    return _folder() / "builds" / f"{context.name}_{key}.json"
+
+
 def _recorded(record: Path) -> Built | None:
     try:
         found = Built(record.read_bytes(), _folder() / "blobs")
@@ -217,6 +231,9 @@ def _tidy() -> None:
     for blob in (_folder() / "blobs").iterdir():
         if blob.name not in used:
             blob.unlink()
+    sets = sorted((_folder() / "wheels").glob("cp*"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for folder in sets[MOST_WHEELS:]:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _folder() -> Path:

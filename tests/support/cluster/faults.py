@@ -81,6 +81,10 @@ def without_api_server(cluster: Cluster) -> Iterator[None]:
     finally:
         cluster.control.tell("start", "kube-apiserver")
         bootstrap.await_roles(cluster.api, API_S)
+        # By themselves they would come back after up to half a minute, and no pod be admitted or placed until then.
+        for name in ("kube-controller-manager", "kube-scheduler"):
+            cluster.control.tell("stop", name)
+            cluster.control.tell("start", name)
 
 
 @contextmanager

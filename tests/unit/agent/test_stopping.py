@@ -62,7 +62,36 @@ async def test_it_has_an_end(
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(made.run())
         began = loop.time()
-        await made.wait()  # an Envoy that is not there has nothing under way
+        assert await made.asked() == ""  # an Envoy that is not there has nothing under way
         assert least_s <= loop.time() - began <= most_s
-        await made.wait()
+        await made.end()
         assert max(door.asked) <= 1.0
+
+
+class Refusing(Door):
+    """Says that the pod is not about to go."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def post(
+        self, path: str, body: Mapping[str, object], timeout_s: float, *, connect_s: float = 2.0
+    ) -> dict[str, Any]:
+        del path, body, timeout_s, connect_s
+        self.asked += 1
+        raise Away("it answers 409", 409)
+
+
+async def test_control_has_the_last_word_but_for_the_kernel() -> None:
+    """Anybody who reaches the port can ask; only a pod that goes is taken out, and a signal needs nobody's leave."""
+    state, door = State(module=True), Refusing()
+    made = Stopping(state, door, NoEnvoy(), 1.0, gateway=False)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(made.run())
+        assert await made.asked()
+        assert not state.stopping
+        assert await made.asked()
+        assert not made.done.is_set()
+        await made.end()
+        assert state.stopping
+    assert door.asked == 3

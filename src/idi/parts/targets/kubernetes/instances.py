@@ -26,10 +26,13 @@ class Known:
     told: Instance | None = None
 
     def judge(self, now: float) -> Instance | None:
-        """The instance as it is now; None while the API server has not spoken of it."""
+        """The instance as it is now; None while the API server has not spoken of it. One that kubelet takes for ready
+        had traffic before this control knew of it, and keeps it until somebody says otherwise."""
         pod = self.pod
         if pod is None:
             return None
+        if pod.ready and self.told is None and self.reported is None:
+            self.reported, self.proxied = (True, ""), True
         state, reason = self._state(pod)
         self.been_ready = self.been_ready or state == "ready"
         its = numbers(pod.spec)

@@ -57,7 +57,7 @@ class Numbers:
 @dataclass(frozen=True, slots=True)
 class PodSeen:
     """`address` is empty until its node has given it one. `failed`: it cannot start, or ends again and again.
-    `leaving`: somebody deleted it, and it ends."""
+    `leaving`: somebody deleted it, and it ends. `ready` is what kubelet heard of its agent, a second ago or so."""
 
     name: InstanceId
     module: ModuleName
@@ -69,6 +69,7 @@ class PodSeen:
     failed: bool = False
     reason: str = ""
     restarts: int = 0
+    ready: bool = False
 
 
 def numbers(spec: RevisionSpec) -> Numbers:
@@ -103,6 +104,7 @@ def pod_seen(document: Mapping[str, Any]) -> PodSeen | None:
         leaving="deletionTimestamp" in metadata,
         failed=failed,
         reason=reason,
+        ready=any(one["type"] == "Ready" and one["status"] == "True" for one in status.get("conditions", [])),
         restarts=sum(one.get("restartCount", 0) for one in status.get("containerStatuses", [])),
     )
 

@@ -214,10 +214,15 @@ class KubernetesTarget:
         return known.told is not None and known.told.state == "ready"
 
     async def stopping(self, instance: InstanceId) -> None:
-        """Its pod is about to end: return when no more traffic comes to it."""
+        """Its pod is about to end: return when no more traffic comes to it. Raises `Refused` where it is not: whoever
+        reaches an agent can say so, and the API server knows."""
         known = self._of(instance)
         if known is None:
             return
+        if known.pod is None or not known.pod.leaving:
+            pod = await self._api.find(self._path("v1", "pods", instance))
+            if pod is not None and "deletionTimestamp" not in pod["metadata"]:
+                raise Refused(f"{instance} is not about to be ended.")
         known.stopping = True
         self._judge(known)
         if known.told is not None:
