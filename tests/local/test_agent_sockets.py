@@ -115,8 +115,9 @@ async def test_where_the_kernel_does_not_tell_it_is_tried(monkeypatch: pytest.Mo
 
 @asynccontextmanager
 async def asked(reason: str = "") -> AsyncIterator[tuple[Server, int]]:
-    async def stopping() -> None:
+    async def stopping() -> str:
         await asyncio.sleep(10)
+        return ""
 
     made, port = Server(lambda: Path("/nowhere"), lambda: reason, stopping), free_port()
     await made.start("127.0.0.1", port)

@@ -157,7 +157,8 @@ class Pod:
             start = gateway_start(f"credential-of-{GATEWAY}", runtime, xds, 1000)
         else:
             start = sidecar_start(self.node, f"credential-of-{self.node}", runtime, xds)
-        (self.folder / "bootstrap.json").write_bytes(next(iter(start.files.values())))
+        for name in ("bootstrap.json", "gateway.json"):
+            (self.folder / name).write_bytes(next(iter(start.files.values())))
 
     def write_token(self, value: str) -> None:
         """As the kubelet does: renamed over."""

@@ -20,6 +20,9 @@ from tests.support.envoy import Authority, Mesh, Proxy, free_port, identity_of, 
 
 NAME = "localhost"
 
+USER = 64_000 + os.getpid() % 1000 if os.geteuid() == 0 else None
+"""Like pods, not root; and of its own, since what the kernel lets one user watch is little (128 by default)."""
+
 
 def project(folder: Path, files: Mapping[str, bytes]) -> None:
     """Put files into a folder as kubelet does: names are links by way of `..data`, and that link alone is renamed,
@@ -63,9 +66,16 @@ class Pods:
         if not (folder / "token" / "token").exists():
             self.token(node, f"credential-of-{node}")
         xds = ClusterXds(host, self.port, str(folder), str(folder / "token" / "token"))
-        files = cluster_files(xds, str(self.m.admin(node)), gateway_connections=1000)
+        admin = folder / "run" / "admin"
+        admin.parent.mkdir(exist_ok=True)
+        files = cluster_files(xds, str(admin), gateway_connections=1000)
         argv = cluster_argv(str(ENVOY.find()), str(folder), claims or node, gateway=gateway)
         project(folder, files)
+        if USER is not None:
+            self.m.runtime.chmod(0o711)
+            os.chown(admin.parent, USER, USER)
+            # Not by Popen: that would fork, and grpc's threads in this process don't bear it.
+            argv = ("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", *argv)
         return self.m.launch(node, ProxyStart(argv))
 
     async def start(self, node: str, **how: bool) -> Proxy:

@@ -65,8 +65,8 @@ from idi.parts.clients.token_review import TokenReviews
 from idi.parts.discovery.registry import Registry
 from idi.parts.errors import Bug, PartError
 from idi.parts.gateway.envoy.listening import ServerCertificate, TlsPort
-from idi.parts.gateway.envoy.plane import EnvoyPlane
 from idi.parts.gateway.envoy.render.cluster_bootstrap import ClusterXds
+from idi.parts.gateway.envoy.replicas.plane import ReplicatedPlane
 from idi.parts.gateway.envoy.start import cluster_files
 from idi.parts.secrets.interface import SecretStore
 from idi.parts.secrets.openbao.server import Places
@@ -84,6 +84,8 @@ from idi.world.types import Instance, InstanceId, RevisionSpec
 
 log = logging.getLogger(__name__)
 
+XDS = "xds"
+"""The part of the platform that the replicas of the plane are."""
 BARRIER_S = 5.0
 ANSWERS_S = 1.0
 KNOWN_S = 30.0
@@ -96,7 +98,7 @@ class PodWords:
     target: Pods
     gateways: Gateways
     loop: Loop
-    plane: EnvoyPlane
+    plane: ReplicatedPlane
 
     async def report(self, pod: str, *, ready: bool, reason: str) -> bool:
         if pod in self.gateways:
@@ -137,9 +139,18 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             else:
                 target.sidecar_ready(InstanceId(node), is_ready)
 
-        plane = EnvoyPlane(
-            TlsPort("0.0.0.0", place.XDS_PORT, certificate), reviews.verify, paths.state / "proxies", on_ready
+        async def replica(token: str) -> str | None:
+            who = await reviews.who(token)
+            return who.pod if isinstance(who, token_review.Workload) and who.name == XDS else None
+
+        plane = ReplicatedPlane(
+            TlsPort("0.0.0.0", place.XDS_PORT, certificate),
+            reviews.verify,
+            replica,
+            paths.state / "proxies",
+            on_ready,
         )
+        plane.set_certificate(served.chain, served.key)
         tokens = EmbeddedTokens(
             paths.keys / "issuer",
             paths.runtime / "issuer",
@@ -317,7 +328,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
         door = PodDoor(PodWords(target, gateways, loop, plane), reviews.verify).application()
         tokens.serve_in(door)
         await stack.enter_async_context(listening(door, "0.0.0.0", DOOR_PORT, tls))
-        changes.create_task(renewed(serving, cluster.names, certificate, tls))
+        changes.create_task(renewed(serving, cluster.names, certificate, plane, tls))
 
         async def prove(token: str) -> Role | None:
             who = await reviews.who(token)
@@ -343,8 +354,8 @@ async def publish_bootstrap(api: Kubernetes, cluster: Cluster, root: bytes) -> N
     await api.apply(name, document, force=True)
     if first:
         # Those that came before it wait for kubelet's next try, longer each time; their successors need not.
-        gateways = path("v1", "pods", cluster.namespace)
-        for pod in (await api.listing(gateways, labels=f"{PART}={GATEWAY}")).items:
+        waiting = f"{PART} in ({GATEWAY},{XDS})"
+        for pod in (await api.listing(path("v1", "pods", cluster.namespace), labels=waiting)).items:
             await api.delete(path("v1", "pods", cluster.namespace, pod["metadata"]["name"]))
 
 

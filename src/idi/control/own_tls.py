@@ -10,6 +10,7 @@ from pathlib import Path
 
 from idi.parts.certificates.serving import Served, ServingAuthority
 from idi.parts.gateway.envoy.listening import ServerCertificate
+from idi.parts.gateway.envoy.replicas.plane import ReplicatedPlane
 
 RENEW_S = 3600.0
 
@@ -30,11 +31,16 @@ def load(context: ssl.SSLContext, chain: bytes, key: bytes) -> None:
 
 
 async def renewed(
-    serving: ServingAuthority, names: Sequence[str], certificate: ServerCertificate, tls: ssl.SSLContext
+    serving: ServingAuthority,
+    names: Sequence[str],
+    certificate: ServerCertificate,
+    plane: ReplicatedPlane,
+    tls: ssl.SSLContext,
 ) -> None:
     """Long before what control's servers show has ended, until cancelled."""
     while True:
         await asyncio.sleep(RENEW_S)
         served = serving.issue(names)
         certificate.replace(served.chain, served.key)
+        plane.set_certificate(served.chain, served.key)
         load(tls, served.chain, served.key)

@@ -10,6 +10,7 @@ from idi.parts.gateway.envoy.plane import EnvoyPlane
 from idi.parts.gateway.envoy.resources import Kind
 from idi.parts.gateway.envoy.server import Stream
 from idi.parts.gateway.envoy.session import Request
+from idi.parts.gateway.envoy.snapshot import Saved
 from idi.parts.gateway.interface import Identity
 from idi.traffic.types import (
     Assignment,
@@ -330,7 +331,7 @@ async def test_a_disk_that_takes_nothing_stops_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     h = Harness()
-    h.plane._snapshot_path = tmp_path / "no such folder" / "view"
+    h.plane._saved = Saved(tmp_path / "no such folder" / "view")
     h.plane.publish(view("j"))
-    h.plane._write(h.plane._store.copy())
+    await h.plane._saved.keep(h.plane._store)
     assert "cannot be saved" in caplog.text

@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from idi.parts.errors import PartError
 
+KEEPALIVE_S = 5
+
 
 class ServerCertificate:
     """A chain (PEM, leaf first) and its key (PEM)."""
@@ -67,6 +69,19 @@ def listen(server: Any, where: Listen) -> None:
             server.add_secure_port(f"{host}:{where.port}", where.certificate.credentials())
     except RuntimeError as error:
         raise PartError(f"{name} cannot be opened.", str(error)) from error
+
+
+def options(where: Listen) -> tuple[tuple[str, int], ...]:
+    """A proxy whose machine died says nothing: on a port the server asks. The one on a socket goes with its process,
+    and its end is seen."""
+    if isinstance(where, Path):
+        return ()
+    return (
+        ("grpc.keepalive_time_ms", KEEPALIVE_S * 1000),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_S * 1000),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_S * 500),
+    )
 
 
 def protect(where: Listen) -> None:

@@ -12,65 +12,67 @@ when a stream breaks but after `RECONNECT_S`, or when the proxy comes back with 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from idi.parts.gateway.envoy import snapshot
+from idi.parts.gateway.envoy.barriers import Barrier, Barriers
 from idi.parts.gateway.envoy.listening import Listen
 from idi.parts.gateway.envoy.proving import Verify
 from idi.parts.gateway.envoy.render.view import Renderer, render_assignment, render_secrets
-from idi.parts.gateway.envoy.resources import Key, Kind, Store
+from idi.parts.gateway.envoy.resources import Key, Kind, NodeResources, Resource, Shelf, Store
 from idi.parts.gateway.envoy.server import AdsServer, Stream
 from idi.parts.gateway.envoy.session import Session
 from idi.parts.gateway.envoy.words import shorten
 from idi.parts.gateway.interface import BarrierResult, Identity, Rejection
 from idi.traffic.types import Assignment, Traffic
 
-log = logging.getLogger(__name__)
-
 RECONNECT_S = 2.0
 """How long a broken stream may take to come back before its proxy counts as lost."""
 
-SNAPSHOT_DELAY_S = 0.2
+HOUSEKEEPING_S = 0.2
 
 OnReady = Callable[[str, bool], None]
+
+
+OnChange = Callable[[str], None]
 
 
 def nobody(_node: str, _ready: bool) -> None:
     """For planes whose owner asks instead of being told."""
 
 
-@dataclass(slots=True)
-class _Barrier:
-    seq: int
-    waiting: set[str]
-    acknowledged: set[str] = field(default_factory=set)
-    lost: set[str] = field(default_factory=set)
-    done: asyncio.Event = field(default_factory=asyncio.Event)
+def nothing(_node: str) -> None:
+    """The same."""
 
-    def settle(self, node: str, into: set[str]) -> None:
-        if node in self.waiting:
-            into.add(node)
-            self.only({*self.waiting} - {node})
 
-    def only(self, nodes: Collection[str]) -> None:
-        """Others are waited for no longer: they are gone by intention."""
-        self.waiting &= set(nodes)
-        if not self.waiting:
-            self.done.set()
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the plane knows of the proxy whose stream it holds.
+
+    `complete`: it has had every listener of its view. `fresh`: it came with nothing, so it is a new process.
+    `behind`: the number of the oldest change that it has not answered yet, 0 while nobody knows, None when it has
+    everything. `since`: when its stream opened (monotonic).
+    """
+
+    complete: bool
+    fresh: bool
+    behind: int | None
+    since: float
+    rejections: tuple[Rejection, ...]
 
 
 class EnvoyPlane:
     """Async context manager: inside it the xDS socket or port is open.
 
     `where` it listens; `verify` maps a bearer credential to the node that it belongs to; `snapshot_path` None
-    keeps nothing on disk; `on_ready` is called with a node and whether it has all of its listeners, and must not
-    raise.
+    keeps nothing on disk; `on_ready` is called with a node and whether it has all of its listeners; `on_change` with
+    a node whose standing may be another one now. Neither may raise. `also`: other services on the same port.
     """
 
     def __init__(
@@ -79,10 +81,13 @@ class EnvoyPlane:
         verify: Verify,
         snapshot_path: Path | None = None,
         on_ready: OnReady = nobody,
+        on_change: OnChange = nothing,
+        also: Sequence[Any] = (),
     ) -> None:
-        self._server = AdsServer(where, verify, self)
-        self._snapshot_path = snapshot_path
+        self._server = AdsServer(where, verify, self, also=also)
+        self._saved = snapshot.Saved(snapshot_path)
         self._on_ready = on_ready
+        self._on_change = on_change
         self._store = Store()
         self._renderer = Renderer()
         self._seq = 1
@@ -91,14 +96,13 @@ class EnvoyPlane:
         self._subscribed: dict[Stream, frozenset[Key]] = {}
         self._ready: set[str] = set()
         self._left: dict[str, float] = {}
-        self._barriers: list[_Barrier] = []
+        self._barriers = Barriers()
         self._rejections: dict[str, tuple[Rejection, ...]] = {}
-        self._changed = asyncio.Event()
         self._stack = AsyncExitStack()
         self._housekeeping: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> EnvoyPlane:
-        if self._snapshot_path is not None and (saved := snapshot.load(self._snapshot_path)) is not None:
+        if (saved := self._saved.load()) is not None:
             self._store.replace(*saved)
             # Their proxies may be serving already; until they had time to come back they are waited for.
             self._left = dict.fromkeys(self._store.nodes(), time.monotonic())
@@ -113,13 +117,32 @@ class EnvoyPlane:
         if self._housekeeping is not None:
             self._housekeeping.cancel()
         await self._stack.aclose()
-        if self._changed.is_set():
-            self._write(self._store)
+        self._saved.finish(self._store)
 
     # --- what is published -------------------------------------------------------------------------
 
     def publish(self, traffic: Traffic) -> None:
-        shared, nodes = self._renderer.render(traffic)
+        self.take(*self._renderer.render(traffic))
+
+    def publish_endpoints(self, assignment: Assignment) -> None:
+        self.put(render_assignment(assignment))
+
+    def set_identity(self, node: str, identity: Identity) -> None:
+        self.put_secrets(node, render_secrets(identity))
+
+    # --- the same, rendered already ----------------------------------------------------------------
+
+    @property
+    def seq(self) -> int:
+        """Number of the last change."""
+        return self._seq
+
+    @property
+    def store(self) -> Store:
+        """What is published; to be read."""
+        return self._store
+
+    def take(self, shared: Shelf, nodes: Mapping[str, NodeResources]) -> None:
         self._seq += 1
         self._store.replace(shared, nodes)
         for gone in self._left.keys() - nodes.keys():
@@ -131,32 +154,33 @@ class EnvoyPlane:
             stream.session.refresh(self._seq)
             stream.wake()
             self._learn(stream)
-        self._changed.set()
+        self._saved.changed()
 
-    def publish_endpoints(self, assignment: Assignment) -> None:
-        resource = render_assignment(assignment)
+    def put(self, resource: Resource) -> None:
         if not self._store.put(resource):
             return
         self._seq += 1
         for stream in self._subscribers.get((resource.kind, resource.name), ()):
             stream.session.touch(resource.kind, resource.name, self._seq)
             stream.wake()
-        self._changed.set()
+            self._on_change(stream.node)
+        self._saved.changed()
 
-    def set_identity(self, node: str, identity: Identity) -> None:
-        changed = self._store.put_secrets(node, render_secrets(identity))
+    def put_secrets(self, node: str, secrets: Iterable[Resource]) -> None:
+        changed = self._store.put_secrets(node, secrets)
         stream = self._streams.get(node)
         self._seq += 1
         if stream is not None:
             for name in changed:
                 stream.session.touch(Kind.SECRET, name, self._seq)
             stream.wake()
+            self._on_change(node)
 
     # --- what is known -----------------------------------------------------------------------------
 
     async def barrier(self, timeout_s: float) -> BarrierResult:
         now = time.monotonic()
-        barrier = _Barrier(self._seq, set())
+        barrier = Barrier(self._seq)
         for node in self._store.nodes():
             stream = self._streams.get(node)
             if stream is not None:
@@ -165,26 +189,29 @@ class EnvoyPlane:
             elif node in self._left:
                 # Its proxy may still serve by what it had: wait for it to come back, else it is lost.
                 (barrier.waiting if now - self._left[node] < RECONNECT_S else barrier.lost).add(node)
-        if barrier.waiting:
-            self._barriers.append(barrier)
-            try:
-                async with asyncio.timeout(timeout_s):
-                    await barrier.done.wait()
-            except TimeoutError:
-                pass
-            finally:
-                self._barriers.remove(barrier)
-        return BarrierResult(
-            tuple(sorted(barrier.acknowledged)),
-            tuple(sorted(barrier.lost | barrier.waiting)),
-            self.rejections(),
-        )
+        await self._barriers.wait(barrier, timeout_s)
+        return barrier.result(self.rejections())
 
     def rejections(self) -> tuple[Rejection, ...]:
         return tuple(rejection for node in sorted(self._rejections) for rejection in self._rejections[node])
 
     def connected(self) -> Mapping[str, bool]:
         return {node: node in self._ready for node in self._store.nodes()}
+
+    def standing(self, node: str) -> Standing | None:
+        """None where its stream is not here."""
+        stream = self._streams.get(node)
+        if stream is None:
+            return None
+        session = stream.session
+        complete = session.was_complete or session.has_all_listeners()
+        # Until it has asked for something by name it may still say what it holds.
+        fresh = bool(session.subscriptions()) and not session.resumed
+        rejections = self._rejections.get(node, ())
+        return Standing(complete, fresh, _behind(session), stream.since, rejections)
+
+    def standings(self) -> Mapping[str, Standing]:
+        return {node: found for node in self._streams if (found := self.standing(node)) is not None}
 
     # --- what streams report (server.Owner) --------------------------------------------------------
 
@@ -196,6 +223,7 @@ class EnvoyPlane:
         # Marks of a new stream carry number 0: how old what it holds is, nobody knows.
         stream = self._streams[node] = Stream(node, Session(self._store.view(node)))
         self._left.pop(node, None)
+        self._on_change(node)
         return stream
 
     def progressed(self, stream: Stream) -> None:
@@ -217,6 +245,7 @@ class EnvoyPlane:
             del self._streams[stream.node]
             self._left[stream.node] = time.monotonic()
             self._rejections.pop(stream.node, None)
+            self._on_change(stream.node)
 
     def _learn(self, stream: Stream) -> None:
         """Draw what follows from a session's new state: readiness, rejections, barriers."""
@@ -229,6 +258,7 @@ class EnvoyPlane:
         for barrier in self._barriers:
             if _has(session, barrier.seq):
                 barrier.settle(node, barrier.acknowledged)
+        self._on_change(node)
 
     def _note_rejections(self, node: str, session: Session) -> None:
         refusals = session.refusals()
@@ -264,11 +294,9 @@ class EnvoyPlane:
     async def _keep_house(self) -> None:
         """Save the view soon after it changed; let proxies go that did not come back."""
         while True:
-            await asyncio.sleep(SNAPSHOT_DELAY_S)
+            await asyncio.sleep(HOUSEKEEPING_S)
             self._let_go()
-            if self._snapshot_path is not None and self._changed.is_set():
-                self._changed.clear()
-                await asyncio.to_thread(self._write, self._store.copy())
+            await self._saved.keep(self._store)
 
     def _let_go(self) -> None:
         now = time.monotonic()
@@ -278,23 +306,18 @@ class EnvoyPlane:
                 for barrier in self._barriers:
                     barrier.settle(node, barrier.lost)
 
-    def _write(self, store: Store) -> None:
-        """A disk that takes nothing must not stop the traffic: what was saved before stays, and the next
-        change tries again."""
-        if self._snapshot_path is None:
-            return
-        try:
-            snapshot.write(snapshot.dump(store), self._snapshot_path)
-        except OSError as error:
-            log.warning("the view of traffic cannot be saved in %s: %s", self._snapshot_path, error)
-
 
 def _has(session: Session, seq: int) -> bool:
-    """Whether this proxy has everything up to that change. One that came back has to show all of it first:
-    it serves by what it had, and what it has not asked for yet may be old."""
+    """Whether this proxy has everything up to that change."""
+    behind = _behind(session)
+    return behind is None or behind > seq
+
+
+def _behind(session: Session) -> int | None:
+    """Number of the oldest change that this proxy has not answered; None: it has everything. One that came back has
+    to show all of it first (0): it serves by what it had, and what it has not asked for yet may be old."""
     if not session.subscriptions():
-        return False  # it has just connected, and said nothing yet
-    oldest = session.oldest()
-    if oldest is not None and oldest <= seq:
-        return False
-    return not session.resumed or session.was_complete or session.has_answered_all()
+        return 0  # it has just connected, and said nothing yet
+    if session.resumed and not (session.was_complete or session.has_answered_all()):
+        return 0
+    return session.oldest()

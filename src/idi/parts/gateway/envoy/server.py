@@ -13,7 +13,8 @@ at once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 import grpc
@@ -43,6 +44,7 @@ class Stream:
         self.node = node
         self.session = session
         self.closed = False
+        self.since = time.monotonic()
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
@@ -70,8 +72,17 @@ class Owner(Protocol):
 class AdsServer:
     """Async context manager: inside it the socket or port is open."""
 
-    def __init__(self, where: Listen, verify: Verify, owner: Owner, max_streams: int = MAX_STREAMS) -> None:
+    def __init__(
+        self,
+        where: Listen,
+        verify: Verify,
+        owner: Owner,
+        max_streams: int = MAX_STREAMS,
+        also: Sequence[Any] = (),
+    ) -> None:
+        """`also`: handlers of other services on the same port."""
         self._where = where
+        self._also = tuple(also)
         self._proving = Proving(verify)
         self._owner = owner
         self._max_streams = max_streams
@@ -87,10 +98,12 @@ class AdsServer:
                 ("grpc.server.max_pending_requests", self._max_streams),
                 ("grpc.server.max_pending_requests_hard_limit", 2 * self._max_streams),
                 ("grpc.so_reuseport", 0),
+                *listening.options(self._where),
             )
         )
         handler: Any = grpc.stream_stream_rpc_method_handler(self._serve)
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),))
+        ours = grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler})
+        server.add_generic_rpc_handlers((ours, *self._also))
         listening.listen(server, self._where)
         await server.start()
         listening.protect(self._where)
@@ -105,7 +118,7 @@ class AdsServer:
 
     async def _serve(self, _requests: Any, context: Any) -> None:
         try:
-            node = await self._proving.node_of(_authorization(context))
+            node = await self._proving.node_of(authorization(context))
         except Unproved as error:
             await context.abort(error.code, error.words)
             return
@@ -163,7 +176,7 @@ class AdsServer:
             message = await read()
 
 
-def _authorization(context: Any) -> str | None:
+def authorization(context: Any) -> str | None:
     for key, value in context.invocation_metadata() or ():
         if key == "authorization":
             return str(value)

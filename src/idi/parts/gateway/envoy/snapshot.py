@@ -9,9 +9,11 @@ The file is replaced whole (write, sync, rename), 0600 in a folder that must be 
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import json
+import logging
 import os
 from collections.abc import Mapping
 from hashlib import sha256
@@ -20,7 +22,43 @@ from typing import Any
 
 from idi.parts.gateway.envoy.resources import Kind, NodeResources, Resource, Shelf, Store
 
+log = logging.getLogger(__name__)
+
 FORMAT = 1
+
+
+class Saved:
+    """The file kept up to date; without a path nothing is kept."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._changed = False
+
+    def load(self) -> tuple[Shelf, Mapping[str, NodeResources]] | None:
+        return None if self._path is None else load(self._path)
+
+    def changed(self) -> None:
+        self._changed = True
+
+    async def keep(self, store: Store) -> None:
+        """Write if it changed since the last time."""
+        if self._path is not None and self._changed:
+            self._changed = False
+            await asyncio.to_thread(self._write, self._path, store.copy())
+
+    def finish(self, store: Store) -> None:
+        """The same, at the end of the process."""
+        if self._path is not None and self._changed:
+            self._write(self._path, store)
+
+    @staticmethod
+    def _write(path: Path, store: Store) -> None:
+        """A disk that takes nothing must not stop the traffic: what was saved before stays, and the next
+        change tries again."""
+        try:
+            write(dump(store), path)
+        except OSError as error:
+            log.warning("the view of traffic cannot be saved in %s: %s", path, error)
 
 
 def write(body: bytes, path: Path) -> None:
@@ -48,14 +86,8 @@ def load(path: Path) -> tuple[Shelf, Mapping[str, NodeResources]] | None:
 def dump(store: Store) -> bytes:
     document = {
         "format": FORMAT,
-        "shared": {kind.name: [_plain(r) for r in store.shared(kind).values()] for kind in Kind},
-        "nodes": {
-            node: {
-                "sees": {kind.name: sorted(names) for kind, names in resources.sees.items()},
-                "own": {kind.name: [_plain(r) for r in own.values()] for kind, own in resources.own.items()},
-            }
-            for node, resources in store.nodes().items()
-        },
+        "shared": {kind.name: [plain(r) for r in store.shared(kind).values()] for kind in Kind},
+        "nodes": {node: plain_node(resources) for node, resources in store.nodes().items()},
     }
     return json.dumps(document, separators=(",", ":")).encode()
 
@@ -64,17 +96,11 @@ def parse(body: bytes) -> tuple[Shelf, Mapping[str, NodeResources]]:
     document = json.loads(body)
     if document["format"] != FORMAT:
         raise ValueError("another format")
-    nodes = {
-        node: NodeResources(
-            sees={Kind[kind]: frozenset(names) for kind, names in plain["sees"].items()},
-            own=_shelf(plain["own"]),
-        )
-        for node, plain in document["nodes"].items()
-    }
-    return _shelf(document["shared"]), nodes
+    nodes = {node: node_of(each) for node, each in document["nodes"].items()}
+    return shelf(document["shared"]), nodes
 
 
-def _plain(resource: Resource) -> dict[str, Any]:
+def plain(resource: Resource) -> dict[str, Any]:
     return {
         "name": resource.name,
         "version": resource.version,
@@ -83,17 +109,32 @@ def _plain(resource: Resource) -> dict[str, Any]:
     }
 
 
-def _shelf(document: Mapping[str, list[dict[str, Any]]]) -> Shelf:
+def resource_of(kind: Kind, document: Mapping[str, Any]) -> Resource:
+    return Resource(
+        kind,
+        document["name"],
+        document["version"],
+        base64.b64decode(document["entry"]),
+        tuple((Kind[need], name) for need, name in document["needs"]),
+    )
+
+
+def plain_node(resources: NodeResources) -> dict[str, Any]:
     return {
-        Kind[kind]: {
-            plain["name"]: Resource(
-                Kind[kind],
-                plain["name"],
-                plain["version"],
-                base64.b64decode(plain["entry"]),
-                tuple((Kind[need], name) for need, name in plain["needs"]),
-            )
-            for plain in resources
-        }
+        "sees": {kind.name: sorted(names) for kind, names in resources.sees.items()},
+        "own": {kind.name: [plain(r) for r in own.values()] for kind, own in resources.own.items()},
+    }
+
+
+def node_of(document: Mapping[str, Any]) -> NodeResources:
+    return NodeResources(
+        sees={Kind[kind]: frozenset(names) for kind, names in document["sees"].items()},
+        own=shelf(document["own"]),
+    )
+
+
+def shelf(document: Mapping[str, list[dict[str, Any]]]) -> dict[Kind, dict[str, Resource]]:
+    return {
+        Kind[kind]: {each["name"]: resource_of(Kind[kind], each) for each in resources}
         for kind, resources in document.items()
     }
