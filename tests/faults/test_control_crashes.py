@@ -108,7 +108,7 @@ def no_own(module: str, path: str, version: int) -> str:
     raise AssertionError(path)
 
 
-async def no_figures(node: str) -> Reading:
+async def no_figures(node: object) -> Reading:
     raise AssertionError(node)
 
 

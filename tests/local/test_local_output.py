@@ -14,7 +14,8 @@ import pytest
 
 from idi.parts.targets.local.log_file import LONGEST_LINE, LogFile
 from idi.parts.targets.local.marks import MOST_MARKS, Marks
-from idi.parts.targets.local.output import LogLine, Logs
+from idi.parts.targets.local.output import Logs
+from idi.parts.targets.printed import LogLine
 from idi.world.types import InstanceId
 from tests.support.targets import LocalStage, hash8_of, local_stage, ready
 

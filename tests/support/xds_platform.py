@@ -87,7 +87,6 @@ class Platform:
             "IDI_PROXY_DIR": str(folder / "proxy"),
             "IDI_TOKEN_FILE": str(folder / "token" / "token"),
             "IDI_XDS_PORT": str(port),
-            "POD_IP": "127.0.0.1",
         }
         made = self.replicas[name] = launch(name, port, environment, self.m.runtime / f"{name}.log")
         self.service.backends.append(port)

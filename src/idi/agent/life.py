@@ -38,7 +38,8 @@ async def run(settings: Settings) -> None:
     doors = [Door(*settings.control, settings.roots, settings.token) for _ in range(2)]
     reporter = Reporter(state, doors[0])
     stopping = Stopping(state, doors[1], envoy, settings.drain_s, gateway=gateway)
-    server = Server(lambda: envoy.admin_socket, lambda: state.waiting_for, stopping.asked)
+    counted = "gateway" if gateway else "in"
+    server = Server(lambda: envoy.admin_socket, lambda: state.waiting_for, stopping.asked, counted)
     asked = _signals(envoy, stopping)
     try:
         try:

@@ -1,4 +1,5 @@
-"""Answers the kubelet and whoever scrapes: /ready, /live, /metrics, /stopping, on the pod's own address.
+"""Answers the kubelet, control and whoever scrapes: /ready, /live, /figures, /metrics, /stopping, on the pod's own
+address. /figures is what a status shows, counted here: a hundredth of what /metrics is, and control reads many pods.
 
 One request a connection: who asks is the kubelet once in a while, and a connection that does not stay cannot be
 hoarded. Everything is bounded: how many at once, how long a head may be and may take. When all places are taken the
@@ -9,8 +10,12 @@ out.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+
+from idi.parts.errors import PartError
+from idi.parts.gateway.envoy import admin
 
 MAX_CONNECTIONS = 64
 LONGEST_HEAD = 8 * 1024
@@ -38,7 +43,10 @@ class Server:
         admin_socket: Callable[[], Path],
         waiting_for: Callable[[], str],
         stopping: Callable[[], Awaitable[str]],
+        prefix: str = "in",
     ) -> None:
+        """`prefix` is what the names of the listeners begin with whose figures are counted."""
+        self._prefix = prefix
         self._admin = admin_socket
         self._waiting_for = waiting_for
         self._stopping = stopping
@@ -96,20 +104,32 @@ class Server:
             refused = await self._stopping()
             _say(writer, 409 if refused else 200, refused or "stopped")
         elif path == b"/metrics":
-            await self._metrics(writer)
+            await self._scrape(writer, self._pass_through)
+        elif path == b"/figures":
+            await self._scrape(writer, self._figures)
         else:
-            _say(writer, 404, "there is /ready, /live, /metrics, /stopping")
+            _say(writer, 404, "there is /ready, /live, /figures, /metrics, /stopping")
 
-    async def _metrics(self, writer: asyncio.StreamWriter) -> None:
+    async def _scrape(
+        self, writer: asyncio.StreamWriter, answer: Callable[[asyncio.StreamWriter], Awaitable[None]]
+    ) -> None:
         if self._scrapes >= MAX_SCRAPES:
             _say(writer, 503, "others are scraping")
             return
         self._scrapes += 1
         try:
             async with asyncio.timeout(SCRAPE_S):
-                await self._pass_through(writer)
+                await answer(writer)
         finally:
             self._scrapes -= 1
+
+    async def _figures(self, writer: asyncio.StreamWriter) -> None:
+        try:
+            found = await admin.figures(self._admin(), self._prefix)
+        except PartError:
+            _say(writer, 503, "Envoy has no figures")
+            return
+        _say(writer, 200, json.dumps(found.document()), "application/json")
 
     async def _pass_through(self, writer: asyncio.StreamWriter) -> None:
         """Envoy's own answer, piece by piece and never whole in memory; one that is cut off shows as such, since its
@@ -142,10 +162,12 @@ class Server:
             to_envoy.transport.abort()
 
 
-def _say(writer: asyncio.StreamWriter, status: int, text: str) -> None:
+def _say(
+    writer: asyncio.StreamWriter, status: int, text: str, kind: str = "text/plain; charset=utf-8"
+) -> None:
     body = text.encode() + b"\n"
     writer.write(
-        f"HTTP/1.1 {status} {WORDS[status]}\r\ncontent-type: text/plain; charset=utf-8\r\n"
+        f"HTTP/1.1 {status} {WORDS[status]}\r\ncontent-type: {kind}\r\n"
         f"content-length: {len(body)}\r\nconnection: close\r\n\r\n".encode()
         + body
     )

@@ -13,7 +13,15 @@ from idi.parts.clients.machine import Peer
 from idi.parts.errors import Refused
 
 READ = frozenset(
-    {"GET /v1/status", "GET /v1/watch", "GET /v1/config", "GET /v1/openapi.json", "POST /v1/plan"}
+    {
+        "GET /v1/status",
+        "GET /v1/watch",
+        "GET /v1/config",
+        "GET /v1/environment",
+        "GET /v1/logs",
+        "GET /v1/openapi.json",
+        "POST /v1/plan",
+    }
 )
 DEVELOP = frozenset(
     {

@@ -5,6 +5,10 @@ the private runtime folder), and hands each request on with the token in it. So 
 laptop, and the second one is as quick: only the first pays for kubectl. It ends by itself after a while of silence.
 
 The token goes into the request's head and nowhere else. What the client says of who it is is taken out.
+
+A connection ends with whichever of its two sides ends first, and each is a task of the bridge's own: a task that only
+its transports know is forgotten by everybody once its client has closed (Python's loop keeps tasks weakly), and would
+be collected in the middle of what it does.
 """
 
 from __future__ import annotations
@@ -17,14 +21,16 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from idi.api.cluster import Cluster
-from idi.api.forward import Forward
 from idi.api.paths import Paths, make_private, paths_for
+from idi.parts.clients.owned_tasks import OwnedTasks
 from idi.parts.errors import IdiError
 
 log = logging.getLogger(__name__)
@@ -39,6 +45,7 @@ TOKEN_S = 300.0
 """A token lives for ten minutes; half of that is left whenever one is used."""
 CHUNK = 64 * 1024
 LOOK_S = 5.0
+GATEWAY_S = 3.0
 MEND_S = 8.0
 MEND_LOOK_S = 0.1
 DROPPED = (b"authorization:", b"x-idi-gateway-url:", b"connection:")
@@ -72,52 +79,69 @@ class Way:
             return None
 
 
+class Forwarding(Protocol):
+    """Of a forward what is needed to use it: its local port, and why it does not lead there just now."""
+
+    @property
+    def port(self) -> int: ...
+
+    @property
+    def trouble(self) -> IdiError | None: ...
+
+
+class Tokens(Protocol):
+    def token(self, role: str) -> str: ...
+
+
 @dataclass(slots=True)
 class Bridge:
-    """`gateway` is the forward to the gateway, whose local port commands call it by."""
+    """`tasks` is where connections run, `gateway` the forward to the gateway, whose local port commands call it by;
+    None until there is one."""
 
-    cluster: Cluster
+    cluster: Tokens
     role: str
-    control: Forward
-    gateway: Forward | None
+    control: Forwarding
+    tasks: asyncio.TaskGroup
+    gateway: Forwarding | None = None
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
     used: float = field(default_factory=time.monotonic)
     open: int = 0
     _token: str = field(default="", repr=False)
     _since: float = 0.0
     _one: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Somebody has connected."""
+        self.tasks.create_task(self._serve(reader, writer))
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection: one request, and whatever is answered until either side ends it."""
         self.open += 1
         try:
-            if self.open > CONNECTIONS:
-                writer.write(refusal(503, f"{CONNECTIONS} requests are under way already."))
-                return
             await self._exchange(reader, writer)
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass
         except IdiError as error:
             writer.write(refusal(503, error.message, error.way_out))
+        except Exception:  # it must not end those beside it
+            log.exception("a connection failed by a bug")
         finally:
             self.open -= 1
             self.used = time.monotonic()
-            with contextlib.suppress(OSError):
-                await writer.drain()
-            writer.close()
+            writer.close()  # which still sends what was written
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with asyncio.timeout(HEAD_S):
             head = await reader.readuntil(b"\r\n\r\n")
+        if self.open > CONNECTIONS:
+            raise IdiError(
+                f"{CONNECTIONS} requests are under way already.", "Try again when some have ended."
+            )
         token = await self.fresh()
         far, near = await self._control()
         near.write(with_identity(head, token, self.gateway.port if self.gateway else 0))
         try:
-            async with asyncio.TaskGroup() as tasks:
-                there = tasks.create_task(pump(reader, near))
-                await pump(far, writer)
-                there.cancel()
-        except* OSError:
-            pass
+            await first_of(pump(reader, near), pump(far, writer))
         finally:
             near.close()
 
@@ -143,6 +167,21 @@ class Bridge:
                 self._token = await asyncio.to_thread(self.cluster.token, self.role)
                 self._since = time.monotonic()
             return self._token
+
+
+async def first_of(*ways: Coroutine[None, None, None]) -> None:
+    """Until one of them ends, which ends the others. Raises what it raised."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(quietly(way)) for way in ways]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+
+
+async def quietly(way: Coroutine[None, None, None]) -> None:
+    """That a side is gone is how it ends, and no error."""
+    with contextlib.suppress(OSError):
+        await way
 
 
 async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -175,17 +214,20 @@ def refusal(status: int, detail: str, way_out: str = "") -> bytes:
     return f"{head}content-length: {len(body)}\r\nconnection: close\r\n\r\n".encode() + body
 
 
-@asynccontextmanager
-async def forwards(cluster: Cluster) -> AsyncIterator[tuple[Forward, Forward | None]]:
-    """To control, and to the gateway where that is there already."""
-    async with contextlib.AsyncExitStack() as stack:
-        control = await stack.enter_async_context(cluster.forward(CONTROL, PORT))
+async def reach_gateway(bridge: Bridge, cluster: Cluster) -> None:
+    """Hold a forward to the gateway, once it is there, until cancelled."""
+    said = ""
+    while True:
         try:
-            gateway = await stack.enter_async_context(cluster.forward(GATEWAY, GATEWAY_PORT))
+            async with cluster.forward(GATEWAY, GATEWAY_PORT) as forward:
+                bridge.gateway = forward
+                bridge.reached.set()
+                await asyncio.Event().wait()
         except IdiError as error:
-            log.warning("the gateway is not reached yet: %s", error)
-            gateway = None
-        yield control, gateway
+            if str(error) != said:
+                said = str(error)
+                log.warning("the gateway is not reached yet: %s", error)
+        await asyncio.sleep(LOOK_S)
 
 
 async def run(paths: Paths, way: Way) -> None:
@@ -194,16 +236,14 @@ async def run(paths: Paths, way: Way) -> None:
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    async with forwards(cluster) as (control, gateway):
-        bridge = Bridge(cluster, way.role, control, gateway)
+    async with cluster.forward(CONTROL, PORT) as control, OwnedTasks() as tasks:
+        bridge = Bridge(cluster, way.role, control, tasks)
         await bridge.fresh()  # who may not is told before anybody waits
-        paths.socket.unlink(missing_ok=True)
-        before = os.umask(0o177)
-        try:
-            server = await asyncio.start_unix_server(bridge.serve, paths.socket, limit=HEAD_BYTES)
-        finally:
-            os.umask(before)
-        async with server:
+        tasks.create_task(reach_gateway(bridge, cluster))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GATEWAY_S):  # where it runs already, the first command may want it
+                await bridge.reached.wait()
+        async with listening(bridge, paths.socket):
             while not ended.is_set():
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_S):
@@ -212,7 +252,23 @@ async def run(paths: Paths, way: Way) -> None:
                     break
                 if not paths.socket.exists():
                     break  # the runtime folder vanished; the next command makes another
-        paths.socket.unlink(missing_ok=True)
+
+
+@asynccontextmanager
+async def listening(bridge: Bridge, socket: Path) -> AsyncIterator[None]:
+    """Take connections at this socket, 0600 from its first moment."""
+    remove = partial(socket.unlink, missing_ok=True)
+    remove()
+    before = os.umask(0o177)
+    try:
+        server = await asyncio.start_unix_server(bridge.connected, socket, limit=HEAD_BYTES)
+    finally:
+        os.umask(before)
+    try:
+        yield
+    finally:
+        server.close()
+        remove()
 
 
 def main() -> int:

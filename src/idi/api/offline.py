@@ -18,8 +18,8 @@ from idi.parts.errors import Refused
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from idi.parts.store.sqlite.check import Log
-    from idi.parts.targets.local.output import LogLine as LogLine
     from idi.parts.targets.local.output import Reader
+    from idi.parts.targets.printed import LogLine as LogLine
     from idi.plan.types import Overlays
 
 File = str | os.PathLike[str]

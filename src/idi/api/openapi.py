@@ -26,6 +26,7 @@ PATHS: list[tuple[str, str, str, type | None, str, type | None]] = [
     ("/v1/events", "post", "Publish an event as the operator.", types.PublishRequest, "200", types.PublishedView),
     ("/v1/dead-letters", "get", "Events that no attempt could deliver.", None, "200", types.DeadView),
     ("/v1/dead-letters/replay", "post", "Dead letters once more.", types.ReplayRequest, "200", types.ReplayView),
+    ("/v1/logs", "get", "JSON lines of logs: ?source= ?tail= ?since= ?follow=1.", None, "200", types.LogView),
     ("/v1/keys", "get", "Which keys there are, since when, when they are due; no key.", None, "200", types.KeysView),
     ("/v1/secrets", "get", "Which secrets are kept, used or missing; no values.", None, "200", types.SecretsView),
     ("/v1/openapi.json", "get", "This document.", None, "200", None),
@@ -37,6 +38,7 @@ STREAMS = {
     ("get", "/v1/events"),
     ("get", "/v1/runs/{instance}"),
     ("get", "/v1/dead-letters"),
+    ("get", "/v1/logs"),
 }
 
 CHANGE_REQUESTS = get_args(types.ChangeRequest)

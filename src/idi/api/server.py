@@ -30,6 +30,8 @@ from idi.api.types import (
     EnvironmentView,
     EventView,
     KeysView,
+    LogsRequest,
+    LogView,
     PlanView,
     Problem,
     Progress,
@@ -54,6 +56,9 @@ log = logging.getLogger(__name__)
 BODY_LIMIT = 2 * 1024 * 1024
 WATCH_PAUSE_S = 0.1
 WATCH_EVERY_S = 1.0
+MOST_SOURCES = 100
+LATEST = 1e11
+EMPTY = object()
 
 
 class Invalid(Exception):
@@ -103,6 +108,10 @@ class Control(Protocol):
     async def dead(self) -> AsyncGenerator[DeadView]: ...
 
     async def replay(self, request: ReplayRequest, peer: Asker) -> ReplayView: ...
+
+    async def logs(self, request: LogsRequest) -> AsyncGenerator[LogView | None]:
+        """None now and then where nothing comes."""
+        ...
 
     async def list_secrets(self) -> SecretsView: ...
 
@@ -253,6 +262,7 @@ class Server:
         app.router.add_post("/v1/events", self.publish)
         app.router.add_get("/v1/dead-letters", self.dead)
         app.router.add_post("/v1/dead-letters/replay", self.replay)
+        app.router.add_get("/v1/logs", self.logs)
         app.router.add_get("/v1/secrets", self.secrets)
         app.router.add_get("/v1/keys", self.keys)
         app.router.add_get("/v1/openapi.json", self.openapi)
@@ -375,6 +385,19 @@ class Server:
         need_each(document.get("ids", ()), int, "ids")
         return web.json_response(await self.control.replay(cast(ReplayRequest, document), peer))
 
+    async def logs(self, request: web.Request) -> web.StreamResponse:
+        peer_of(request)
+        query = request.query
+        try:
+            tail, since = int(query.get("tail", "0")), float(query.get("since", "0"))
+        except ValueError as error:
+            raise web.HTTPBadRequest(text="'tail' and 'since' are numbers.") from error
+        sources = query.getall("source", [])
+        if tail < 0 or not 0 <= since < LATEST or len(sources) > MOST_SOURCES:
+            raise web.HTTPBadRequest(text=f"At most {MOST_SOURCES} sources, and no number below 0.")
+        asked: LogsRequest = {"sources": sources, "tail": tail, "since": since, "follow": "follow" in query}
+        return await self._stream(request, await self.control.logs(asked))
+
     async def secrets(self, request: web.Request) -> web.StreamResponse:
         peer_of(request)
         return web.json_response(await self.control.list_secrets(), headers={"cache-control": "no-store"})
@@ -390,7 +413,8 @@ class Server:
         try:
             async with aclosing(items) as open_items:
                 async for item in open_items:
-                    if not await write_line(response, item):
+                    # An empty line tells nothing, but shows whether the client is there.
+                    if not await write_line(response, item if item is not None else EMPTY):
                         return response
         except* IdiError as errors:
             await write_line(response, problem_of(errors.exceptions[0]))
@@ -437,8 +461,9 @@ async def lines(request: web.Request) -> web.StreamResponse:
 
 async def write_line(response: web.StreamResponse, document: object) -> bool:
     """False when the client is gone."""
+    line = b"" if document is EMPTY else json.dumps(document, separators=(",", ":")).encode()
     try:
-        await response.write(json.dumps(document, separators=(",", ":")).encode() + b"\n")
+        await response.write(line + b"\n")
     except ConnectionResetError:
         return False
     return True

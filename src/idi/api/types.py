@@ -11,7 +11,8 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 
 class InstanceView(TypedDict):
-    """`by`: who runs it, where that is not the platform."""
+    """`by`: who runs it, where that is not the platform. `node`: on which node of a cluster its pod is; there `id` is
+    the pod's name and `address` where others reach it, empty until it has one."""
 
     id: str
     address: str
@@ -23,6 +24,7 @@ class InstanceView(TypedDict):
     restarts: int
     reason: str
     by: NotRequired[str]
+    node: NotRequired[str]
 
 
 class FiguresView(TypedDict):
@@ -357,6 +359,27 @@ class KeyView(TypedDict):
 
 class KeysView(TypedDict):
     keys: list[KeyView]
+
+
+class LogsRequest(TypedDict):
+    """`sources`: modules, instances, their sidecars (`jede-1.sidecar`) or parts; none: every module. `tail`: the last
+    lines of each process alone, 0 all that are kept; `since` in seconds since the epoch. `follow`: then what comes."""
+
+    sources: list[str]
+    tail: int
+    since: float
+    follow: bool
+
+
+class LogView(TypedDict):
+    """A line that `source` printed; `module` is empty for what is not a module's own output. A `note` says in `line`
+    what of a source is left out, and `live` that lines are new from here on."""
+
+    type: Literal["line", "note", "live"]
+    time: str
+    source: str
+    module: str
+    line: str
 
 
 # --- events -----------------------------------------------------------------------------------------

@@ -166,10 +166,9 @@ def reason(instance: Instance, around: Surroundings) -> str:
 
 
 def instance_view(instance: Instance, around: Surroundings) -> InstanceView:
-    port = next(iter(instance.ports.values()), 0)
     view: InstanceView = {
         "id": instance.id,
-        "address": f"127.0.0.1:{port}" if instance.supervised else f"{instance.address}:{port}",
+        "address": address_of(instance),
         "state": instance.state,
         "since": rfc3339(instance.since),
         "pid": instance.pid,
@@ -180,7 +179,18 @@ def instance_view(instance: Instance, around: Surroundings) -> InstanceView:
     }
     if instance.by:
         view["by"] = instance.by
+    if instance.node:
+        view["node"] = instance.node
     return view
+
+
+def address_of(instance: Instance) -> str:
+    """Where it listens: on a laptop itself, in a pod, where nobody else reaches that, its sidecar for it."""
+    if instance.node:
+        host = f"[{instance.address}]" if ":" in instance.address else instance.address
+        return f"{host}:{next(iter(instance.mesh.values()), 0)}" if host else ""
+    port = next(iter(instance.ports.values()), 0)
+    return f"127.0.0.1:{port}" if instance.supervised else f"{instance.address}:{port}"
 
 
 def step_view(step: Described) -> StepView:

@@ -9,7 +9,7 @@ import sys
 from idi.api.client import Answered
 from idi.cli.commands import Command
 from idi.cli.failure import DONE, FAILED, from_error, usage
-from idi.cli.gateway import Answer, request
+from idi.cli.gateway import Answer, patience_of, request
 from idi.cli.invocation import Invocation
 from idi.cli.names import check_modules
 from idi.cli.parser import seconds
@@ -46,7 +46,8 @@ def run(invocation: Invocation) -> int:
     if not mine:
         headers["authorization"] = f"Bearer {own_token(invocation)}"
     url = status["gateway"]["url"]
-    answer = request(url, method, f"/v1/{options.module}{path}", headers, body, options.timeout)
+    target = f"/v1/{options.module}{path}"
+    answer = request(url, method, target, headers, body, options.timeout, patience_of(invocation))
     show(invocation, answer, mine, status)
     return DONE if answer.status < 400 else FAILED
 

@@ -9,6 +9,7 @@ from idi.cli.commands import Command
 from idi.cli.failure import DONE
 from idi.cli.invocation import Invocation
 from idi.cli.names import check_modules
+from idi.cli.remote import is_remote
 from idi.cli.words import plain
 
 TYPE_CHECKING = False
@@ -40,7 +41,7 @@ def run(invocation: Invocation) -> int:
     for one in view["variables"]:
         if (line := line_of(one, as_it_is=options.plain)) is not None:
             screen.out(line)
-    for remark in remarks(view, as_it_is=options.plain):
+    for remark in remarks(view, as_it_is=options.plain, remote=is_remote(invocation)):
         screen.warn(remark)
     return DONE
 
@@ -61,18 +62,23 @@ def quoted(value: str) -> str:
     return "'" + value.replace("'", "'\"'\"'") + "'"
 
 
-def remarks(view: EnvironmentView, *, as_it_is: bool) -> list[str]:
+def remarks(view: EnvironmentView, *, as_it_is: bool, remote: bool = False) -> list[str]:
     """Whose numbers these are, and what is missing: on stderr, so that `eval` gets variables alone."""
     module, variables = view["module"], view["variables"]
     found = []
-    if view["instance"]:
+    if view["instance"] and not remote:
         found.append(f"As {view['instance']} has it; idi run {module} -- CMD gives a port of your own.")
     missing = [one["name"] for one in variables if one["value"] is None and not one["secret"]]
-    if missing:
+    if missing and remote:
+        found.append(
+            f"Each pod has its own {', '.join(missing)}; all else is the same in every pod of {module}."
+        )
+    elif missing:
         found.append(f"No instance of {module} lives, and only one has {', '.join(missing)}.")
     if hidden := [one["name"] for one in variables if one["value"] is None and one["secret"]]:
         many = "1 secret is" if len(hidden) == 1 else f"{len(hidden)} secrets are"
-        found.append(f"{many} not shown ({', '.join(hidden)}); --reveal shows them.")
+        shows = "they stay in the cluster" if remote else "--reveal shows them"
+        found.append(f"{many} not shown ({', '.join(hidden)}); {shows}.")
     if as_it_is:
         long = [one["name"] for one in variables if one["value"] and "\n" in one["value"]]
         if long:
@@ -90,6 +96,7 @@ COMMANDS = {
             "idi env jede --reveal --json | jq .variables",
         ),
         about="Print the environment that a module gets from the platform, as lines for a shell. Ports are those of a\n"
-        "living instance. Values of secrets are not shown unless asked for.",
+        "living instance. Values of secrets are not shown unless asked for, and of an environment on a cluster not\n"
+        "at all.",
     )
 }

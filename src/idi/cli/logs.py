@@ -1,10 +1,11 @@
-"""`idi logs`: what modules write, merged by time. Reads files, so it works when control does not live."""
+"""`idi logs`: what modules write, merged by time. On a laptop it reads files, so it works when control does not live;
+for an environment on a cluster it asks control there."""
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from idi.cli.commands import Command
 from idi.cli.failure import DONE, usage
@@ -12,18 +13,14 @@ from idi.cli.invocation import Invocation
 from idi.cli.left import never_ran
 from idi.cli.names import unknown
 from idi.cli.parser import count, seconds
-from idi.cli.screen import Line, Screen, painted
+from idi.cli.printer import TAIL, Printer
+from idi.cli.remote import is_remote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
     from idi.api.offline import LogLine
-
-TAIL = 10
-PALETTE = ("cyan", "green", "yellow", "magenta", "blue", "red")
-COLOURS = re.compile(r"\x1b\[[\d;:]*m")
-CONTROLS = re.compile(r"\x1b\[[\d;:]*m|\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b.?|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -47,10 +44,18 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def run(invocation: Invocation) -> int:
+    grep = pattern(invocation.options.grep)
+    if is_remote(invocation):
+        from idi.cli.logs_cluster import show
+
+        return show(invocation, grep)
+    return show_files(invocation, grep)
+
+
+def show_files(invocation: Invocation, grep: re.Pattern[str] | None) -> int:
     from idi.api.offline import log_reader, log_sources
 
     options = invocation.options
-    grep = pattern(options.grep)
     sources = log_sources(invocation.file, invocation.env)
     if not sources:
         raise never_ran(
@@ -96,52 +101,6 @@ def pattern(text: str | None) -> re.Pattern[str] | None:
         raise usage(f"--grep '{text}' is no regular expression: {error}.") from error
 
 
-class Printer:
-    """Lines with their source before them: aligned, and in a colour of the module's own on a terminal."""
-
-    def __init__(self, screen: Screen, sources: Mapping[str, str], *, show_time: bool) -> None:
-        self._screen = screen
-        self._show_time = show_time
-        self._width = max((len(name) for name, module in sources.items() if module), default=0)
-        families = sorted({module or name for name, module in sources.items()})
-        self._colours = {name: PALETTE[at % len(PALETTE)] for at, name in enumerate(families)}
-
-    def show(self, line: LogLine) -> None:
-        if self._screen.as_json:
-            self._screen.document(
-                {"time": rfc3339(line.time), "source": line.source, "module": line.module, "line": line.line},
-                flush=False,
-            )
-            return
-        print(self.text(line))
-
-    def text(self, line: LogLine) -> str:
-        family = line.module or line.source.partition(".")[0].rpartition("-")[0] or line.source
-        colour = self._colours.setdefault(family, PALETTE[len(self._colours) % len(PALETTE)])
-        self._width = max(self._width, len(line.source))
-        head: Line = [(f"{line.source:<{self._width}} ", colour), ("| ", "dim")]
-        if self._show_time:
-            head = [(time.strftime("%H:%M:%S ", time.localtime(line.time)), "dim"), *head]
-        return painted(head, colour=self._screen.colour) + safe(line.line, colour=self._screen.colour)
-
-    def flush(self) -> None:
-        import sys
-
-        sys.stdout.flush()
-
-
-def safe(text: str, *, colour: bool) -> str:
-    """Without what would move the cursor; colours stay on a terminal, and end with the line."""
-    if "\x1b" not in text and text.isprintable():
-        return text
-    kept = CONTROLS.sub(lambda found: found[0] if colour and COLOURS.fullmatch(found[0]) else "", text)
-    return kept + "\x1b[0m" if "\x1b" in kept else kept
-
-
-def rfc3339(at: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)) + f".{int(at % 1 * 1000):03d}Z"
-
-
 COMMANDS = {
     "logs": Command(
         run,
@@ -153,6 +112,8 @@ COMMANDS = {
             "idi logs control openbao gateway",
         ),
         about="What the modules write, merged by time, each line with its instance. Works when control does\n"
-        "not live. About 16 MiB are kept for each process: all of it is shown where nothing says less.",
+        "not live. About 16 MiB are kept for each process: all of it is shown where nothing says less.\n"
+        "Of an environment on a cluster control there reads what Kubernetes keeps of the pods that are\n"
+        "there, at most 10000 lines of each container; jede.sidecar is every sidecar of jede.",
     )
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from idi.cli.screen import Line, Screen
-from idi.cli.table import STATE_STYLES, reason_of, short
+from idi.cli.table import STATE_STYLES, places, reason_of
 from idi.cli.words import plain
 
 TYPE_CHECKING = False
@@ -63,7 +63,7 @@ def told(name: str, state: str, count: str, more: str) -> Line:
 def where(module: ModuleView) -> str:
     if module["state"] != "ready":
         return reason_of(module)
-    return ", ".join(short([i["address"] for i in module["instances"] if i["state"] == "ready"]))
+    return ", ".join(places(module))
 
 
 def summary(module: ModuleView) -> tuple[object, ...]:

@@ -14,7 +14,18 @@ from idi.cli.failure import NOT_RUNNING, Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from idi.cli.invocation import Invocation
+    from typing import Protocol
+
+    from idi.api.client import Client
+
+    class Invocation(Protocol):
+        """What of one has to be known here."""
+
+        file: str
+        env: str
+
+        def client(self, timeout: float = 0.0) -> Client: ...
+
 
 WAIT_S = 40.0
 POLL_S = 0.05

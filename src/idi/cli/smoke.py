@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from idi.cli.commands import Command
 from idi.cli.declared import declared
 from idi.cli.failure import DONE, FAILED
-from idi.cli.gateway import Answer, request
+from idi.cli.gateway import Answer, patience_of, request
 from idi.cli.invocation import Invocation
 from idi.cli.words import plain, took
 
@@ -80,7 +80,7 @@ def checks(invocation: Invocation) -> Iterator[Check]:
     client = invocation.client()
     status = client.status()
     yield from discovery(status)
-    asker = Asker(status["gateway"]["url"])
+    asker = Asker(status["gateway"]["url"], patience_of(invocation))
     yield asker.check("gateway  /healthz", "/healthz", expect=200)
     token = f"Bearer {client.token({})['token']}"
     yield asker.check("gateway  an unknown path", NOWHERE, token, expect=404, problem=True)
@@ -131,8 +131,9 @@ def route_of(platform: Platform | None, name: str) -> tuple[Route | None, str]:
 class Asker:
     """Asks the gateway and judges the answer."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, patience: float) -> None:
         self.url = url
+        self.patience = patience
 
     def check(
         self, name: str, path: str, authorization: str = "", *, expect: int = 0, problem: bool = False
@@ -147,13 +148,13 @@ class Asker:
 
     def ask(self, path: str, headers: dict[str, str]) -> Answer:
         """The answer; a limit is waited for, as a client should."""
-        answer = request(self.url, "GET", path, headers, timeout=10.0)
+        answer = request(self.url, "GET", path, headers, timeout=10.0, patience=self.patience)
         for _ in range(TRIES - 1):
             if answer.status != 429:
                 break
             after = answer.header("retry-after")
             time.sleep(min(float(after) if after.isdigit() else 1.0, 3.0))
-            answer = request(self.url, "GET", path, headers, timeout=10.0)
+            answer = request(self.url, "GET", path, headers, timeout=10.0, patience=self.patience)
         return answer
 
     def judge(self, answer: Answer, expect: int, *, problem: bool) -> str:

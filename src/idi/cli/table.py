@@ -183,7 +183,7 @@ def where_of(module: ModuleView) -> tuple[Where, bool]:
         # What passes by itself has one line, so that the table does not jump; what stays has more.
         passing = module["state"] in ("starting", "stopping")
         return Where(plain(reason), [], 1 if passing else REASON_LINES), True
-    addresses = short([i["address"] for i in module["instances"] if i["state"] == "ready"])
+    addresses = places(module)
     restarts = sum(instance["restarts"] for instance in module["instances"])
     again = f"{restarts} restart{'s' if restarts > 1 else ''}" if restarts and addresses else ""
     if by := next((i["by"] for i in module["instances"] if i.get("by")), ""):
@@ -202,14 +202,22 @@ def reason_of(module: ModuleView) -> str:
     return module["reason"] or next(others, "")
 
 
-def short(addresses: list[str]) -> list[str]:
-    """`127.0.0.1:20011, :20012`: a host is written once in a row."""
+def places(module: ModuleView) -> list[str]:
+    """Where its ready instances are: their addresses, or on a cluster their pods, by whose names kubectl and idi logs
+    know them. What two in a row have in common is written once: `127.0.0.1:20011, :20012`, `cam-6d5f-x2x4v, -9kq7c`."""
+    ready = [i for i in module["instances"] if i["state"] == "ready"]
+    if any("node" in i for i in ready):
+        return short(sorted(i["id"] for i in ready), "-")
+    return short([i["address"] for i in ready], ":")
+
+
+def short(texts: list[str], mark: str) -> list[str]:
     found: list[str] = []
     before = ""
-    for address in addresses:
-        host, colon, number = address.rpartition(":")
-        found.append(f":{number}" if colon and host == before else address)
-        before = host
+    for text in texts:
+        common, there, rest = text.rpartition(mark)
+        found.append(f"{mark}{rest}" if there and common == before else text)
+        before = common
     return found
 
 

@@ -245,7 +245,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
                 for w in (authority.warning(), authority.notice, bus_care.notice, tokens.warning, LAPTOP_WALL)
                 if w
             ],
-            figures=Figures(lambda node: admin.figures(admin_socket(paths.runtime, node))),
+            figures=Figures(lambda one: admin.figures(admin_socket(paths.runtime, one.id))),
             adopt_platform=adopt_platform,
             check=door.check_port,
             resolve=resolve,

@@ -34,7 +34,7 @@ from idi.control.compose import Keeper, keys_of, resolve
 from idi.control.credentials import KEY_FILE, Credentials
 from idi.control.desk import Desk
 from idi.control.events import Events
-from idi.control.figures import Figures, Reading
+from idi.control.figures import Figures
 from idi.control.gateways import Gateways
 from idi.control.identities import Identities
 from idi.control.keys import keys_view
@@ -44,6 +44,8 @@ from idi.control.own_tls import renewed, tls_of
 from idi.control.patience import Patience
 from idi.control.pod_door import PORT as DOOR_PORT
 from idi.control.pod_door import PodDoor, listening
+from idi.control.pod_figures import PodFigures
+from idi.control.pod_logs import PodLogs
 from idi.control.registrations import Registrations
 from idi.control.releases import ModuleReleases
 from idi.control.retiring import Retiring
@@ -63,7 +65,7 @@ from idi.parts.clients.kubernetes_access import in_cluster
 from idi.parts.clients.owned_tasks import OwnedTasks
 from idi.parts.clients.token_review import TokenReviews
 from idi.parts.discovery.registry import Registry
-from idi.parts.errors import Bug, PartError
+from idi.parts.errors import Bug
 from idi.parts.gateway.envoy.listening import ServerCertificate, TlsPort
 from idi.parts.gateway.envoy.render.cluster_bootstrap import ClusterXds
 from idi.parts.gateway.envoy.replicas.plane import ReplicatedPlane
@@ -72,10 +74,12 @@ from idi.parts.secrets.interface import SecretStore
 from idi.parts.secrets.openbao.server import Places
 from idi.parts.store.interface import Actor, Store
 from idi.parts.targets.interface import SidecarSpec
+from idi.parts.targets.kubernetes.output import STREAMS, Output
 from idi.parts.targets.kubernetes.pods import AGENT_PORT, PART
 from idi.parts.targets.kubernetes.target import KubernetesTarget as Pods
 from idi.parts.targets.kubernetes.values import Reach
 from idi.parts.targets.kubernetes.values import Settings as ReleaseSettings
+from idi.parts.targets.local.output import Logs
 from idi.parts.targets.local.target import LocalTarget
 from idi.parts.tokens.embedded.service import ROTATE_EVERY_S, EmbeddedTokens
 from idi.plan.bus import BUS, CONFIG, LOGIN_PATH, MOUNTED
@@ -125,6 +129,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
     async with AsyncExitStack() as stack:
         tasks = await stack.enter_async_context(OwnedTasks())
         api = await stack.enter_async_context(Kubernetes(in_cluster()))
+        reading = await stack.enter_async_context(Kubernetes(in_cluster(), streams=STREAMS))
         reviews = TokenReviews(api, cluster.namespace)
         helm = Helm(helm_program(), helm_reach(), paths.runtime / "helm")
         serving = ServingAuthority(paths.keys / "serving")
@@ -298,7 +303,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             warnings=lambda: [
                 w for w in (authority.warning(), authority.notice, bus_care.notice, tokens.warning) if w
             ],
-            figures=Figures(no_figures),
+            figures=Figures(PodFigures(session).read),
             adopt_platform=adopt_platform,
             check=lambda: None,
             resolve=resolve,
@@ -311,6 +316,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             rotation=Rotation(store, authority, tokens, plane, Logins(broker)),
             keys=keys,
             places=lambda _: {"bus.program": "nats-server", "bus.config": f"{MOUNTED}/{CONFIG}"},
+            printed=PodLogs(Output(reading, cluster.namespace, Logs(paths.logs))),
         )
         # Before anything is published: what is not known yet would be taken from the proxies.
         await own.adopt()
@@ -390,7 +396,3 @@ def reach(loop: Loop, module: ModuleName) -> Reach:
 
 def no_sidecar(_instance: Instance) -> SidecarSpec:
     raise Bug("Modules are not run beside control here.")
-
-
-async def no_figures(_node: str) -> Reading:
-    raise PartError("Figures are not read on Kubernetes yet.")

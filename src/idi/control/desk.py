@@ -18,6 +18,7 @@ import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from idi import __version__
 from idi.api.asker import Asker, Role
@@ -29,6 +30,8 @@ from idi.api.types import (
     EnvironmentView,
     EventView,
     KeysView,
+    LogsRequest,
+    LogView,
     PlanView,
     Progress,
     PublishedView,
@@ -81,6 +84,12 @@ RESUME_AFTER_S = 3.0
 ACKNOWLEDGED_S = 10.0
 
 
+class Printed(Protocol):
+    """What modules and parts print."""
+
+    async def read(self, request: LogsRequest) -> AsyncGenerator[LogView | None]: ...
+
+
 @dataclass(slots=True)
 class Desk:
     """Takes requests, makes them changes, runs them one after another.
@@ -89,7 +98,7 @@ class Desk:
     every declaration that becomes current (issuer clients, certificate life ...); `check` refuses an `up`
     that cannot work before anything is begun; `resolve` fills in what has to be asked for outside (an
     external issuer's keys) and raises `PartError` where that does not answer; `places` says what references stand
-    for that do not depend on an instance.
+    for that do not depend on an instance; `printed` is there where logs are no files of this machine.
     """
 
     settings: Settings
@@ -112,6 +121,7 @@ class Desk:
     keys: Callable[[], Awaitable[KeysView]]
     runs: Runs
     places: Callable[[Platform], Mapping[str, str]] = lambda _: {}
+    printed: Printed | None = None
     wanted: Wanted = field(default_factory=Wanted)
     started: float = field(default_factory=time.time)
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
@@ -181,6 +191,14 @@ class Desk:
         running(self.wanted, self.loop.platform)
         return configuration(self.wanted, self.settings.environment)
 
+    async def logs(self, request: LogsRequest) -> AsyncGenerator[LogView | None]:
+        if self.printed is None:
+            raise Refused(
+                "Logs are files on this machine, and control is not asked for them.",
+                f"idi logs reads them; they lie in {self.settings.paths.logs}.",
+            )
+        return await self.printed.read(request)
+
     async def list_secrets(self) -> SecretsView:
         return secrets_view(self.loop.platform, self.wanted)
 
@@ -205,6 +223,11 @@ class Desk:
 
     async def environment(self, module: str, instance: str, *, reveal: bool, peer: Asker) -> EnvironmentView:
         platform = running(self.wanted, self.loop.platform)
+        if reveal and isinstance(peer, Role):
+            raise Refused(
+                "No secret leaves the cluster by way of control.",
+                "Who may read Secrets there reads them with kubectl; each module's are labelled idi.dev/module.",
+            )
         spec = self.desired().modules[module_named(platform, module)].spec
         return await self.runs.environment(spec, instance, actor_of(peer), peer.pid, reveal=reveal)
 

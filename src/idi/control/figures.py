@@ -15,7 +15,7 @@ from typing import Protocol
 
 from idi.api.types import FiguresView
 from idi.parts.errors import PartError
-from idi.world.types import World
+from idi.world.types import Instance, World
 
 FRESH_S = 1.0
 OLD_S = 60.0
@@ -37,7 +37,7 @@ class Reading(Protocol):
     def p95_ms(self) -> float: ...
 
 
-Read = Callable[[str], Awaitable[Reading]]
+Read = Callable[[Instance], Awaitable[Reading]]
 
 
 @dataclass(slots=True)
@@ -68,16 +68,16 @@ class Figures:
     async def _sample(self, world: World, now: float) -> Sample:
         sample = Sample(now)
 
-        async def one(instance: str) -> None:
+        async def one(instance: Instance) -> None:
             try:
-                sample.readings[instance] = await self.read(instance)
+                sample.readings[instance.id] = await self.read(instance)
             except PartError:
                 return
 
         async with asyncio.TaskGroup() as tasks:
             for instance in world.instances():
                 if instance.state in ("ready", "unready", "stopping"):
-                    tasks.create_task(one(instance.id))
+                    tasks.create_task(one(instance))
         return sample
 
 

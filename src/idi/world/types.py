@@ -91,7 +91,7 @@ class Instance:
     mutual TLS for each of them; `outbound` the sidecar's loopback ports by peer name. `address` is the
     IP address of `mesh`. `since` is wall-clock seconds since the epoch of the last change of state.
     `reason` is for people: why it is not ready. `supervised` is False for instances that somebody else
-    runs: registered ones, and those of `idi run`, where `by` is who.
+    runs: registered ones, and those of `idi run`, where `by` is who. `node` is the machine of a cluster it is on.
     """
 
     id: InstanceId
@@ -109,6 +109,7 @@ class Instance:
     reason: str = ""
     supervised: bool = True
     by: str = ""
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True)

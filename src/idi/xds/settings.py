@@ -25,7 +25,8 @@ class Settings:
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
-    """IDI_CONTROL names control's host; the port for replicas is another one than its door's."""
+    """IDI_CONTROL names control's host; the port for replicas is another one than its door's. Without POD_IP we listen
+    on every address, of either kind."""
     try:
         url = urlsplit(environment["IDI_CONTROL"])
         if url.scheme != "https" or not url.hostname:
@@ -36,7 +37,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
             Path(environment.get("IDI_PROXY_DIR") or PROXY_DIR) / "ca.crt",
             Path(environment.get("IDI_TOKEN_FILE") or TOKEN),
         )
-        listen = (environment.get("POD_IP") or "0.0.0.0", int(environment.get("IDI_XDS_PORT") or PORT))
+        listen = (environment.get("POD_IP") or "::", int(environment.get("IDI_XDS_PORT") or PORT))
         return Settings(control, listen)
     except (KeyError, ValueError) as error:
         raise PartError(

@@ -149,12 +149,17 @@ def test_columns_stay_put_while_states_change() -> None:
     assert before[2].index("WHERE") == after[3].index("127.0.0.1") == before[3].index("x")
 
 
-def test_a_host_is_written_once_in_a_row() -> None:
-    assert short(["127.0.0.1:1", "127.0.0.1:2", "10.0.0.9:2", "127.0.0.1:3"]) == [
+def test_what_places_have_in_common_is_written_once_in_a_row() -> None:
+    assert short(["127.0.0.1:1", "127.0.0.1:2", "10.0.0.9:2", "127.0.0.1:3"], ":") == [
         "127.0.0.1:1",
         ":2",
         "10.0.0.9:2",
         "127.0.0.1:3",
+    ]
+    assert short(["cam-6d5f-9kq7c", "cam-6d5f-x2x4v", "cam-77aa-b4b4b"], "-") == [
+        "cam-6d5f-9kq7c",
+        "-x2x4v",
+        "cam-77aa-b4b4b",
     ]
 
 

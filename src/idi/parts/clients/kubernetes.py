@@ -44,6 +44,7 @@ PAGE = 250
 MOST_ITEMS = 50_000
 LOG_LINE_LIMIT = 16 * 1024
 LOG_LIMIT = 4 * 1024 * 1024
+SILENCE_S = 15.0
 PROBES = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 
 JSON = "application/json"
@@ -80,7 +81,9 @@ def path(api: str, kind: str, namespace: str = "", name: str = "", part: str = "
 class Kubernetes:
     """One API server, as one who asks. An async context manager."""
 
-    def __init__(self, access: Access, *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, access: Access, *, timeout_s: float = TIMEOUT_S, streams: int = STREAMS) -> None:
+        """`streams` are the watches and logs that can be open at once; a further one waits."""
+        self._most_streams = streams
         self.url = access.url.rstrip("/")
         self.namespace = access.namespace
         self._credentials = Credentials(access)
@@ -90,7 +93,7 @@ class Kubernetes:
 
     async def __aenter__(self) -> Self:
         self._calls = self._session(CALLS, aiohttp.ClientTimeout(self._timeout_s, sock_connect=CONNECT_S))
-        self._streams = self._session(STREAMS, aiohttp.ClientTimeout(None, sock_connect=CONNECT_S))
+        self._streams = self._session(self._most_streams, aiohttp.ClientTimeout(None, sock_connect=CONNECT_S))
         return self
 
     async def __aexit__(
@@ -209,11 +212,17 @@ class Kubernetes:
         tail: int = 0,
         since_s: int | None = None,
         timestamps: bool = False,
+        since: str = "",
+        previous: bool = False,
+        ends: bool = False,
     ) -> AsyncGenerator[str, None]:
-        """Its lines as they come, until the container ends; a dropped connection is a retryable `PartError`."""
-        query = _logging(container, tail, since_s, timestamps) | {"follow": "true"}
+        """Its lines as they come, until the container ends; a dropped connection is a retryable `PartError`. `ends`:
+        what is there, and no more. `since` is a time as Kubernetes writes it; it knows whole seconds."""
+        query = _logging(container, tail, since_s, timestamps)
+        query |= {"follow": "false" if ends else "true", "previous": "true" if previous else "false"}
+        query |= {"sinceTime": since} if since else {}
         place = path("v1", "pods", namespace or self.namespace, pod, "log")
-        async with self.stream(place, query) as content:
+        async with self.stream(place, query, SILENCE_S if ends else None) as content:
             async for line in bounded_lines(content, LOG_LINE_LIMIT, cut=True):
                 yield line.decode("utf-8", "replace")
 

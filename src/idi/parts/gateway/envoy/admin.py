@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -32,6 +32,18 @@ class Figures:
     p50_ms: float = 0.0
     p95_ms: float = 0.0
     p99_ms: float = 0.0
+
+    def document(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def of(document: Any) -> Figures:
+        """Out of what `document` made. Raises `ValueError` for anything else."""
+        try:
+            counts = (int(document[name]) for name in ("requests", "failed", "denied"))
+            return Figures(*counts, *(float(document[name]) for name in ("p50_ms", "p95_ms", "p99_ms")))
+        except (KeyError, TypeError) as error:
+            raise ValueError("no figures") from error
 
 
 async def ask(socket: Path, method: str, path: str, timeout_s: float = TIMEOUT_S) -> bytes:

@@ -49,6 +49,7 @@ class Known:
             since=before.since if before and before.state == state else (now if before else pod.since or now),
             restarts=pod.restarts,
             reason=reason,
+            node=pod.node,
         )
 
     def _state(self, pod: PodSeen) -> tuple[InstanceState, str]:

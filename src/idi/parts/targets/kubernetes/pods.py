@@ -70,6 +70,7 @@ class PodSeen:
     reason: str = ""
     restarts: int = 0
     ready: bool = False
+    node: str = ""
 
 
 def numbers(spec: RevisionSpec) -> Numbers:
@@ -106,6 +107,7 @@ def pod_seen(document: Mapping[str, Any]) -> PodSeen | None:
         reason=reason,
         ready=any(one["type"] == "Ready" and one["status"] == "True" for one in status.get("conditions", [])),
         restarts=sum(one.get("restartCount", 0) for one in status.get("containerStatuses", [])),
+        node=document["spec"].get("nodeName", ""),
     )
 
 

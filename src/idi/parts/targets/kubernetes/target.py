@@ -12,6 +12,7 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -24,6 +25,7 @@ from idi.parts.targets.interface import Emit, Retire, Supply, Variable
 from idi.parts.targets.kubernetes.instances import Known
 from idi.parts.targets.kubernetes.pods import AROUND, MAIN, MODULE, SPEC, pod_seen, shorten
 from idi.parts.targets.kubernetes.values import (
+    POD,
     Reach,
     Settings,
     module_of,
@@ -199,8 +201,11 @@ class KubernetesTarget:
         *,
         reveal: bool,  # noqa: ARG002
     ) -> list[Variable]:
-        """As far as it does not depend on a pod; no secret leaves the cluster."""
-        return own(spec, place_of(spec, {}), seated=False, revealed=False)
+        """Every pod has the same but for its name; no secret leaves the cluster."""
+        return [
+            replace(one, value=None) if one.value and POD in one.value else one
+            for one in own(spec, place_of(spec, {}), seated=True, revealed=False)
+        ]
 
     # --- what agents say
 

@@ -21,13 +21,13 @@ import logging
 import os
 import re
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from operator import itemgetter
 from pathlib import Path
 
 from idi.parts.errors import PartError
 from idi.parts.targets.local.log_file import LogFile
+from idi.parts.targets.printed import LogLine
 
 LARGEST_BYTES = 8 * 1024 * 1024
 EVERY_S = 1.0
@@ -37,17 +37,6 @@ _A_STRETCH = 1000
 
 _INSTANCE = re.compile(r"(.+)-\d+\Z")
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class LogLine:
-    """`source` is an instance (`jede-1`), its sidecar (`jede-1.sidecar`) or a part (`openbao`);
-    `module` is empty for what is not a module's own output. `time` says by when it was written."""
-
-    time: float
-    source: str
-    module: str
-    line: str
 
 
 def module_of(source: str) -> str:

@@ -6,7 +6,9 @@ proves itself by the token that Kubernetes keeps fresh in a file, put into each 
 stream ever comes with the token of an hour ago.
 
 Roots and token are watched. Envoy does that only for a secret that a subscription delivers, hence the two files
-with one secret each: the subscription is to a file that never changes, which says which file to watch.
+with one secret each: the subscription is to a file that never changes, which says which file to watch. Each takes
+two of the kernel's inotify instances, of which a user has fs.inotify.max_user_instances on a node (128 unless it
+was raised); an Envoy that gets none does not start.
 """
 
 from __future__ import annotations
