@@ -200,7 +200,7 @@ def test_what_is_not_declared_is_refused(shop: Environment) -> None:
 
 @pytest.mark.requirement("B1")
 def test_people_publish_and_read_by_the_command(shop: Environment) -> None:
-    said = shop.done("events", "publish", "jede.decided", "--id", "by-hand", '{"by": "hand"}')
+    said = shop.done("events", "publish", "jede.decided", '{"by": "hand"}', "--id", "by-hand")
     assert "jede.decided" in said.out + said.err
     shop.until(lambda: "by-hand" in handled(shop, "dere"), 30, "dere")
     assert "by-hand" in tail(shop, "jede.decided", lambda ids: "by-hand" in ids)
