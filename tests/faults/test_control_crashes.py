@@ -25,7 +25,7 @@ from idi.api.server import Invalid
 from idi.api.types import ChangeRequest, Progress
 from idi.control.actors import CONTROL
 from idi.control.apply import Executor
-from idi.control.broker import Broker
+from idi.control.broker import Broker, BrokerHere
 from idi.control.desk import Desk
 from idi.control.events import Events
 from idi.control.figures import Figures, Reading
@@ -232,7 +232,7 @@ class Life:
                     unused,
                     unused,
                     plane,
-                    Logins(Broker(Path(), lambda _: b"", lambda: loop.world)),
+                    Logins(Broker(BrokerHere(Path(), lambda: loop.world), lambda _: b"")),
                 ),
                 keys=unused,
             )

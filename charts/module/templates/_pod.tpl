@@ -121,6 +121,9 @@ spec:
     - name: module
       image: {{ $slot.image | toJson }}
       imagePullPolicy: {{ $values.imagePullPolicy }}
+      {{- with $slot.command }}
+      command: {{ . | toJson }}
+      {{- end }}
       env:
         # First, so that the values after it may refer to it.
         - {name: IDI_INSTANCE, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
@@ -167,6 +170,9 @@ spec:
         {{- if dig "files" nil ($slot.secrets | default dict) }}
         - {name: secrets, mountPath: /var/run/idi/secrets, readOnly: true}
         {{- end }}
+        {{- range $at, $mount := $slot.mounts }}
+        - {name: mount-{{ $at }}, mountPath: {{ $mount.path }}, readOnly: true}
+        {{- end }}
         {{- if $values.storage }}
         - {name: data, mountPath: /data}
         {{- end }}
@@ -184,6 +190,9 @@ spec:
     {{- with dig "files" nil ($slot.secrets | default dict) }}
     # kubelet keeps it in memory.
     - {name: secrets, secret: {secretName: {{ . }}, defaultMode: 288}}
+    {{- end }}
+    {{- range $at, $mount := $slot.mounts }}
+    - {name: mount-{{ $at }}, secret: {secretName: {{ $mount.secret }}, defaultMode: 288}}
     {{- end }}
     {{- if $values.storage }}
     - {name: data, persistentVolumeClaim: {claimName: {{ $values.module }}-data}}

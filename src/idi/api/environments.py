@@ -33,7 +33,11 @@ def release_values(platform: Platform) -> dict[str, Any]:
     return {
         "platform": platform.name,
         "environment": platform.environment,
-        "images": {"control": target.images.control, "sidecar": target.images.sidecar},
+        "images": {
+            "control": target.images.control,
+            "sidecar": target.images.sidecar,
+            **({"relay": target.images.relay} if target.images.relay else {}),
+        },
         "control": {"storage": {"class": target.storage_class or None}},
         "gateway": {"service": {"type": target.gateway}},
         **({"networkPolicy": {"dns": {"cidrs": list(target.dns)}}} if target.dns else {}),

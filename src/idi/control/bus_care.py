@@ -36,10 +36,11 @@ class Health(Protocol):
 @dataclass(slots=True)
 class BusCare:
     """`ask` is a connection to the broker that runs (raises `BusDown`), `room` how many bytes its disk has free, and
-    `restart` ends it so that it is started again. `notice` says in a sentence what is the matter."""
+    `restart` ends it so that it is started again. `notice` says in a sentence what is the matter. Where nobody can say
+    how much room there is (`room` is None: the volume of a pod), a person has to say when."""
 
     ask: Callable[[], AbstractAsyncContextManager[Health]]
-    room: Callable[[], int]
+    room: Callable[[], int] | None
     restart: Callable[[], None]
     notice: str = ""
     look_s: float = LOOK_S
@@ -67,10 +68,15 @@ class BusCare:
         if not faults:
             self.notice, self._pause_s = "", self.again_s
             return
-        if self.room() < ROOM_BYTES:
+        if self.room is None or self.room() < ROOM_BYTES:
+            goes_on = "It goes on by itself once its disk has room."
+            if self.room is None:
+                goes_on = (
+                    "It goes on once its volume has room and its pod was deleted (it comes back by itself)."
+                )
             self.notice = (
                 f"The bus keeps no more events ({faults[0].rstrip('.')}): publishing is refused, what is kept is still "
-                "handed out, nothing is lost. It goes on by itself once its disk has room."
+                f"handed out, nothing is lost. {goes_on}"
             )
             return
         self.notice = "The bus could not write to its disk, which has room again: it is being restarted."

@@ -19,7 +19,7 @@ from idi.api.types import ChangeRequest, KeysView
 from idi.control.ahead import NAME as OPENBAO
 from idi.control.ahead import Ahead
 from idi.control.authority import Authority
-from idi.control.broker import Broker
+from idi.control.broker import Broker, BrokerHere
 from idi.control.bus_care import BusCare
 from idi.control.clocks import notice_jumps
 from idi.control.credentials import KEY_FILE, Credentials
@@ -125,13 +125,8 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             limits = current(loop).gateway.limits
             return gateway_start(credentials.issue(GATEWAY), paths.runtime, xds_socket, limits.connections)
 
-        broker = Broker(
-            paths.runtime / "nats.conf",
-            credentials.derive,
-            lambda: loop.world,
-            lambda: version_of(desk.wanted),
-            paths.keys,
-        )
+        here = BrokerHere(paths.runtime / "nats.conf", lambda: loop.world)
+        broker = Broker(here, credentials.derive, lambda: version_of(desk.wanted), paths.keys)
         loop.listeners.append(broker.hear)
         bus_care = BusCare(broker.ask, lambda: free_bytes(paths.state / "data" / BUS), broker.restart)
 
@@ -140,7 +135,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
         def places_of(platform: Platform) -> dict[str, str]:
             if BUS not in platform.modules:
                 return {}
-            return {"bus.program": str(nats()), "bus.config": str(broker.file)}
+            return {"bus.program": str(nats()), "bus.config": str(here.file)}
 
         async def vault() -> SecretStore:
             return await authority.vault()

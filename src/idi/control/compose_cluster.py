@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
-import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +25,13 @@ from idi.control import cluster as place
 from idi.control.ahead import NAME as OPENBAO
 from idi.control.ahead import Ahead
 from idi.control.authority import Authority
-from idi.control.broker import Broker
+from idi.control.broker import Broker, watching
+from idi.control.broker_pod import BrokerPod
+from idi.control.bus_care import BusCare
+from idi.control.caller import Caller
 from idi.control.cluster import Cluster
 from idi.control.compose import Keeper, keys_of, resolve
-from idi.control.credentials import Credentials
+from idi.control.credentials import KEY_FILE, Credentials
 from idi.control.desk import Desk
 from idi.control.events import Events
 from idi.control.figures import Figures
@@ -39,6 +40,7 @@ from idi.control.identities import Identities
 from idi.control.keys import keys_view
 from idi.control.logins import Logins, version_of
 from idi.control.loop import Edge, Loop
+from idi.control.own_tls import renewed, tls_of
 from idi.control.patience import Patience
 from idi.control.pod_door import PORT as DOOR_PORT
 from idi.control.pod_door import PodDoor, listening
@@ -53,7 +55,7 @@ from idi.control.secrets import Secrets
 from idi.control.settings import Settings
 from idi.control.topics import Topics
 from idi.declaration.types import EdgeLimits, EmbeddedIssuer, KubernetesTarget, ModuleName, Platform
-from idi.parts.certificates.serving import Served, ServingAuthority
+from idi.parts.certificates.serving import ServingAuthority
 from idi.parts.clients import token_review
 from idi.parts.clients.helm import Helm
 from idi.parts.clients.helm import Reach as helm_reach
@@ -80,8 +82,9 @@ from idi.parts.targets.kubernetes.values import Settings as ReleaseSettings
 from idi.parts.targets.local.output import Logs
 from idi.parts.targets.local.target import LocalTarget
 from idi.parts.tokens.embedded.service import ROTATE_EVERY_S, EmbeddedTokens
-from idi.traffic.types import GATEWAY, TlsServer
-from idi.world.types import Instance, InstanceId
+from idi.plan.bus import BUS, CONFIG, LOGIN_PATH, MOUNTED
+from idi.traffic.types import CONTROL, GATEWAY, TlsServer
+from idi.world.types import Instance, InstanceId, RevisionSpec
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +92,6 @@ XDS = "xds"
 """The part of the platform that the replicas of the plane are."""
 BARRIER_S = 5.0
 ANSWERS_S = 1.0
-RENEW_S = 3600.0
 KNOWN_S = 30.0
 
 
@@ -176,6 +178,8 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             plane, lambda workload: loop.platform.identity(workload) if loop.platform else "", tasks
         )
         loop.listeners.append(identities.hear)
+        caller = Caller()
+        identities.keep(CONTROL, CONTROL, caller.take)
         gateways = Gateways(api, cluster.namespace, loop, identities)
 
         async def no_drain(node: str, deadline_s: float) -> None:
@@ -186,13 +190,23 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
         async def vault() -> SecretStore:
             return await authority.vault()
 
-        broker = Broker(
-            paths.runtime / "nats.conf",
-            credentials.derive,
+        pod = BrokerPod(
+            api,
+            cluster.namespace,
             lambda: loop.world,
-            lambda: version_of(desk.wanted),
-            paths.keys,
+            caller,
+            lambda: loop.platform.identity(BUS) if loop.platform else "",
+            watching(credentials.derive),
         )
+        loop.listeners.append(pod.hear)
+        broker = Broker(pod, credentials.derive, lambda: version_of(desk.wanted), paths.keys)
+        bus_care = BusCare(broker.ask, None, broker.restart)
+
+        async def supply(spec: RevisionSpec, asked: Collection[str]) -> dict[str, bytes]:
+            if LOGIN_PATH in asked:
+                await pod.taken()  # whoever starts with a login finds it good
+            return await secrets.supply(spec, asked)
+
         secrets = Secrets(store, vault, broker.secret, lambda: desk.wanted.overlays.secrets)
         session = await stack.enter_async_context(
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(ANSWERS_S))
@@ -212,7 +226,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             settings=lambda: release_settings(settings, cluster, loop),
             emit=loop.emit,
             retire=retiring.retire,
-            supply=secrets.supply,
+            supply=supply,
             reach=lambda module: reach(loop, module),
             answers=answers,
         )
@@ -245,6 +259,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             retiring.hurry = False
             identities.declared()
             authority.life(platform)
+            broker.declare(platform)
             if isinstance(platform.gateway.issuer, EmbeddedIssuer):
                 tokens.declare(
                     platform.gateway.clients,
@@ -260,7 +275,10 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
 
         async def keys() -> KeysView:
             since = tokens.signing_since
-            return await keys_view(places, (since, since + ROTATE_EVERY_S), None)
+            kept = desk.wanted.overlays.secrets.get(LOGIN_PATH)
+            made = kept.since if kept else (paths.keys / KEY_FILE).stat().st_mtime
+            events = loop.platform is not None and BUS in loop.platform.modules
+            return await keys_view(places, (since, since + ROTATE_EVERY_S), made if events else None)
 
         async def ask_desk(request: ChangeRequest, actor: Actor) -> bool:
             return await desk.ask(request, actor)
@@ -282,7 +300,9 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
                 helps=authority.way_out,
             ),
             tasks=changes,
-            warnings=lambda: [w for w in (authority.warning(), authority.notice, tokens.warning) if w],
+            warnings=lambda: [
+                w for w in (authority.warning(), authority.notice, bus_care.notice, tokens.warning) if w
+            ],
             figures=Figures(PodFigures(session).read),
             adopt_platform=adopt_platform,
             check=lambda: None,
@@ -295,6 +315,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             secrets=secrets,
             rotation=Rotation(store, authority, tokens, plane, Logins(broker)),
             keys=keys,
+            places=lambda _: {"bus.program": "nats-server", "bus.config": f"{MOUNTED}/{CONFIG}"},
             printed=PodLogs(Output(reading, cluster.namespace, Logs(paths.logs))),
         )
         # Before anything is published: what is not known yet would be taken from the proxies.
@@ -307,11 +328,13 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
         if loop.platform is not None and desk.wanted.up:
             for keeper in keepers.values():
                 changes.create_task(keeper.take_up())
+        changes.create_task(pod.keep())
+        changes.create_task(bus_care.keep())
         tls = tls_of(served)
         door = PodDoor(PodWords(target, gateways, loop, plane), reviews.verify).application()
         tokens.serve_in(door)
         await stack.enter_async_context(listening(door, "0.0.0.0", DOOR_PORT, tls))
-        changes.create_task(renew(serving, cluster, certificate, plane, tls))
+        changes.create_task(renewed(serving, cluster.names, certificate, plane, tls))
 
         async def prove(token: str) -> Role | None:
             who = await reviews.who(token)
@@ -342,37 +365,6 @@ async def publish_bootstrap(api: Kubernetes, cluster: Cluster, root: bytes) -> N
             await api.delete(path("v1", "pods", cluster.namespace, pod["metadata"]["name"]))
 
 
-def tls_of(served: Served) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    load(context, served)
-    return context
-
-
-def load(context: ssl.SSLContext, served: Served) -> None:
-    """ssl takes certificates from files only; this one is in memory, and gone at once."""
-    with tempfile.NamedTemporaryFile(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as file:
-        file.write(served.chain + served.key)
-        file.flush()
-        context.load_cert_chain(file.name)
-
-
-async def renew(
-    serving: ServingAuthority,
-    cluster: Cluster,
-    certificate: ServerCertificate,
-    plane: ReplicatedPlane,
-    tls: ssl.SSLContext,
-) -> None:
-    """Long before what control's servers show has ended."""
-    while True:
-        await asyncio.sleep(RENEW_S)
-        served = serving.issue(cluster.names)
-        certificate.replace(served.chain, served.key)
-        plane.set_certificate(served.chain, served.key)
-        load(tls, served)
-
-
 def release_settings(settings: Settings, cluster: Cluster, loop: Loop) -> ReleaseSettings:
     platform = loop.platform
     if platform is None or not isinstance(platform.target, KubernetesTarget):
@@ -396,6 +388,7 @@ def reach(loop: Loop, module: ModuleName) -> Reach:
     return Reach(
         callers=tuple(m.name for m in platform.modules.values() if module in m.calls),
         gateway=bool(declared.routes),
+        control=module == BUS,
         calls=tuple(name for name in declared.calls if name in platform.modules),
         externals=tuple(platform.externals[name] for name in declared.calls if name in platform.externals),
     )

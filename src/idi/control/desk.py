@@ -173,6 +173,7 @@ class Desk:
             self.settings.directory,
             self.settings.gateway_url(platform),
             sidecar=self.settings.cluster.sidecar_image if self.settings.cluster else "",
+            relay=self.settings.cluster.relay_image if self.settings.cluster else "",
             places=self.places(platform),
         )
         return desired(platform, fitting(platform, wanted.overlays), context)

@@ -31,10 +31,20 @@ class Identities:
     identity: Callable[[str], str]
     tasks: asyncio.TaskGroup
     renewal: Renewal | None = None
+    _kept: dict[str, Callable[[Certificate], None]] = field(default_factory=dict)
+    """Who takes certificates that no proxy gets."""
     _nodes: dict[str, str] = field(default_factory=dict)
     _workloads: dict[str, str] = field(default_factory=dict)
 
+    def keep(self, node: str, workload: str, take: Callable[[Certificate], None]) -> None:
+        """One that has no proxy takes its certificates itself."""
+        self._kept[node] = take
+        self.add(node, workload)
+
     def deliver(self, node: str, certificate: Certificate) -> None:
+        if node in self._kept:
+            self._kept[node](certificate)
+            return
         self.plane.set_identity(
             node,
             Identity(

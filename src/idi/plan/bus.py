@@ -23,6 +23,7 @@ from idi.declaration.types import (
     Readiness,
     Reference,
     Release,
+    Resources,
     Storage,
     Template,
 )
@@ -49,6 +50,26 @@ BUS_URL = Template(("nats://", LOGIN, "@", Reference(("peer", BUS, "address"))))
 EVENTS_URL = Template((Reference(("peer", RELAY, "url")), "/events"))
 
 STORAGE_BYTES = 8 << 30
+MEMORY_BYTES = 512 << 20
+
+ARGV: Mapping[ModuleName, tuple[str | Reference, ...]] = {
+    BUS: (
+        Reference(("bus", "program")),
+        "-c",
+        Reference(("bus", "config")),
+        "-a",
+        "127.0.0.1",
+        "-p",
+        Reference(("port",)),
+        "-sd",
+        Reference(("data_dir",)),
+    ),
+    RELAY: ("python", "-m", "idi.relay"),
+}
+"""What each runs, word by word: one image holds both."""
+
+ACCOUNTS, MOUNTED, CONFIG = "bus-accounts", "/etc/idi/bus", "nats.conf"
+"""On a cluster: the Secret with the broker's configuration, where its pod has it, and the key that is the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,23 +128,19 @@ def bus() -> Module:
     """The broker. It never has two writers, so the old one goes before a new one comes."""
     return Module(
         BUS,
-        run=Template(
-            (
-                "exec ",
-                Reference(("bus", "program")),
-                " -c ",
-                Reference(("bus", "config")),
-                " -a 127.0.0.1 -p ",
-                Reference(("port",)),
-                " -sd ",
-                Reference(("data_dir",)),
-            )
-        ),
+        run=command_line(BUS),
         ports=(Port("nats", "tcp"),),
         readiness=Readiness(http="", tcp=True, port="nats"),
         storage=Storage(STORAGE_BYTES),
+        resources=Resources(memory_bytes=MEMORY_BYTES),
         release=Release(strategy="recreate"),
     )
+
+
+def command_line(module: ModuleName) -> Template:
+    """As a shell runs it; none of the words is anything to it."""
+    parts = [part for word in ARGV[module] for part in (" ", word)]
+    return Template(("exec", *parts))
 
 
 def relay(platform: Platform) -> Module:
@@ -131,7 +148,7 @@ def relay(platform: Platform) -> Module:
     handlers = [m.name for m in platform.modules.values() if m.handles]
     return Module(
         RELAY,
-        run=Template(("exec python -m idi.relay",)),
+        run=command_line(RELAY),
         calls=(BUS, *handlers),
         config=Frozen({"BUS_URL": BUS_URL, "IDI_RELAY": Template((relay_text(platform),))}),
         readiness=Readiness(http="/ready"),

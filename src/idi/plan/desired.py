@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 
 from idi.declaration.names import peer_variable
 from idi.declaration.types import KubernetesTarget, Module, Platform, Strategy, Template
-from idi.plan.bus import LOGIN_PATH, RELAY, logs_in
+from idi.plan.bus import ACCOUNTS, ARGV, BUS, LOGIN_PATH, MOUNTED, OWN, RELAY, logs_in
 from idi.plan.types import Context, Desired, DesiredModule, KeptSecret, Overlays
 from idi.world.types import PeerPort, PortSpec, RevisionId, RevisionSpec, Workload
 
@@ -70,7 +70,7 @@ def revision_spec(
         grace_s=module.grace_s,
         storage=module.storage is not None,
         secrets=versions(module, kept),
-        workload=workload(module) if cluster else None,
+        workload=workload(module, context) if cluster else None,
     )
     document = asdict(draft)
     if not draft.secrets:
@@ -93,9 +93,13 @@ def around(platform: Platform, module: Module, context: Context) -> str:
     return hashlib.sha256(json.dumps([*told, context.sidecar]).encode()).hexdigest()[:8]
 
 
-def workload(module: Module) -> Workload:
+def workload(module: Module, context: Context) -> Workload:
+    own = module.name in OWN
+    words = (Template((word,)) for word in ARGV.get(module.name, ()))
     return Workload(
-        image=module.image,
+        image=context.relay if own else module.image,
+        command=tuple(text(word, context) for word in words),
+        mounts={MOUNTED: ACCOUNTS} if module.name == BUS else {},
         pool=module.pool,
         cpu_millicores=module.resources.cpu_millicores,
         memory_bytes=module.resources.memory_bytes,

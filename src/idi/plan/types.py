@@ -56,13 +56,14 @@ class Overlays:
 @dataclass(frozen=True, slots=True)
 class Context:
     """Where the platform runs: the declaration's folder, the gateway's URL, the version's label. `sidecar` is the image
-    of what stands beside a module on a cluster. `places` says what further references stand for that do not depend on
-    one instance (`bus.program`)."""
+    of what stands beside a module on a cluster, `relay` that of relay and broker there. `places` says what further
+    references stand for that do not depend on one instance (`bus.program`)."""
 
     directory: str
     gateway_url: str
     version: str = "dev"
     sidecar: str = ""
+    relay: str = ""
     places: Mapping[str, str] = field(default_factory=dict)
 
 

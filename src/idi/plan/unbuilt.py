@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from idi.declaration.types import KubernetesTarget, Platform
 
-LOCAL = "Use an environment with target: local."
-
 
 def unbuilt(platform: Platform) -> tuple[str, str]:
     """A sentence where this version cannot do it, and what helps; else empty."""
@@ -23,6 +21,9 @@ def unbuilt(platform: Platform) -> tuple[str, str]:
             f"{', '.join(folders)}: a cluster takes images by digest (name@sha256:...), and this version builds none.",
             "Build and push them (make images does for the stand-ins), and name them in the environment.",
         )
-    if any(module.uses_events() for module in platform.modules.values()):
-        return ("Events are not there on Kubernetes yet (publishes, handles, consumes).", LOCAL)
+    if not platform.target.images.relay and any(one.uses_events() for one in platform.modules.values()):
+        return (
+            f"Environment '{platform.environment}' has events and does not say which image relay and broker are.",
+            f"Name it by digest under {where}.images.relay (make images builds it).",
+        )
     return "", ""

@@ -18,6 +18,10 @@ GATEWAY = "gateway"
 """Workload of the gateway's proxies, and the node name of the one on a laptop."""
 
 
+CONTROL = "control"
+"""Workload of control, where it calls somebody through the mesh."""
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     instance: str

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from idi.declaration.types import ExternalIssuer, Module, ModuleName, Platform, Route
-from idi.plan.bus import RELAY
+from idi.declaration.types import ExternalIssuer, KubernetesTarget, Module, ModuleName, Platform, Route
+from idi.plan.bus import BUS, RELAY
 from idi.traffic.types import (
+    CONTROL,
     GATEWAY,
     Assignment,
     EmbeddedKeys,
@@ -104,7 +105,7 @@ def assignment(world: World, service: Service) -> Assignment:
 def sidecar(platform: Platform, instance: Instance, shapes: Mapping[str, Service]) -> Sidecar:
     """What one sidecar listens on. Callers: modules that declare it under `calls`, and the gateway
     where a route leads to that port. Where events are posted the relay alone may call: an event is what it was
-    let in as."""
+    let in as. On a cluster control calls the bus as anybody does; on a laptop it is beside it."""
     module = platform.modules[instance.module]
     callers = [m.name for m in platform.modules.values() if module.name in m.calls]
     inbound = []
@@ -115,6 +116,8 @@ def sidecar(platform: Platform, instance: Instance, shapes: Mapping[str, Service
         allowed = [platform.identity(name) for name in callers]
         if any(route_port(module, route) == port.name for route in module.routes):
             allowed.append(platform.identity(GATEWAY))
+        if module.name == BUS and isinstance(platform.target, KubernetesTarget):
+            allowed.append(platform.identity(CONTROL))
         inbound.append(
             Inbound(
                 port.name,

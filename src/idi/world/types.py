@@ -42,9 +42,12 @@ class PeerPort:
 @dataclass(frozen=True, slots=True)
 class Workload:
     """What a cluster has to know of a revision beside what a process needs: which image, on which nodes, how much of
-    them, and how far it scales by itself (`scale_max` 0: not at all). `recreate`: never two writers."""
+    them, and how far it scales by itself (`scale_max` 0: not at all). `recreate`: never two writers. `command`: other
+    words than the image's own, with references as in `RevisionSpec`. `mounts`: by folder, whose Secret is in it."""
 
     image: str
+    command: tuple[str, ...] = ()
+    mounts: Mapping[str, str] = field(default_factory=dict)
     pool: str = "general"
     cpu_millicores: int = 0
     memory_bytes: int = 0

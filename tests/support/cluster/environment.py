@@ -85,9 +85,10 @@ class Environment:
     def context(self) -> str:
         return self.kube.kubectl("config", "current-context").strip()
 
-    def declare(self, modules: str, *, more: str = "", target: str = "") -> None:
+    def declare(self, modules: str, *, more: str = "", target: str = "", events: bool = False) -> None:
         """Write platform.yaml: `modules` in YAML below `modules:`, `more` beside it, `target` within the target."""
-        ours = ", ".join(f'{name}: "{self.images[name]}"' for name in ("control", "sidecar"))
+        names = ("control", "sidecar", *(["relay"] if events else []))
+        ours = ", ".join(f'{name}: "{self.images[name]}"' for name in names)
         (self.folder / "platform.yaml").write_text(
             f"platform: {self.platform}\n{more}\nmodules:\n{modules}\n"
             f"environments:\n  {self.env}:\n    target:\n      kubernetes:\n"
@@ -96,18 +97,24 @@ class Environment:
 
     def command(self, *words: str) -> dict[str, Any]:
         """`idi WORDS --env ENV` as subprocess takes it."""
-        return self._command(*words, "--env", self.env)
+        return self._command(*self.words(*words)[1:])
 
     def _command(self, *words: str) -> dict[str, Any]:
-        place = {
+        return {"args": [str(IDI), *words], "cwd": self.folder, "env": self.place()}
+
+    def words(self, *words: str) -> list[str]:
+        return [str(IDI), *words, "--env", self.env]
+
+    def place(self) -> dict[str, str]:
+        """The environment of a command."""
+        (self.folder / "home").mkdir(exist_ok=True)
+        return {
             "PATH": os.environ["PATH"],
             "HOME": str(self.folder / "home"),
             "KUBECONFIG": str(self.kube.kubeconfig),
             "IDI_HELM": str(self.helm),
             **self.variables,
         }
-        (self.folder / "home").mkdir(exist_ok=True)
-        return {"args": [str(IDI), *words], "cwd": self.folder, "env": place}
 
     def idi(self, *words: str, timeout_s: float = COMMAND_S) -> Said:
         """`idi WORDS --env ENV`, as from a terminal that is none."""

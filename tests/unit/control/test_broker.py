@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from idi.control.broker import Broker
+from idi.control.broker import Broker, BrokerHere
 from idi.declaration.load import Loaded, load
 from idi.declaration.types import ModuleName, Platform
 from idi.parts.errors import PartError, Refused
@@ -43,7 +43,8 @@ class Told:
         self.world = World()
         self.signals: list[tuple[int, int]] = []
         monkeypatch.setattr(os, "kill", lambda pid, number: self.signals.append((pid, number)))
-        self.broker = Broker(folder / "nats.conf", lambda purpose: purpose.encode(), lambda: self.world)
+        self.file = folder / "nats.conf"
+        self.broker = Broker(BrokerHere(self.file, lambda: self.world), lambda purpose: purpose.encode())
 
     def starts(self, pid: int = 4242) -> None:
         one = replace(instance("bus", 1, "aaaa"), pid=pid)
@@ -51,7 +52,7 @@ class Told:
         self.broker.hear(InstanceReady(BUS, one.id, 1.0))
 
     def accounts(self) -> dict[str, dict[str, object]]:
-        found: dict[str, dict[str, object]] = json.loads(self.broker.file.read_text())["accounts"]
+        found: dict[str, dict[str, object]] = json.loads(self.file.read_text())["accounts"]
         return found
 
 
@@ -63,7 +64,7 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Told:
 @pytest.mark.requirement("B1", "S4")
 def test_each_login_reaches_what_its_module_declares(told: Told) -> None:
     told.broker.declare(declared())
-    assert told.broker.file.stat().st_mode & 0o777 == 0o600
+    assert told.file.stat().st_mode & 0o777 == 0o600
     accounts = told.accounts()
     assert set(accounts) == {"IDI", "SYS", "module-orders", "module-mail", "module-stock"}
     reached = {
@@ -101,7 +102,7 @@ def test_a_broker_that_runs_is_told_once_of_what_changed(told: Told) -> None:
 
 def test_without_events_nothing_is_written(told: Told) -> None:
     told.broker.declare(declared("platform: shop\nmodules: {web: {run: x}}"))
-    assert not told.broker.file.exists()
+    assert not told.file.exists()
 
 
 def test_a_module_gets_its_own_password_and_no_other_secret(told: Told) -> None:

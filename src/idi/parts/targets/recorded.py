@@ -18,13 +18,20 @@ def document_of(spec: RevisionSpec) -> dict[str, Any]:
         "ports": [dataclasses.asdict(port) for port in spec.ports],
         "peers": [dataclasses.asdict(peer) for peer in spec.peers],
         "readiness": dataclasses.asdict(spec.readiness),
-        "workload": dataclasses.asdict(spec.workload) if spec.workload else None,
+        "workload": workload_document(spec.workload) if spec.workload else None,
     }
+
+
+def workload_document(workload: Workload) -> dict[str, Any]:
+    its = {each.name: getattr(workload, each.name) for each in dataclasses.fields(workload)}
+    return {**its, "command": list(workload.command), "mounts": dict(workload.mounts)}
 
 
 def spec_of(document: dict[str, Any]) -> RevisionSpec:
     """The spec in a document. Raises KeyError, TypeError or ValueError on anything else."""
     workload = document.get("workload")
+    if workload:
+        workload = {**workload, "command": tuple(workload.get("command", ()))}
     return RevisionSpec(
         **{
             **document,

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import ssl
 from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -60,12 +61,13 @@ _T = TypeVar("_T")
 
 
 class NatsBus:
-    """Async context manager: inside it there is a connection, or one is being made."""
+    """Async context manager: inside it there is a connection, or one is being made. `tls`: by TLS from the first byte,
+    as a sidecar before the broker takes it."""
 
-    def __init__(self, url: str, user: str, password: str) -> None:
-        self._url, self._user, self._password = url, user, password
+    def __init__(self, url: str, user: str, password: str, tls: ssl.SSLContext | None = None) -> None:
+        self._url, self._user, self._password, self._tls = url, user, password, tls
         self._client = Reader()
-        self._publisher = Publisher(url, user, password)
+        self._publisher = Publisher(url, user, password, tls)
         self._fetching: set[asyncio.Timeout] = set()
 
     async def __aenter__(self) -> Self:
@@ -82,6 +84,8 @@ class NatsBus:
                     reconnect_time_wait=AGAIN_S,  # type: ignore[arg-type]
                     connect_timeout=2,
                     pending_size=-1,
+                    tls=self._tls,
+                    tls_handshake_first=self._tls is not None,
                     error_cb=_noted,
                     reconnected_cb=self._connected_anew,
                 )

@@ -13,6 +13,7 @@ import asyncio
 import json
 import re
 import secrets
+import ssl
 from collections.abc import Awaitable, Iterable, Mapping
 from typing import cast
 from urllib.parse import urlsplit
@@ -34,8 +35,9 @@ class TooLarge(Exception):
 
 
 class Publisher:
-    def __init__(self, url: str, user: str, password: str) -> None:
+    def __init__(self, url: str, user: str, password: str, tls: ssl.SSLContext | None = None) -> None:
         at = urlsplit(url)
+        self._tls = tls
         self._host, self._port = at.hostname or "", at.port or 0
         self._user, self._password = user, password
         self._link: _Link | None = None
@@ -93,7 +95,10 @@ class Publisher:
         try:
             async with asyncio.timeout(CONNECT_S):
                 loop = asyncio.get_running_loop()
-                _, link = await loop.create_connection(_Link, self._host, self._port)
+                name = self._host if self._tls else None
+                _, link = await loop.create_connection(
+                    _Link, self._host, self._port, ssl=self._tls, server_hostname=name
+                )
                 try:
                     await link.begin(self._user, self._password)
                 except BaseException:

@@ -69,6 +69,8 @@ class PodSeen:
     failed: bool = False
     reason: str = ""
     restarts: int = 0
+    uid: str = ""
+    """A pod that stores is followed by one of the same name."""
     ready: bool = False
     node: str = ""
 
@@ -106,6 +108,7 @@ def pod_seen(document: Mapping[str, Any]) -> PodSeen | None:
         failed=failed,
         reason=reason,
         ready=any(one["type"] == "Ready" and one["status"] == "True" for one in status.get("conditions", [])),
+        uid=metadata.get("uid", ""),
         restarts=sum(one.get("restartCount", 0) for one in status.get("containerStatuses", [])),
         node=document["spec"].get("nodeName", ""),
     )

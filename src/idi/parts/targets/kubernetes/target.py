@@ -221,10 +221,10 @@ class KubernetesTarget:
     async def stopping(self, instance: InstanceId) -> None:
         """Its pod is about to end: return when no more traffic comes to it. Raises `Refused` where it is not: whoever
         reaches an agent can say so, and the API server knows."""
-        known = self._of(instance)
-        if known is None:
-            return
-        if known.pod is None or not known.pod.leaving:
+        known = self._known.get(instance)
+        if known is None or known.pod is None:
+            return  # it has no traffic, and its word is not for the next of its name
+        if not known.pod.leaving:
             pod = await self._api.find(self._path("v1", "pods", instance))
             if pod is not None and "deletionTimestamp" not in pod["metadata"]:
                 raise Refused(f"{instance} is not about to be ended.")
@@ -254,9 +254,10 @@ class KubernetesTarget:
     def _pod(self, event: Event) -> None:
         name = InstanceId(event.object["metadata"]["name"])
         seen = None if event.kind is Kind.DELETED else pod_seen(event.object)
-        if seen is None:
+        before = self._known.get(name)
+        if seen is None or (before and before.pod and before.pod.uid != seen.uid):
             self._gone(name)
-        elif (known := self._of(name)) is not None:
+        if seen is not None and (known := self._of(name)) is not None:
             known.pod = seen
             self._judge(known)
 

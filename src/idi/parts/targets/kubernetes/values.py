@@ -31,10 +31,11 @@ _VARIABLE = re.compile(r"\$(?=\()")
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """Who may reach a module, and whom it may reach: as its network policy has it."""
+    """Who may reach a module, and whom it may reach: as its network policy has it. `control`: so may control."""
 
     callers: tuple[str, ...] = ()
     gateway: bool = False
+    control: bool = False
     calls: tuple[str, ...] = ()
     externals: tuple[External, ...] = ()
 
@@ -63,6 +64,8 @@ def release_values(
     slot: dict[str, Any] = {
         "revision": spec.revision,
         "image": work.image,
+        "command": command(spec) or None,
+        "mounts": [{"path": where, "secret": name} for where, name in sorted(work.mounts.items())],
         "replicas": None if work.scale_max else count,
         "spec": json.dumps(document_of(spec), sort_keys=True, separators=(",", ":")),
         "env": [{"name": name, "value": value} for name, value in mine.items()],
@@ -95,6 +98,7 @@ def release_values(
         "networkPolicy": {
             "callers": sorted(reach.callers),
             "gateway": reach.gateway,
+            "control": reach.control,
             "calls": sorted(reach.calls),
             "externals": [{"port": each.port} for each in reach.externals],
             **({"dns": {"cidrs": list(settings.dns)}} if settings.dns else {}),
@@ -128,6 +132,13 @@ def variables(spec: RevisionSpec, its: Needed) -> tuple[dict[str, str], dict[str
         else:
             plain[name] = fill(text, spec, place)
     return plain, mine
+
+
+def command(spec: RevisionSpec) -> list[str]:
+    """Its words; Kubernetes leaves them as they are but for variables, and none is meant."""
+    words = spec.workload.command if spec.workload else ()
+    place = place_of(spec, {})
+    return [_VARIABLE.sub("$$", fill(word, spec, place)) for word in words]
 
 
 def secret_of(settings: Settings, spec: RevisionSpec, values: Mapping[str, bytes]) -> list[dict[str, Any]]:
