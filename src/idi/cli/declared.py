@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from idi.cli.invocation import Invocation
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from idi.cli.invocation import Invocation
     from idi.declaration.types import Platform
 
 

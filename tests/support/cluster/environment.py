@@ -94,8 +94,11 @@ class Environment:
             f"        context: {self.context}\n        dns: [{API}/32]\n        images: {{{ours}}}\n{target}"
         )
 
-    def idi(self, *words: str, timeout_s: float = COMMAND_S) -> Said:
-        """`idi WORDS --env ENV`, as from a terminal that is none."""
+    def command(self, *words: str) -> dict[str, Any]:
+        """`idi WORDS --env ENV` as subprocess takes it."""
+        return self._command(*words, "--env", self.env)
+
+    def _command(self, *words: str) -> dict[str, Any]:
         place = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.folder / "home"),
@@ -104,14 +107,15 @@ class Environment:
             **self.variables,
         }
         (self.folder / "home").mkdir(exist_ok=True)
-        done = subprocess.run(
-            [str(IDI), *words, "--env", self.env],
-            cwd=self.folder,
-            env=place,
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-        )
+        return {"args": [str(IDI), *words], "cwd": self.folder, "env": place}
+
+    def idi(self, *words: str, timeout_s: float = COMMAND_S) -> Said:
+        """`idi WORDS --env ENV`, as from a terminal that is none."""
+        return self.exactly(*words, "--env", self.env, timeout_s=timeout_s)
+
+    def exactly(self, *words: str, timeout_s: float = COMMAND_S) -> Said:
+        """`idi WORDS`, whatever environment they name."""
+        done = subprocess.run(**self._command(*words), capture_output=True, text=True, timeout=timeout_s)
         return Said(done.returncode, done.stdout, done.stderr)
 
     def done(self, *words: str, timeout_s: float = COMMAND_S) -> Said:

@@ -153,7 +153,9 @@ async def test_sources_go_by_their_name_and_by_what_they_are_one_of(played: Play
     (tmp_path / "openbao.log").write_text("unsealed\n")
 
     async def of(*names: str) -> set[str]:
-        return {line.split()[0] for line in lines(await every(output(played, tmp_path), Asked(frozenset(names))))}
+        return {
+            line.split()[0] for line in lines(await every(output(played, tmp_path), Asked(frozenset(names))))
+        }
 
     assert await of() == {"jede-a", "jede-b", "cam-a"}
     assert await of("jede") == {"jede-a", "jede-b"}
@@ -171,7 +173,9 @@ async def test_a_pod_that_only_says_whose_it_is_is_nobodys() -> None:
 
 def test_of_which_life_of_a_container_there_is_output() -> None:
     assert life_of(pod("a", "jede"), "module") == Life("one", running=True, before=False)
-    assert life_of(pod("a", "jede", id="two", before="one"), "module") == Life("two", running=True, before=True)
+    assert life_of(pod("a", "jede", id="two", before="one"), "module") == Life(
+        "two", running=True, before=True
+    )
     waits = pod("a", "jede", id="", state="waiting", before="one")
     assert life_of(waits, "module") == Life("one", running=False, before=False)
     assert life_of(pod("a", "jede", state="waiting"), "module") == Life("", running=False, before=False)
@@ -221,13 +225,16 @@ async def test_following_goes_on_where_that_ended_through_restarts_and_brings_ne
     played: Played, tmp_path: Path
 ) -> None:
     played.kept = {"jede-a": [f"{AT}01Z one"]}
-    async with aclosing(await output(played, tmp_path).read(Asked(frozenset({"jede"}), follow=True))) as items:
+    async with aclosing(
+        await output(played, tmp_path).read(Asked(frozenset({"jede"}), follow=True))
+    ) as items:
         assert lines(await take(items, 2)) == ["jede-a one"]
-        waiting = asyncio.ensure_future(take(items, 2))
-        await asyncio.sleep(0.05)
-        played.next["jede-b"].put_nowait(f"{AT}03Z three")
-        played.next["jede-a"].put_nowait(f"{AT}02Z two")
-        assert lines(await waiting) == ["jede-a two", "jede-b three"]  # within a moment: in order of time
+        async with asyncio.TaskGroup() as tasks:
+            waiting = tasks.create_task(take(items, 2))
+            await asyncio.sleep(0.05)
+            played.next["jede-b"].put_nowait(f"{AT}03Z three")
+            played.next["jede-a"].put_nowait(f"{AT}02Z two")
+        assert lines(waiting.result()) == ["jede-a two", "jede-b three"]  # within a moment: in order of time
 
         played.kept["jede-a"] += [f"{AT}02Z two"]
         played.next["jede-a"].put_nowait(None)  # the connection ends while the container goes on
