@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from idi.api.finding import Finding
 from idi.cli.checks_machine import clock, python, system
 from idi.cli.checks_platform import declaration
-from idi.cli.failure import Failure
 from idi.cli.invocation import Invocation
 
 TYPE_CHECKING = False
@@ -19,16 +18,11 @@ Group = tuple[str, tuple[Callable[[Invocation], Iterator[Finding]], ...]]
 
 def on_cluster(invocation: Invocation) -> Platform | None:
     """The platform, where the environment is on a cluster and its declaration can be read."""
-    from idi.declaration.load import Loaded, load
+    from idi.cli.declared import declared
     from idi.declaration.types import KubernetesTarget
 
-    try:
-        found = load(invocation.text(), file=invocation.file, environment=invocation.env)
-    except Failure:
-        return None
-    if isinstance(found, Loaded) and isinstance(found.platform.target, KubernetesTarget):
-        return found.platform
-    return None
+    platform = declared(invocation)
+    return platform if platform and isinstance(platform.target, KubernetesTarget) else None
 
 
 def groups(platform: Platform) -> tuple[Group, ...]:
