@@ -49,7 +49,7 @@ def spec(**more: Any) -> RevisionSpec:
         made,
         ports=(PortSpec("http", "http"), PortSpec("admin", "http")),
         peers=(PeerPort("cam", "http"), PeerPort("sfl", "tcp")),
-        workload=Workload("idi/jede@sha256:2", "ml", 100, 64 << 20),
+        workload=Workload("idi/jede@sha256:2", pool="ml", cpu_millicores=100, memory_bytes=64 << 20),
     )
 
 
