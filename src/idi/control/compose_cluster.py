@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -41,7 +40,7 @@ from idi.control.logins import Logins, version_of
 from idi.control.loop import Edge, Loop
 from idi.control.patience import Patience
 from idi.control.pod_door import PORT as DOOR_PORT
-from idi.control.pod_door import PodDoor, listening
+from idi.control.pod_door import PodDoor, listening, load, tls_of
 from idi.control.pod_figures import PodFigures
 from idi.control.pod_logs import PodLogs
 from idi.control.registrations import Registrations
@@ -53,7 +52,7 @@ from idi.control.secrets import Secrets
 from idi.control.settings import Settings
 from idi.control.topics import Topics
 from idi.declaration.types import EdgeLimits, EmbeddedIssuer, KubernetesTarget, ModuleName, Platform
-from idi.parts.certificates.serving import Served, ServingAuthority
+from idi.parts.certificates.serving import ServingAuthority
 from idi.parts.clients import token_review
 from idi.parts.clients.helm import Helm
 from idi.parts.clients.helm import Reach as helm_reach
@@ -340,21 +339,6 @@ async def publish_bootstrap(api: Kubernetes, cluster: Cluster, root: bytes) -> N
         waiting = f"{PART} in ({GATEWAY},{XDS})"
         for pod in (await api.listing(path("v1", "pods", cluster.namespace), labels=waiting)).items:
             await api.delete(path("v1", "pods", cluster.namespace, pod["metadata"]["name"]))
-
-
-def tls_of(served: Served) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    load(context, served)
-    return context
-
-
-def load(context: ssl.SSLContext, served: Served) -> None:
-    """ssl takes certificates from files only; this one is in memory, and gone at once."""
-    with tempfile.NamedTemporaryFile(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as file:
-        file.write(served.chain + served.key)
-        file.flush()
-        context.load_cert_chain(file.name)
 
 
 async def renew(
