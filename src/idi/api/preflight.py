@@ -25,6 +25,7 @@ from idi.declaration.demand import Demand, cpu_text, least, memory_text, most
 from idi.declaration.types import Platform
 from idi.parts.clients import helm
 from idi.parts.errors import IdiError
+from idi.plan.bus import with_bus
 
 WHOLE_S = 55.0
 LATE_S = 5.0
@@ -197,7 +198,8 @@ def judged_metrics(service: Mapping[str, Any] | None, scaled: Sequence[str]) -> 
 
 
 def machines(cluster: Cluster, platform: Platform) -> Iterator[Finding]:
-    yield from nodes((cluster.get("nodes") or {}).get("items", []), platform)
+    # Broker and relay are modules too, where there are events.
+    yield from nodes((cluster.get("nodes") or {}).get("items", []), with_bus(platform))
 
 
 def quota(cluster: Cluster, platform: Platform) -> Iterator[Finding]:

@@ -43,7 +43,7 @@ GIVES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("autoscaling", "horizontalpodautoscalers", ALL),
     ("policy", "poddisruptionbudgets", ALL),
     ("networking.k8s.io", "networkpolicies", ALL),
-    ("", "pods", (*SEE, "delete")),
+    ("", "pods", (*SEE, "patch", "delete")),
     ("", "events", SEE),
     ("", "resourcequotas", SEE),
     ("", "limitranges", SEE),

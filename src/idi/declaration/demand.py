@@ -65,6 +65,9 @@ XDSES = 2
 SIDECAR = Demand(0, 20, 96 * MIB, 256 * MIB)
 UNDECLARED = Demand(1, 100, 64 * MIB, 256 * MIB)
 """A module's container that declares no resources."""
+BROKER = UNDECLARED + SIDECAR + Demand(0, 0, 448 * MIB, 256 * MIB, 1, 8 * GIB)
+RELAY = UNDECLARED + SIDECAR
+"""The two modules that come with events; an update of the broker ends the old one first."""
 SURGE = 4
 """One more pod for as many as these, rounded up, while a module rolls."""
 QUOTA = Quota(20_000, 40 * GIB, 150)
@@ -90,6 +93,9 @@ def least(platform: Platform) -> Demand:
     """What has to be there at once: every instance, and the one pod more with which an update goes on."""
     largest = GATEWAY.at_least(XDS)
     whole = CONTROL + GATEWAY * GATEWAYS + XDS * XDSES
+    if brings_bus(platform):
+        whole += BROKER + RELAY
+        largest = largest.at_least(RELAY)
     for module in platform.modules.values():
         whole += pod(module) * module.instances + volume(module)
         if rolls(module):
@@ -100,11 +106,19 @@ def least(platform: Platform) -> Demand:
 def most(platform: Platform) -> Demand:
     """All scaled to their largest, and all of them rolling at the same time."""
     whole = CONTROL + GATEWAY * (GATEWAYS + 1) + XDS * (XDSES + 1)
+    if brings_bus(platform):
+        whole += BROKER + RELAY * 2
     for module in platform.modules.values():
         count = max(module.instances, module.scale.max if module.scale else 0)
         surge = -(-count // SURGE) if rolls(module) else 0
         whole += pod(module) * (count + surge) + volume(module)
     return whole
+
+
+def brings_bus(platform: Platform) -> bool:
+    """Whether broker and relay come with it, and are not among its modules yet."""
+    modules = platform.modules.values()
+    return "bus" not in platform.modules and any(module.uses_events() for module in modules)
 
 
 def rolls(module: Module) -> bool:

@@ -30,6 +30,7 @@ from idi.declaration.demand import (
 from idi.declaration.load import Loaded, load
 from idi.declaration.types import KubernetesTarget, Platform
 from idi.parts.clients.helm import charts
+from idi.plan.bus import with_bus
 
 pytestmark = pytest.mark.requirement("K3")
 UNITS = {"m": 1, "Mi": MIB, "Gi": GIB}
@@ -103,6 +104,13 @@ def test_what_has_to_be_there_at_once_and_what_there_may_be() -> None:
     # Nine, and three more while they roll; a gateway more.
     assert most(platform).cpu_millicores == (fixed + GATEWAY + XDS + a * 12).cpu_millicores
     assert most(platform).pods == 21
+
+
+def test_events_bring_two_modules_that_ask_for_as_much_as_any() -> None:
+    platform = staging("  a: {image: i, publishes: [a.done]}")
+    assert least(platform) == least(with_bus(platform))
+    assert most(platform) == most(with_bus(platform))
+    assert least(platform).pods == least(staging("  a: {image: i}")).pods + 2
 
 
 def test_a_quota_that_is_not_declared_is_the_charts() -> None:
