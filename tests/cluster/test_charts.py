@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,11 +13,13 @@ import yaml
 
 from idi.parts.clients.helm import charts
 from tests.support.charts import (
+    PROFILES,
     Values,
     containers,
     full,
     helm,
     module,
+    on,
     one,
     platform,
     pods,
@@ -34,6 +37,7 @@ CASES: dict[str, tuple[str, Callable[[], Values]]] = {
     "a module that stores": ("module", storing),
     "an environment": ("platform", platform),
     "an environment with everything": ("platform", whole),
+    **{f"an environment on {name}": ("platform", partial(on, name)) for name in PROFILES},
 }
 each_case = pytest.mark.parametrize("case", CASES)
 
@@ -379,3 +383,27 @@ def test_the_schema_is_closed_everywhere(chart: str) -> None:
                 walk(value, name if key in ("items", "properties", "additionalProperties") else key)
 
     walk(schema, "")
+
+
+@pytest.mark.requirement("K4")
+@pytest.mark.parametrize("name", PROFILES)
+def test_a_profile_gives_the_gateway_a_load_balancer_and_names(name: str) -> None:
+    objects = rendered("platform", on(name))
+    service = one(objects, "Service", "gateway")
+    assert service["spec"]["type"] == "LoadBalancer"
+    # Limits are counted by a client's address.
+    assert service["spec"]["externalTrafficPolicy"] == "Local"
+    annotations = service["metadata"]["annotations"]
+    assert annotations
+    assert all(isinstance(value, str) for value in annotations.values())
+    declared = yaml.safe_load((charts() / "profiles" / f"{name}.yaml").read_text())
+    [egress] = [
+        one(objects, "NetworkPolicy", "idi-gateway")["spec"]["egress"][0]["to"],
+    ]
+    blocks = [peer["ipBlock"]["cidr"] for peer in egress if "ipBlock" in peer]
+    assert sorted(blocks) == sorted(declared["networkPolicy"]["dns"]["cidrs"])
+
+
+def test_the_profiles_are_those_that_can_be_declared() -> None:
+    files = {path.stem for path in (charts() / "profiles").glob("*.yaml")}
+    assert files == set(PROFILES)

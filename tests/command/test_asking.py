@@ -129,15 +129,21 @@ def test_validate(idi: Run) -> None:
     }
 
 
-def test_an_environment_on_kubernetes_is_valid_and_refused(idi: Run, folder: Path) -> None:
+def test_an_environment_on_kubernetes_is_valid_and_refused(
+    idi: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = (folder / "platform.yaml").read_text().replace('run: "true"', 'run: "true"\n    image: x')
     (folder / "platform.yaml").write_text(text)
-    said = "Environment 'production' runs on Kubernetes, which this version cannot do yet."
+    said = "Environment 'production' does not say which images of IDI it is to run."
     assert said in idi("validate", "--env", "production").err
     assert idi("validate", "--env", "production").code == 0
-    for command in ("up", "plan"):
-        found = idi(command, "--env", "production")
-        assert (found.code, found.err.splitlines()[0]) == (1, said)
+    found = idi("up", "--env", "production")
+    assert (found.code, found.err.splitlines()[0]) == (1, said)
+    # What would change is asked of the cluster, and this machine knows none by that name.
+    monkeypatch.setenv("KUBECONFIG", str(folder / "none"))
+    found = idi("plan", "--env", "production")
+    assert found.code == 3
+    assert "no context production" in found.err
 
 
 def test_validate_shows_every_mistake_with_its_place(idi: Run, folder: Path) -> None:

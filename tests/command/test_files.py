@@ -332,6 +332,25 @@ def test_doctor_of_what_runs(idi: Run, control: FakeControl) -> None:
     assert "1 of 2 modules ready" in found["detail"]
 
 
+@pytest.mark.requirement("K4")
+def test_doctor_of_a_cluster_that_is_not_there(
+    idi: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without engines, ports and folders, which an environment on a cluster has no use for."""
+    (folder / "platform.yaml").write_text("platform: x\nmodules:\n  a: {image: i}\n")
+    monkeypatch.setenv("KUBECONFIG", str(folder / "none"))
+    monkeypatch.setenv("IDI_HELM", str(folder / "none"))
+    found = idi("doctor", "--env", "staging", "--json")
+    checks = {check["name"]: check for check in found.document["checks"]}
+    assert found.code == 1
+    assert set(checks) == {"python", "system", "clock", "kubectl", "helm", "declaration", "cluster"}
+    assert checks["kubectl"]["state"] == "ok"
+    assert "IDI_HELM" in checks["helm"]["detail"]
+    assert "no context staging" in checks["cluster"]["detail"]
+    assert "KUBECONFIG" in checks["cluster"]["remedy"]
+    assert "idi up refuses it" in checks["declaration"]["detail"]
+
+
 # --- completion -----------------------------------------------------------------------------------------
 
 

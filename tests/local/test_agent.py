@@ -1,6 +1,7 @@
 """What stands beside Envoy in a pod, with a real Envoy and a real module; control is a door that remembers."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from idi.parts.gateway.envoy.admin import Figures
 from tests.support.agent import cam, children
 from tests.support.envoy import until
 
@@ -72,6 +74,25 @@ async def test_a_killed_envoy_is_told_and_started_again() -> None:
         assert second not in (0, first)
         await made.until_ready()
         assert "Envoy was killed by SIGKILL; it is started again" in made.log
+
+
+@pytest.mark.requirement("O1", "K1")
+async def test_figures_are_what_envoy_counted_and_cost_little() -> None:
+    async with cam() as made:
+        status, text = await made.ask("/figures")
+        assert status == 200
+        assert Figures.of(json.loads(text)) == Figures()
+        took: dict[str, list[float]] = {"/figures": [], "/metrics": []}
+        for _ in range(10):
+            for path, each in took.items():
+                began = time.monotonic()
+                status, text = await made.ask(path)
+                each.append(1000 * (time.monotonic() - began))
+                assert (status, len(text) < 200) == (200, path == "/figures")
+        print({path: f"{sorted(each)[5]:.1f} ms" for path, each in took.items()})
+        os.kill(made.envoy(), signal.SIGSTOP)
+        assert await made.ask("/figures") == (503, "Envoy has no figures\n")
+        os.kill(made.envoy(), signal.SIGCONT)
 
 
 async def test_sigterm_ends_everything_in_time() -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from idi.api.environments import release_values
+from idi.declaration.load import Loaded, load
 from idi.parts.clients.helm import charts, document
 from tests.support.cluster.programs import PROGRAMS, built, folder_of
 from tests.support.scale import need_part
@@ -19,6 +21,8 @@ SIDECAR = f"registry.example.com/idi/sidecar@{DIGEST}"
 CONTROL = f"registry.example.com/idi/control@{DIGEST}"
 NAMESPACE = "junzi-staging"
 RUN_S = 60
+PROFILES = ("gke", "eks", "aks")
+"""Those of charts/profiles."""
 
 Values = dict[str, Any]
 Object = dict[str, Any]
@@ -50,6 +54,17 @@ def module(name: str = "jede", **changes: Any) -> Values:
 
 def platform(**changes: Any) -> Values:
     return {"images": {"control": CONTROL, "sidecar": SIDECAR}, **changes}
+
+
+def on(profile: str) -> Values:
+    """An environment on a provider's managed cluster, with all that a declaration may say beside it."""
+    images = f"{{control: {CONTROL!r}, sidecar: {SIDECAR!r}}}"
+    target = f"context: c, profile: {profile}, gateway: LoadBalancer, images: {images}"
+    staging = f"environments:\n  staging:\n    target: {{kubernetes: {{{target}}}}}\n"
+    text = f"platform: junzi\nmodules:\n  jede: {{image: i}}\n{staging}"
+    found = load(text, environment="staging")
+    assert isinstance(found, Loaded), str(found)
+    return release_values(found.platform)
 
 
 def full() -> Values:

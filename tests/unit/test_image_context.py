@@ -21,7 +21,7 @@ def copied(tmp_path: Path) -> Path:
         root.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, root / name)
     for folder in ("images", "standins"):
-        shutil.copytree(ROOT / folder, root / folder)
+        shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
     (root / "src" / "idi").mkdir(parents=True)
     (root / "src" / "idi" / "__init__.py").write_text('__version__ = "1.2.3"\n')
     return root

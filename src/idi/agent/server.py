@@ -1,5 +1,6 @@
 """Answers the kubelet, control and whoever scrapes: /ready, /live, /figures, /metrics, /stopping, on the pod's own
-address. /figures is what a status shows, counted here: a hundredth of what /metrics is, and control reads many pods.
+address. /figures is what a status shows, summed up here: a line where /metrics has tens of thousands of bytes, and
+control reads many pods.
 
 One request a connection: who asks is the kubelet once in a while, and a connection that does not stay cannot be
 hoarded. Everything is bounded: how many at once, how long a head may be and may take. When all places are taken the
@@ -36,7 +37,7 @@ WORDS = {
 
 class Server:
     """`waiting_for` says why it is not ready; `stopping` ends when the pod may be ended, or says why
-    it may not."""
+    it may not. `prefix` is what the names of the listeners begin with whose figures are counted."""
 
     def __init__(
         self,
@@ -45,7 +46,6 @@ class Server:
         stopping: Callable[[], Awaitable[str]],
         prefix: str = "in",
     ) -> None:
-        """`prefix` is what the names of the listeners begin with whose figures are counted."""
         self._prefix = prefix
         self._admin = admin_socket
         self._waiting_for = waiting_for

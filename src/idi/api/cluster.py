@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from idi.api.kubectl import (
     Said,
     Unreachable,
     document,
+    documents,
     explain,
     find,
     run,
@@ -116,6 +117,40 @@ class Cluster:
         name = metadata.get("name", "") if isinstance(metadata, Mapping) else ""
         doing = f"applying {given.get('kind', '')} {name}".strip()
         return document(self._ask(doing, *arguments, stdin=json.dumps(given).encode()).out)
+
+    def delete(self, kind: str, name: str) -> None:
+        """Ask for its removal; it is not waited for, and that there is none is fine."""
+        doing = f"removing {kind} {name}"
+        self._ask(doing, "delete", "--ignore-not-found", "--wait=false", "--", kind, name)
+
+    def log(self, pod: str, *, most: int = 20) -> str:
+        """The last lines of what a pod with one container said."""
+        out = self._ask(f"reading the log of {pod}", "logs", f"--tail={most}", "--", pod).out
+        return out.decode("utf-8", "replace")
+
+    def who(self) -> str:
+        """The user that the cluster takes this one for."""
+        told = document(self._ask("asking who you are", "auth", "whoami", "--output=json").out)
+        return str(told.get("status", {}).get("userInfo", {}).get("username", ""))
+
+    def may(self, asked: Sequence[Mapping[str, str]]) -> list[bool]:
+        """Whether the user may do each of these (`resourceAttributes` of Kubernetes), all in one run: the API server's
+        own answer, also where it is not RBAC alone that decides."""
+        reviews = [
+            {
+                "apiVersion": "authorization.k8s.io/v1",
+                "kind": "SelfSubjectAccessReview",
+                "spec": {"resourceAttributes": dict(one)},
+            }
+            for one in asked
+        ]
+        given = json.dumps({"apiVersion": "v1", "kind": "List", "items": reviews}).encode()
+        arguments = ["create", "--validate=false", "--output=json", "--filename=-"]
+        out = self._ask("asking what you may do", *arguments, stdin=given).out
+        found = [bool(one.get("status", {}).get("allowed")) for one in documents(out)]
+        if len(found) != len(asked):
+            raise Failed(f"kubectl gave {len(found)} answers to {len(asked)} questions.")
+        return found
 
     def version(self) -> Versions:
         told = document(self._ask("asking for its version", "version", "--output=json").out)

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from idi.api.cluster import Cluster
+from idi.declaration.demand import UNDECLARED_QUOTA, most
+from idi.declaration.plain import plain
 from idi.declaration.types import KubernetesTarget, Platform
 from idi.parts.clients.helm import Helm, Reach, charts, find
-from idi.parts.errors import Refused
+from idi.parts.errors import PartError, Refused
 
 RELEASE = "idi"
 INSTALL_S = 300.0
@@ -30,7 +33,15 @@ def release_values(platform: Platform) -> dict[str, Any]:
         **({"requests.memory": str(target.quota.memory_bytes)} if target.quota.memory_bytes else {}),
         **({"pods": str(target.quota.pods)} if target.quota.pods else {}),
     }
-    return {
+    # The chart bounds these too. Nobody declared them, so they are in nobody's way.
+    largest = most(platform)
+    if largest.memory_limit_bytes > UNDECLARED_QUOTA.memory_limit_bytes:
+        quota["limits.memory"] = str(largest.memory_limit_bytes)
+    if largest.claims > UNDECLARED_QUOTA.claims:
+        quota["persistentvolumeclaims"] = str(largest.claims)
+    if largest.storage_bytes > UNDECLARED_QUOTA.storage_bytes:
+        quota["requests.storage"] = str(largest.storage_bytes)
+    declared = {
         "platform": platform.name,
         "environment": platform.environment,
         "images": {
@@ -43,6 +54,29 @@ def release_values(platform: Platform) -> dict[str, Any]:
         **({"networkPolicy": {"dns": {"cidrs": list(target.dns)}}} if target.dns else {}),
         **({"quota": quota} if quota else {}),
     }
+    return merged(profile_values(target.profile), declared) if target.profile else declared
+
+
+def profile_values(name: str) -> dict[str, Any]:
+    """What charts/profiles says for a provider's clusters."""
+    path = charts() / "profiles" / f"{name}.yaml"
+    try:
+        found: dict[str, Any] = plain(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PartError(
+            f"Profile {name} cannot be read: {error}", "Install it again.", retryable=False
+        ) from error
+    return found
+
+
+def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """As Helm lays values over each other: maps by key, all else is replaced."""
+    found = dict(under)
+    for key, value in over.items():
+        below = found.get(key)
+        both = isinstance(below, Mapping) and isinstance(value, Mapping)
+        found[key] = merged(below, value) if both else value  # type: ignore[arg-type]
+    return found
 
 
 def namespace_of(platform: Platform) -> dict[str, Any]:

@@ -280,3 +280,18 @@ def document(out: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise Failed("kubectl printed no JSON object.")
     return value
+
+
+def documents(out: bytes) -> list[dict[str, Any]]:
+    """The JSON objects that it printed one after the other."""
+    text, decoder, found = out.decode("utf-8", "replace").strip(), json.JSONDecoder(), []
+    while text:
+        try:
+            value, end = decoder.raw_decode(text)
+        except ValueError:
+            value, end = None, 0
+        if not isinstance(value, dict):
+            raise Failed("kubectl printed something that is no JSON object.")
+        found.append(value)
+        text = text[end:].lstrip()
+    return found

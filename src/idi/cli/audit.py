@@ -7,6 +7,7 @@ from idi.cli.failure import DONE, FAILED, Failure, usage
 from idi.cli.invocation import Invocation
 from idi.cli.left import never_ran
 from idi.cli.parser import count
+from idi.cli.remote import only_here
 from idi.cli.screen import Line
 from idi.cli.table import trimmed
 from idi.cli.words import plain
@@ -58,6 +59,11 @@ def index(value: str) -> int:
 def run(invocation: Invocation) -> int:
     from idi.api.offline import journal_folder
 
+    only_here(
+        invocation,
+        "Its audit log lies in control's volume there, where this command cannot read it.",
+        "It is in the claim control-state, under control/state/journal.",
+    )
     if not journal_folder(invocation.file, invocation.env).is_dir():
         raise never_ran(
             invocation,

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from idi.cli.finding import Finding
+from idi.api.finding import Finding
 from idi.cli.invocation import Invocation
 
 OLDEST_PYTHON = (3, 11)

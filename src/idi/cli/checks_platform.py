@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 
 from idi.api.client import NotRunning
 from idi.api.errors import IdiError
+from idi.api.finding import Finding
 from idi.api.left_over import left_over
 from idi.api.place import place
 from idi.cli.failure import Failure
-from idi.cli.finding import Finding
 from idi.cli.invocation import Invocation
 from idi.cli.ports import holder, is_free, next_free
 from idi.cli.validate import number, refused

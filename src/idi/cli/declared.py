@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from idi.cli.invocation import Invocation
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from idi.declaration.types import Platform
 
+    class Named(Protocol):
+        """Of an invocation, which platform it is about."""
 
-def declared(invocation: Invocation) -> Platform | None:
+        file: str
+        env: str
+
+
+def declared(invocation: Named) -> Platform | None:
     """Nothing where the file is gone or wrong."""
     from idi.declaration.load import Loaded, load
 

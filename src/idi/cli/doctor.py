@@ -1,21 +1,22 @@
-"""`idi doctor`: every precondition, each with its remedy. It reads and asks; it changes nothing."""
+"""`idi doctor`: every precondition, each with its remedy. It reads and asks; it changes nothing that stays."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
+from idi.api.finding import Finding
+from idi.cli.checks_cluster import Group, groups, on_cluster
 from idi.cli.checks_machine import MACHINE
 from idi.cli.checks_platform import PLATFORM
 from idi.cli.commands import Command
 from idi.cli.failure import DONE, FAILED
-from idi.cli.finding import Finding
 from idi.cli.invocation import Invocation
 from idi.cli.screen import Line
 from idi.cli.words import plain, wrap
 
 MARKS = {"ok": ("ok  ", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "alarm")}
 
-GROUPS: tuple[tuple[str, tuple[Callable[[Invocation], Iterator[Finding]], ...]], ...] = (
+LAPTOP: tuple[Group, ...] = (
     ("This machine", MACHINE),
     ("This platform", PLATFORM),
 )
@@ -24,7 +25,8 @@ GROUPS: tuple[tuple[str, tuple[Callable[[Invocation], Iterator[Finding]], ...]],
 def run(invocation: Invocation) -> int:
     screen = invocation.screen
     every: list[Finding] = []
-    for title, checks in GROUPS:
+    platform = on_cluster(invocation)
+    for title, checks in groups(platform) if platform else LAPTOP:
         screen.out([(title, "bold")])
         for check in checks:
             for finding in check(invocation):
@@ -59,8 +61,14 @@ def lines(finding: Finding, width: int) -> Iterator[Line]:
 COMMANDS = {
     "doctor": Command(
         run,
-        examples=("idi doctor", "idi doctor --json | jq '.checks[] | select(.state != \"ok\")'"),
+        examples=(
+            "idi doctor",
+            "idi doctor --env production",
+            "idi doctor --json | jq '.checks[] | select(.state != \"ok\")'",
+        ),
         about="Check everything that a platform needs of this machine: Python, kernel, engines with version and\n"
-        "licence, ports and who holds them, folders, limits, the declaration. Exit code 1 if one fails.",
+        "licence, ports and who holds them, folders, limits, the declaration. Exit code 1 if one fails.\n"
+        "For an environment on a cluster: kubectl and helm, the cluster's version, your rights there, storage, node\n"
+        "pools, quotas, and in two pods that go again whether network policies hold. A minute at most.",
     )
 }

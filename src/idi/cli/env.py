@@ -77,7 +77,8 @@ def remarks(view: EnvironmentView, *, as_it_is: bool, remote: bool = False) -> l
         found.append(f"No instance of {module} lives, and only one has {', '.join(missing)}.")
     if hidden := [one["name"] for one in variables if one["value"] is None and one["secret"]]:
         many = "1 secret is" if len(hidden) == 1 else f"{len(hidden)} secrets are"
-        shows = "they stay in the cluster" if remote else "--reveal shows them"
+        stays = "it stays" if len(hidden) == 1 else "they stay"
+        shows = f"{stays} in the cluster" if remote else "--reveal shows them"
         found.append(f"{many} not shown ({', '.join(hidden)}); {shows}.")
     if as_it_is:
         long = [one["name"] for one in variables if one["value"] and "\n" in one["value"]]

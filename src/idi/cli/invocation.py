@@ -29,6 +29,8 @@ class Invocation:
         self.json: bool = options.json
         self.debug: bool = options.debug
         self.screen = Screen(as_json=self.json)
+        self.remote: bool | None = None
+        """Whether it is on a cluster, once somebody has looked (remote.py)."""
         self._led = False
 
     @property

@@ -13,7 +13,7 @@ from idi.cli.invocation import Invocation
 from idi.cli.left import never_ran
 from idi.cli.names import unknown
 from idi.cli.parser import count, seconds
-from idi.cli.printer import TAIL, Printer
+from idi.cli.printer import Printer
 from idi.cli.remote import is_remote
 
 TYPE_CHECKING = False
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser
 
     from idi.api.offline import LogLine
+
+TAIL = 10
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -48,7 +50,7 @@ def run(invocation: Invocation) -> int:
     if is_remote(invocation):
         from idi.cli.logs_cluster import show
 
-        return show(invocation, grep)
+        return show(invocation, grep, TAIL)
     return show_files(invocation, grep)
 
 

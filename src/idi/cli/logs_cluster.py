@@ -9,44 +9,107 @@ import re
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 from urllib.parse import quote
 
-from idi.api.types import LogView
+from idi.api.client import NotRunning, Unanswered
 from idi.cli.events import lines_of
 from idi.cli.failure import DONE
 from idi.cli.invocation import Invocation
 from idi.cli.names import unknown
-from idi.cli.printer import TAIL, Printer
+from idi.cli.printer import Printer, Shown
 from idi.cli.words import plain, seconds_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from idi.api.types import StatusView
+    from idi.api.client import Client
+    from idi.api.types import LogView, StatusView
 
+AGAIN_S = 1.0
+A_TICK_S = 0.001
+"""Times go over the wire in milliseconds."""
 PARTS = ("control", "gateway", "openbao")
 
 
-def show(invocation: Invocation, grep: re.Pattern[str] | None) -> int:
+def show(invocation: Invocation, grep: re.Pattern[str] | None, tail: int) -> int:
+    """`tail`: so many lines of each module are shown before what comes."""
     options = invocation.options
     client = invocation.client()
     sources = sources_of(client.status())
     known = sorted({*sources, *(module for module in sources.values() if module)})
     for name in options.modules:
         if name.removesuffix(".sidecar") not in known:
-            raise unknown(name, known)
+            raise unknown(name, [one for one in known if one not in sources or not sources[one]])
     printer = Printer(invocation.screen, sources, show_time=options.time)
-    kept = Kept(options.lines or 0, each=TAIL if options.follow and options.since is None else 0)
-    with client.stream("GET", f"/v1/logs?{query(options, kept, grep)}") as stream:
-        for view in lines_of(stream):
-            if view["type"] == "note":
-                invocation.screen.warn(f"{view['source']}: {plain(view['line'])}.")
-            elif view["type"] == "live":
-                print_all(printer, kept.over())
-            elif grep is None or grep.search(view["line"]):
-                print_all(printer, kept.take(view))
-    print_all(printer, kept.over())
-    return DONE
+    reading = Reading(invocation, printer, grep, tail)
+    since = time.time() - options.since if options.since is not None else 0.0
+    while True:
+        try:
+            reading.read(client, since)
+            return DONE
+        except (NotRunning, Unanswered):
+            if not options.follow or not reading.begun:
+                raise
+        reading.away()
+        time.sleep(AGAIN_S)
+        since = reading.last
+
+
+class Reading:
+    """`last` is when the newest line was printed, from where a reading goes on that broke off."""
+
+    def __init__(
+        self, invocation: Invocation, printer: Printer, grep: re.Pattern[str] | None, tail: int
+    ) -> None:
+        options = invocation.options
+        self.begun = False
+        self.last = 0.0
+        self._screen = invocation.screen
+        self._printer = printer
+        self._grep = grep
+        self._names: list[str] = options.modules
+        self._follow: bool = options.follow
+        self._kept = Kept(options.lines or 0, each=tail if options.follow and options.since is None else 0)
+        self._away = False
+
+    def read(self, client: Client, since: float) -> None:
+        with client.stream("GET", f"/v1/logs?{self._query(since)}") as stream:
+            self.begun, self._away = True, False
+            for view in lines_of(stream):
+                self._take(view)
+        self._show(self._kept.over())
+
+    def away(self) -> None:
+        """Control went away, or the way to it: said once, for the lines will come."""
+        self._show(self._kept.over())
+        self.last = self.last or time.time()
+        if not self._away:
+            self._away = True
+            self._screen.warn(
+                "Control in the cluster does not answer; what is printed meanwhile comes when it does."
+            )
+
+    def _take(self, view: LogView) -> None:
+        if view["type"] == "note":
+            self._screen.warn(f"{view['source']}: {plain(view['line'])}.")
+        elif view["type"] == "live":
+            self._show(self._kept.over())
+        else:
+            self.last = max(self.last, seconds_of(view["time"]) + A_TICK_S)
+            if self._grep is None or self._grep.search(view["line"]):
+                self._show(self._kept.take(view))
+
+    def _show(self, views: Iterable[LogView]) -> None:
+        print_all(self._printer, views)
+
+    def _query(self, since: float) -> str:
+        pairs = [("source", name) for name in self._names]
+        if self._grep is None and self._kept.most and not self.last:
+            pairs.append(("tail", str(self._kept.most)))
+        if since:
+            pairs.append(("since", f"{since:.3f}"))
+        if self._follow:
+            pairs.append(("follow", "1"))
+        return "&".join(f"{name}={quote(value, safe='')}" for name, value in pairs)
 
 
 def sources_of(status: StatusView) -> Mapping[str, str]:
@@ -56,25 +119,6 @@ def sources_of(status: StatusView) -> Mapping[str, str]:
     for part in status["parts"]:
         found |= {one["id"]: part["name"] for one in part.get("instances", [])}
     return found | dict.fromkeys([*PARTS, *(part["name"] for part in status["parts"])], "")
-
-
-def query(options: object, kept: Kept, grep: re.Pattern[str] | None) -> str:
-    given = vars(options)
-    pairs = [("source", name) for name in given["modules"]]
-    if grep is None and kept.most:
-        pairs.append(("tail", str(kept.most)))
-    if given["since"] is not None:
-        pairs.append(("since", f"{time.time() - given['since']:.3f}"))
-    if given["follow"]:
-        pairs.append(("follow", "1"))
-    return "&".join(f"{name}={quote(value, safe='')}" for name, value in pairs)
-
-
-class Shown(NamedTuple):
-    time: float
-    source: str
-    module: str
-    line: str
 
 
 class Kept:

@@ -1,35 +1,28 @@
-"""Lines of logs for people: each with its source before it, or a document a line."""
+"""Lines of logs as they are shown: their source before them, and nothing in them that moves the cursor."""
 
 from __future__ import annotations
 
 import re
 import time
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from idi.cli.screen import Line, Screen, painted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Protocol
+    from idi.api.offline import LogLine
 
-    class Shown(Protocol):
-        """A line of a process, wherever it was read."""
-
-        @property
-        def time(self) -> float: ...
-        @property
-        def source(self) -> str: ...
-        @property
-        def module(self) -> str: ...
-        @property
-        def line(self) -> str: ...
-
-
-TAIL = 10
-"""Lines of each that are shown before those that come."""
 PALETTE = ("cyan", "green", "yellow", "magenta", "blue", "red")
 COLOURS = re.compile(r"\x1b\[[\d;:]*m")
 CONTROLS = re.compile(r"\x1b\[[\d;:]*m|\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b.?|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+class Shown(NamedTuple):
+    time: float
+    source: str
+    module: str
+    line: str
 
 
 class Printer:
@@ -42,7 +35,7 @@ class Printer:
         families = sorted({module or name for name, module in sources.items()})
         self._colours = {name: PALETTE[at % len(PALETTE)] for at, name in enumerate(families)}
 
-    def show(self, line: Shown) -> None:
+    def show(self, line: LogLine | Shown) -> None:
         if self._screen.as_json:
             self._screen.document(
                 {"time": rfc3339(line.time), "source": line.source, "module": line.module, "line": line.line},
@@ -51,7 +44,7 @@ class Printer:
             return
         print(self.text(line))
 
-    def text(self, line: Shown) -> str:
+    def text(self, line: LogLine | Shown) -> str:
         family = line.module or line.source.partition(".")[0].rpartition("-")[0] or line.source
         colour = self._colours.setdefault(family, PALETTE[len(self._colours) % len(PALETTE)])
         self._width = max(self._width, len(line.source))

@@ -18,11 +18,15 @@ if TYPE_CHECKING:
 
     from idi.api.client import Client
 
-    class Invocation(Protocol):
-        """What of one has to be known here."""
+    class Asked(Protocol):
+        """Of an invocation what is needed to find its environment."""
 
         file: str
         env: str
+        remote: bool | None
+
+        @property
+        def where(self) -> str: ...
 
         def client(self, timeout: float = 0.0) -> Client: ...
 
@@ -31,12 +35,49 @@ WAIT_S = 40.0
 POLL_S = 0.05
 
 
-def is_remote(invocation: Invocation) -> bool:
-    """Whether the environment was brought up on a cluster from here; looks at one file."""
-    return os.path.exists(os.path.join(place(invocation.file, invocation.env)[2], "cluster.json"))
+def is_remote(invocation: Asked) -> bool:
+    """Whether the environment is on a cluster: it was reached from here before, or is declared to be there and is.
+    Looks at one file, and further only where that is not there for another environment than dev."""
+    if os.path.exists(os.path.join(place(invocation.file, invocation.env)[2], "cluster.json")):
+        return True
+    if invocation.remote is None:
+        invocation.remote = invocation.env != "dev" and found_there(invocation)
+    return invocation.remote
 
 
-def lead_there(invocation: Invocation) -> None:
+def found_there(invocation: Asked) -> bool:
+    """Whether somebody has brought it up on the cluster that the declaration names; then the way there is known from
+    now on. Raises `Failure` where the cluster cannot be asked."""
+    from idi.cli.declared import declared
+
+    platform = declared(invocation)
+    if platform is None or platform.target.__class__.__name__ != "KubernetesTarget":
+        return False
+    from idi.api.bridge import Way
+    from idi.api.cluster import Denied
+    from idi.api.environments import cluster_of
+    from idi.api.errors import IdiError
+    from idi.api.paths import paths_for
+
+    cluster = cluster_of(platform)
+    try:
+        if cluster.get("statefulset.apps", "control") is None:
+            return False
+    except Denied:
+        pass  # who may only become a role may not look, and does not have to
+    except IdiError as error:
+        raise Failure(error.message, way_out=error.way_out, code=NOT_RUNNING) from error
+    Way(cluster.context, cluster.namespace).write(paths_for(invocation.file, invocation.env))
+    return True
+
+
+def only_here(invocation: Asked, what: str, way_out: str) -> None:
+    """Refuse what an environment on a cluster cannot do."""
+    if is_remote(invocation):
+        raise Failure(f"{invocation.where} is on a cluster. {what}", way_out=way_out)
+
+
+def lead_there(invocation: Asked) -> None:
     """Start what leads to control in the cluster, and wait until it does. Raises `Failure` in its own words."""
     from idi.api.paths import make_private, paths_for
 

@@ -22,6 +22,7 @@ from idi.cli.failure import Failure, from_error, usage
 from idi.cli.invocation import Invocation
 from idi.cli.names import check_modules
 from idi.cli.progress import Follower
+from idi.cli.remote import only_here
 from idi.cli.screen import Line, Screen
 from idi.cli.signals import Signals
 from idi.cli.words import plain
@@ -64,6 +65,11 @@ def run(invocation: Invocation) -> int:
     module, command = invocation.options.module, list(invocation.options.command)
     if not command:
         raise usage("Missing: what to run.", "Write it after --, such as: idi run jede -- python jede.py")
+    only_here(
+        invocation,
+        "No process of this machine joins it.",
+        "Run it in an environment whose target is local: idi run takes --env.",
+    )
     check_modules(invocation, [module])
     environment = with_our_path(os.environ)
     program = program_of(command[0], environment["PATH"])

@@ -82,6 +82,12 @@ def remote(platform: Platform) -> bool:
 
 
 def on_cluster(invocation: Invocation, platform: Platform, text: str) -> int:
+    if invocation.options.watch:
+        raise usage("--watch is for a platform on this machine: what a cluster runs are images.")
+    if invocation.options.gateway_port:
+        raise usage(
+            "--gateway-port is for a platform on this machine.", "idi status says where the gateway is."
+        )
     from idi.cli.up_cluster import prepare
 
     with Signals() as signals:

@@ -114,7 +114,9 @@ def down(invocation: Invocation, platform: Platform, signals: Signals) -> int:
         uninstall(platform)
     except IdiError as error:
         raise Failure(error.message, way_out=error.way_out, code=FAILED) from error
-    address(paths_for(invocation.file, invocation.env)).unlink(missing_ok=True)
+    paths = paths_for(invocation.file, invocation.env)
+    address(paths).unlink(missing_ok=True)
+    paths.socket.unlink(missing_ok=True)  # what leads there ends when it sees that
     if not invocation.screen.as_json:
         stay = f"; the namespace {platform.namespace} and its volumes stay."
         follower.say([("Stopped", "green"), (f" in {took(follower.seconds)}{stay}", "")])

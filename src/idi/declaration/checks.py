@@ -6,6 +6,7 @@ exists for those who call it and no mistake is reported twice in different words
 
 from __future__ import annotations
 
+from idi.declaration.checks_kubernetes import check_kubernetes
 from idi.declaration.checks_modules import check_modules
 from idi.declaration.names import CALLED, PREFIX, SCOPE
 from idi.declaration.nodes import Items, Node, Scalar, Table, find, items, keys, names_of
@@ -18,7 +19,6 @@ from idi.declaration.types import (
     EmbeddedIssuer,
     ExternalIssuer,
     LocalTarget,
-    ModuleName,
     Platform,
     Route,
 )
@@ -38,8 +38,8 @@ def check(platform: Platform, tree: Table, reader: Reader) -> None:
     _events(platform, tree, reader)
 
 
-def check_target(platform: Platform, tree: Table, reader: Reader) -> None:
-    """What the environment's target needs of each module."""
+def check_target(platform: Platform, tree: Table, target: Node | None, reader: Reader) -> None:
+    """What the environment's target needs; `target` is where it is written, if it is."""
     local = isinstance(platform.target, LocalTarget)
     needed = "run" if local else "image"
     for key in keys(tree, "modules"):
@@ -53,11 +53,8 @@ def check_target(platform: Platform, tree: Table, reader: Reader) -> None:
                 else "runs on Kubernetes; write an image, or the folder with its Dockerfile"
             )
             reader.report(key, f"{key.text} has no '{needed}', and {platform.environment} {remedy}.")
-        declared, scale = platform.modules.get(ModuleName(key.text)), module.get("scale")
-        if not local and declared and declared.scale and scale and not declared.resources.cpu_millicores:
-            reader.warn(
-                scale, f"scaling by CPU needs a CPU request; give {key.text} resources: {{cpu: 250m}}."
-            )
+    if not local:
+        check_kubernetes(platform, tree, target, reader)
 
 
 def _meant(module: Table, needed: str, reader: Reader) -> bool:

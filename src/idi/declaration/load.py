@@ -124,7 +124,7 @@ def _platform(
         platform = _read(whole, name, section, own)
         if name == environment:
             if known:
-                check_target(platform, whole, own)
+                check_target(platform, whole, section.get("target") if section else None, own)
             wanted = platform
             reader.warnings.update(own.warnings)
         reader.mistakes.update(own.mistakes)

@@ -190,6 +190,13 @@ KUBERNETES = Record(
     KubernetesTarget,
     Field("context", CONTEXT, "Context of the kubeconfig.", needed=True),
     Field("namespace", NAMESPACE, "Namespace.", quiet=True, default="PLATFORM-ENVIRONMENT"),
+    Field(
+        "profile",
+        Choice("gke", "eks", "aks"),
+        "A provider's managed cluster: values of charts/profiles/PROFILE.yaml for the platform's chart.",
+        quiet=True,
+        default="none",
+    ),
     Field("images", IMAGES, "IDI's own images.", quiet=True, default="none yet: name yours"),
     Field("storage_class", STORAGE_CLASS, "Class of volumes.", quiet=True, default="the cluster's default"),
     Field(

@@ -350,10 +350,11 @@ class Quota:
 @dataclass(frozen=True, slots=True)
 class KubernetesTarget:
     """`namespace` empty: `PLATFORM-ENVIRONMENT`. `storage_class` empty: the cluster's default. `gateway` is the type of
-    the gateway's Service, `dns` where name servers are that are no pods of kube-system."""
+    the gateway's Service, `dns` where name servers are that are no pods of kube-system, `profile` whose it is."""
 
     context: str
     namespace: str = ""
+    profile: Literal["", "gke", "eks", "aks"] = ""
     images: Images | None = None
     storage_class: str = ""
     gateway: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"

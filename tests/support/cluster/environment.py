@@ -95,17 +95,12 @@ class Environment:
             f"        context: {self.context}\n        dns: [{API}/32]\n        images: {{{ours}}}\n{target}"
         )
 
-    def idi(self, *words: str, timeout_s: float = COMMAND_S) -> Said:
-        """`idi WORDS --env ENV`, as from a terminal that is none."""
-        done = subprocess.run(
-            self.words(*words),
-            cwd=self.folder,
-            env=self.place(),
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-        )
-        return Said(done.returncode, done.stdout, done.stderr)
+    def command(self, *words: str) -> dict[str, Any]:
+        """`idi WORDS --env ENV` as subprocess takes it."""
+        return self._command(*self.words(*words)[1:])
+
+    def _command(self, *words: str) -> dict[str, Any]:
+        return {"args": [str(IDI), *words], "cwd": self.folder, "env": self.place()}
 
     def words(self, *words: str) -> list[str]:
         return [str(IDI), *words, "--env", self.env]
@@ -120,6 +115,15 @@ class Environment:
             "IDI_HELM": str(self.helm),
             **self.variables,
         }
+
+    def idi(self, *words: str, timeout_s: float = COMMAND_S) -> Said:
+        """`idi WORDS --env ENV`, as from a terminal that is none."""
+        return self.exactly(*words, "--env", self.env, timeout_s=timeout_s)
+
+    def exactly(self, *words: str, timeout_s: float = COMMAND_S) -> Said:
+        """`idi WORDS`, whatever environment they name."""
+        done = subprocess.run(**self._command(*words), capture_output=True, text=True, timeout=timeout_s)
+        return Said(done.returncode, done.stdout, done.stderr)
 
     def done(self, *words: str, timeout_s: float = COMMAND_S) -> Said:
         """The same, and it has to be done."""

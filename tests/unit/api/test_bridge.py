@@ -99,7 +99,7 @@ async def staged(tmp_path: Path) -> AsyncIterator[Stage]:
 
 async def until(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
-        while not holds():
+        while not holds():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
@@ -156,11 +156,12 @@ async def test_it_ends_in_order_while_connections_are_open(
 async def test_while_the_way_is_mended_a_request_waits(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage:
         stage.forward.trouble = IdiError("Lost.")
-        asking = asyncio.ensure_future(stage.ask())
-        await asyncio.sleep(0.3)
-        assert not asking.done()
-        stage.forward.trouble = None
-        assert (await asking).endswith(b"{}")
+        async with asyncio.TaskGroup() as tasks:
+            asking = tasks.create_task(stage.ask())
+            await asyncio.sleep(0.3)
+            assert not asking.done()
+            stage.forward.trouble = None
+        assert asking.result().endswith(b"{}")
 
 
 async def test_what_stays_broken_is_said_with_a_way_out(

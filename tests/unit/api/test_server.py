@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
 import aiohttp
@@ -13,7 +13,7 @@ import pytest
 
 from idi.api.client import Answered, Client
 from idi.api.server import serve
-from idi.api.types import ChangeRequest, Progress, SecretsView
+from idi.api.types import ChangeRequest, LogsRequest, LogView, Progress, SecretsView
 from idi.parts.clients.machine import Peer
 from idi.parts.errors import Refused
 
@@ -23,6 +23,7 @@ class Slow:
 
     def __init__(self) -> None:
         self.turn = asyncio.Event()
+        self.asked: LogsRequest | None = None
 
     async def change(self, request: ChangeRequest, peer: Peer) -> AsyncIterator[Progress]:
         if request["action"] == "down":
@@ -31,6 +32,21 @@ class Slow:
 
     async def list_secrets(self) -> SecretsView:
         return {"secrets": []}
+
+    async def logs(self, request: LogsRequest) -> AsyncGenerator[LogView | None]:
+        if request["sources"] == ["nobody"]:
+            raise Refused("Nobody is there.")
+        return self._lines(request)
+
+    async def _lines(self, request: LogsRequest) -> AsyncGenerator[LogView | None]:
+        self.asked = request
+        try:
+            yield {"type": "line", "time": "", "source": "jede-1", "module": "jede", "line": "hello"}
+            while request["follow"]:
+                await asyncio.sleep(0.01)
+                yield None
+        finally:
+            self.turn.set()
 
     async def _progress(self) -> AsyncIterator[Progress]:
         await self.turn.wait()
@@ -112,3 +128,27 @@ async def test_the_socket_is_its_owners_alone_and_making_it_disturbs_nobody(tmp_
         os.umask(before)
     assert set(made) == {0o755}
     assert not (tmp_path / "control").exists()
+
+
+@pytest.mark.requirement("O2")
+async def test_logs_are_asked_for_in_numbers_and_a_follower_that_goes_is_noticed(tmp_path: Path) -> None:
+    control = Slow()
+    async with serve(control, tmp_path / "control"):  # type: ignore[arg-type]
+        client = Client(str(tmp_path / "control"), timeout=5.0)
+        for wrong in ("tail=-1", "tail=x", "since=nan", "since=1e300", "&".join(["source=a"] * 101)):
+            with pytest.raises(Answered) as caught:
+                await asyncio.to_thread(client.stream, "GET", f"/v1/logs?{wrong}")
+            assert caught.value.problem["status"] == 400
+        with pytest.raises(Answered, match="Nobody is there"):
+            await asyncio.to_thread(client.stream, "GET", "/v1/logs?source=nobody")
+        asked = "/v1/logs?source=jede&source=cam&tail=3&since=1.5"
+        stream = await asyncio.to_thread(client.stream, "GET", asked)
+        assert [line["line"] for line in await asyncio.to_thread(list, stream)] == ["hello"]
+        assert control.asked == {"sources": ["jede", "cam"], "tail": 3, "since": 1.5, "follow": False}
+        control.turn.clear()
+        stream = await asyncio.to_thread(client.stream, "GET", "/v1/logs?follow=1")
+        await asyncio.sleep(0.05)
+        assert not control.turn.is_set()
+        stream.close()
+        async with asyncio.timeout(5):
+            await control.turn.wait()

@@ -189,3 +189,16 @@ def test_a_block_has_at_most_the_rows_of_the_terminal(number: int, rows: int) ->
         assert found[0] == lines[0]
         assert found[-1] == lines[-1]
         assert str(number - rows + 1) in found[-2][0][0]
+
+
+def test_on_a_cluster_pods_are_where_a_module_is() -> None:
+    """By their names, which kubectl and idi logs take; an address says little, and 127.0.0.1 less."""
+    pods = module("jede", count=3, since=NOW - 9)
+    for one, name in zip(pods["instances"], ("x2x4v", "9kq7c", "b7b7b"), strict=True):
+        one |= {"id": f"jede-stable-6db5955cb7-{name}", "address": "10.90.16.14:20101", "node": "n1"}
+    wide = text_of(table(view([pods], target="kubernetes"), NOW, 0))
+    assert "jede-stable-6db5955cb7-9kq7c, -b7b7b, -x2x4v" in wide
+    assert "10.90" not in wide
+    assert "jede-stable-6db5955cb7-9kq7c + 2 more" in text_of(
+        table(view([pods], target="kubernetes"), NOW, 76)
+    )

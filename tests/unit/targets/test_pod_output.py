@@ -229,11 +229,12 @@ async def test_following_goes_on_where_that_ended_through_restarts_and_brings_ne
         await output(played, tmp_path).read(Asked(frozenset({"jede"}), follow=True))
     ) as items:
         assert lines(await take(items, 2)) == ["jede-a one"]
-        waiting = asyncio.ensure_future(take(items, 2))
-        await asyncio.sleep(0.05)
-        played.next["jede-b"].put_nowait(f"{AT}03Z three")
-        played.next["jede-a"].put_nowait(f"{AT}02Z two")
-        assert lines(await waiting) == ["jede-a two", "jede-b three"]  # within a moment: in order of time
+        async with asyncio.TaskGroup() as tasks:
+            waiting = tasks.create_task(take(items, 2))
+            await asyncio.sleep(0.05)
+            played.next["jede-b"].put_nowait(f"{AT}03Z three")
+            played.next["jede-a"].put_nowait(f"{AT}02Z two")
+        assert lines(waiting.result()) == ["jede-a two", "jede-b three"]  # within a moment: in order of time
 
         played.kept["jede-a"] += [f"{AT}02Z two"]
         played.next["jede-a"].put_nowait(None)  # the connection ends while the container goes on

@@ -1,0 +1,137 @@
+"""What an environment's pods ask a cluster for, all together: as the charts render them.
+
+The charts' own figures are here too (what control, xDS, a gateway and a sidecar ask for, what a module gets that
+declares nothing); a test holds them against the charts. `least` is what has to have room at once, or a pod is never
+made; `most` is for the day on which every module is at its largest and rolls.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from idi.declaration.types import KubernetesTarget, Module, Platform, Quota
+
+MIB, GIB = 1 << 20, 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Requests; `memory_limit_bytes` is what they may take at most."""
+
+    pods: int = 0
+    cpu_millicores: int = 0
+    memory_bytes: int = 0
+    memory_limit_bytes: int = 0
+    claims: int = 0
+    storage_bytes: int = 0
+
+    def __add__(self, other: Demand) -> Demand:
+        return Demand(
+            self.pods + other.pods,
+            self.cpu_millicores + other.cpu_millicores,
+            self.memory_bytes + other.memory_bytes,
+            self.memory_limit_bytes + other.memory_limit_bytes,
+            self.claims + other.claims,
+            self.storage_bytes + other.storage_bytes,
+        )
+
+    def __mul__(self, count: int) -> Demand:
+        return Demand(
+            self.pods * count,
+            self.cpu_millicores * count,
+            self.memory_bytes * count,
+            self.memory_limit_bytes * count,
+            self.claims * count,
+            self.storage_bytes * count,
+        )
+
+    def at_least(self, other: Demand) -> Demand:
+        """The larger of each."""
+        return Demand(
+            max(self.pods, other.pods),
+            max(self.cpu_millicores, other.cpu_millicores),
+            max(self.memory_bytes, other.memory_bytes),
+            max(self.memory_limit_bytes, other.memory_limit_bytes),
+            max(self.claims, other.claims),
+            max(self.storage_bytes, other.storage_bytes),
+        )
+
+
+CONTROL = Demand(1, 200, 512 * MIB, GIB, 1, 5 * GIB)
+GATEWAY = Demand(1, 100, 128 * MIB, 512 * MIB)
+GATEWAYS = 2
+XDS = Demand(1, 100, 128 * MIB, 512 * MIB)
+XDSES = 2
+SIDECAR = Demand(0, 20, 96 * MIB, 256 * MIB)
+UNDECLARED = Demand(1, 100, 64 * MIB, 256 * MIB)
+"""A module's container that declares no resources."""
+SURGE = 4
+"""One more pod for as many as these, rounded up, while a module rolls."""
+QUOTA = Quota(20_000, 40 * GIB, 150)
+"""What the platform's chart sets where the environment declares nothing."""
+
+UNDECLARED_QUOTA = Demand(memory_limit_bytes=80 * GIB, claims=20, storage_bytes=500 * GIB)
+"""What the chart bounds besides, and no declaration does."""
+
+
+def pod(module: Module) -> Demand:
+    """One instance with its sidecar, without its volume."""
+    memory = module.resources.memory_bytes
+    own = Demand(
+        1,
+        module.resources.cpu_millicores or UNDECLARED.cpu_millicores,
+        memory or UNDECLARED.memory_bytes,
+        memory or UNDECLARED.memory_limit_bytes,
+    )
+    return own + SIDECAR
+
+
+def least(platform: Platform) -> Demand:
+    """What has to be there at once: every instance, and the one pod more with which an update goes on."""
+    largest = GATEWAY.at_least(XDS)
+    whole = CONTROL + GATEWAY * GATEWAYS + XDS * XDSES
+    for module in platform.modules.values():
+        whole += pod(module) * module.instances + volume(module)
+        if rolls(module):
+            largest = largest.at_least(pod(module))
+    return whole + largest
+
+
+def most(platform: Platform) -> Demand:
+    """All scaled to their largest, and all of them rolling at the same time."""
+    whole = CONTROL + GATEWAY * (GATEWAYS + 1) + XDS * (XDSES + 1)
+    for module in platform.modules.values():
+        count = max(module.instances, module.scale.max if module.scale else 0)
+        surge = -(-count // SURGE) if rolls(module) else 0
+        whole += pod(module) * (count + surge) + volume(module)
+    return whole
+
+
+def rolls(module: Module) -> bool:
+    """Whether new pods come before the old ones go."""
+    return bool(module.instances) and not module.storage and module.release.strategy != "recreate"
+
+
+def volume(module: Module) -> Demand:
+    return Demand(claims=1, storage_bytes=module.storage.size_bytes) if module.storage else Demand()
+
+
+def quota_of(target: KubernetesTarget) -> Quota:
+    """What holds in the namespace: declared, else the chart's."""
+    declared = target.quota
+    return Quota(
+        declared.cpu_millicores or QUOTA.cpu_millicores,
+        declared.memory_bytes or QUOTA.memory_bytes,
+        declared.pods or QUOTA.pods,
+    )
+
+
+def cpu_text(millicores: int) -> str:
+    """`250m`, `2`."""
+    return f"{millicores}m" if millicores % 1000 else str(millicores // 1000)
+
+
+def memory_text(count: int) -> str:
+    """In whole MiB or GiB, rounded up: what may be written as a quota."""
+    mib = -(-count // MIB)
+    return f"{mib}MiB" if mib % 1024 else f"{mib // 1024}GiB"

@@ -1,0 +1,91 @@
+"""The nine modules of platform.yaml on a cluster: the same file as on a laptop, with the images that there are."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from tests.support.cluster.client import Client
+from tests.support.cluster.environment import Environment
+from tests.support.cluster.layout import API
+from tests.support.scale import scale
+
+pytestmark = [pytest.mark.requirement("K1", "K3"), pytest.mark.timeout(900)]
+
+FILE = Path(__file__).resolve().parents[2] / "platform.yaml"
+NINE = {"jede": 2, "dere": 1, "vtl": 1, "cti": 1, "eat": 1, "sfl": 1, "cam": 2, "pas": 1, "rame": 2}
+POOL = {"vtl": "ml", "rame": "ml", "eat": "storage", "sfl": "storage"}
+
+
+@pytest.fixture(scope="module")
+def nine(
+    kube: Client, images: Mapping[str, str], helm: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Environment]:
+    made = Environment(tmp_path_factory.mktemp("nine"), kube, images, helm, f"junzi-{uuid4().hex[:4]}")
+    text = FILE.read_text()
+    assert text.count("image: standins/python") == 9
+    text = text.replace("image: standins/python", f"image: {images['standin-python']}")
+    text = re.sub(r"^platform: junzi$", f"platform: {made.platform}", text, flags=re.M)
+    ours = ", ".join(f'{name}: "{images[name]}"' for name in ("control", "sidecar", "relay"))
+    target = f"target: {{kubernetes: {{context: {made.context}, dns: [{API}/32], images: {{{ours}}}}}}}"
+    text = text.replace("target: {kubernetes: {context: staging}}", target)
+    # Volumes of a test are small.
+    text = text.replace("storage: {size: 10GiB}", "storage: {size: 64MiB}")
+    (made.folder / "platform.yaml").write_text(text)
+    began = time.monotonic()
+    made.done("up")
+    print(f"nine modules from nothing: {time.monotonic() - began:.1f} s")
+    yield made
+    made.idi("down")
+    kube.kubectl("delete", "namespace", made.namespace, "--wait=false")
+
+
+def test_all_nine_are_ready_each_on_its_pool(nine: Environment) -> None:
+    assert {name: ready for name, ready in nine.ready().items() if name in NINE} == NINE
+    nodes = {
+        node["metadata"]["name"]: node["metadata"]["labels"].get("idi.dev/pool", "")
+        for node in json.loads(nine.kubectl("get", "nodes", "-o", "json"))["items"]
+    }
+    for module in NINE:
+        for pod in nine.pods(f"idi.dev/module={module}"):
+            assert nodes[pod["spec"]["nodeName"]] == POOL.get(module, "general"), module
+    print(nine.kubectl("get", "pods,pvc,pdb,hpa,resourcequota", "-o", "wide"))
+
+
+@pytest.mark.requirement("G1", "T1")
+def test_the_smoke_suite_of_a_laptop_passes(nine: Environment) -> None:
+    said = nine.done("test", "smoke")
+    print(said.out)
+
+
+@pytest.mark.requirement("B1")
+def test_events_go_their_three_hops(nine: Environment) -> None:
+    """A decision changes a case, dere learns from it, eat keeps what was learned."""
+    since = nine.done("events", "publish", "jede.decided", "{}")
+    print(since.out)
+    nine.until(
+        lambda: "dere.learned" in nine.kubectl("logs", "-l", "idi.dev/module=eat", "-c", "module", "--tail=200"),
+        60,
+        "eat to hear of what dere learned",
+    )
+
+
+@pytest.mark.requirement("K1", "C1")
+def test_pushes_of_all_nine_under_load_fail_nothing(nine: Environment) -> None:
+    """Every module is rolled; from the command to all nine healthy."""
+    times = []
+    load = nine.load("load-push", "/healthz", 20 * scale(1, 10), workers=2)
+    for _ in range(scale(1, 10)):
+        began = time.monotonic()
+        nine.done("restart", *NINE)
+        times.append(time.monotonic() - began)
+    said = json.loads(nine.ended(load, 600))
+    print(f"pushes: {[round(each, 1) for each in times]} s; load: {said}")
+    assert said["failures"] == 0, said["failed"]
+    assert {name: ready for name, ready in nine.ready().items() if name in NINE} == NINE
