@@ -10,10 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-<<<<<<< HEAD
-=======
-import ssl
->>>>>>> wt-logs
 import time
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -47,7 +43,7 @@ from idi.control.loop import Edge, Loop
 from idi.control.own_tls import renewed, tls_of
 from idi.control.patience import Patience
 from idi.control.pod_door import PORT as DOOR_PORT
-from idi.control.pod_door import PodDoor, listening, load, tls_of
+from idi.control.pod_door import PodDoor, listening
 from idi.control.pod_figures import PodFigures
 from idi.control.pod_logs import PodLogs
 from idi.control.registrations import Registrations
@@ -369,25 +365,6 @@ async def publish_bootstrap(api: Kubernetes, cluster: Cluster, root: bytes) -> N
             await api.delete(path("v1", "pods", cluster.namespace, pod["metadata"]["name"]))
 
 
-<<<<<<< HEAD
-=======
-async def renew(
-    serving: ServingAuthority,
-    cluster: Cluster,
-    certificate: ServerCertificate,
-    plane: ReplicatedPlane,
-    tls: ssl.SSLContext,
-) -> None:
-    """Long before what control's servers show has ended."""
-    while True:
-        await asyncio.sleep(RENEW_S)
-        served = serving.issue(cluster.names)
-        certificate.replace(served.chain, served.key)
-        plane.set_certificate(served.chain, served.key)
-        load(tls, served)
-
-
->>>>>>> wt-logs
 def release_settings(settings: Settings, cluster: Cluster, loop: Loop) -> ReleaseSettings:
     platform = loop.platform
     if platform is None or not isinstance(platform.target, KubernetesTarget):

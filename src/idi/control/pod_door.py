@@ -11,17 +11,14 @@ import asyncio
 import json
 import logging
 import ssl
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from aiohttp import web
 
 from idi.api.server import bearer, problem_of, problem_response
-from idi.parts.certificates.serving import Served
 
 log = logging.getLogger(__name__)
 
@@ -115,18 +112,3 @@ async def listening(
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
-
-
-def tls_of(served: Served) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    load(context, served)
-    return context
-
-
-def load(context: ssl.SSLContext, served: Served) -> None:
-    """ssl takes certificates from files only; this one is in memory, and gone at once."""
-    with tempfile.NamedTemporaryFile(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as file:
-        file.write(served.chain + served.key)
-        file.flush()
-        context.load_cert_chain(file.name)
