@@ -113,7 +113,13 @@ def whole() -> Values:
     """An environment that uses every value."""
     part = {"pool": "general", "priorityClassName": "high"}
     return platform(
-        images={"control": CONTROL, "sidecar": SIDECAR, "relay": SIDECAR, "xds": CONTROL, "pullSecrets": ["registry"]},
+        images={
+            "control": CONTROL,
+            "sidecar": SIDECAR,
+            "relay": SIDECAR,
+            "xds": CONTROL,
+            "pullSecrets": ["registry"],
+        },
         roles={"operator": {"users": ["erin"], "groups": ["operators"]}},
         control={
             "args": ["--env", "staging"],
