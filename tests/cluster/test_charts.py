@@ -250,6 +250,31 @@ def test_a_secret_is_named_and_never_a_value() -> None:
     ]
 
 
+def test_a_slot_has_its_own_words_and_secrets_that_may_change() -> None:
+    [(_, template), (_, other)] = pods(rendered("module", full()))
+    [running] = template["spec"]["containers"]
+    assert running["command"] == ["jede", "--data", "<&> $$(HOME)"]
+    assert {"name": "mount-0", "mountPath": "/etc/idi/accounts", "readOnly": True} in running["volumeMounts"]
+    assert {"name": "mount-0", "secret": {"secretName": "jede-accounts", "defaultMode": 0o440}} in template[
+        "spec"
+    ]["volumes"]
+    assert "command" not in other["spec"]["containers"][0]
+    assert not [volume for volume in other["spec"]["volumes"] if volume["name"].startswith("mount")]
+
+
+@pytest.mark.parametrize("lets_in", [True, False])
+def test_control_reaches_a_module_only_where_it_is_said(lets_in: bool) -> None:
+    policy = one(rendered("module", module(networkPolicy={"control": lets_in})), "NetworkPolicy", "jede")
+    mesh = [
+        source
+        for rule in policy["spec"]["ingress"]
+        for source in rule["from"]
+        if {"protocol": "TCP", "port": 20101} in rule["ports"]
+    ]
+    control = {"podSelector": {"matchLabels": {"idi.dev/part": "control"}}}
+    assert (control in mesh) is lets_in
+
+
 def test_who_stores_is_alone_and_keeps_what_it_stored() -> None:
     objects = rendered("module", storing())
     made = one(objects, "StatefulSet", "sfl-stable")["spec"]
@@ -289,6 +314,8 @@ def test_one_instance_holds_up_no_node() -> None:
         ({"slots": {"stable": slot(env=[{"name": "PORT", "value": "1"}])}}, "'not' failed"),
         ({"resources": {"limits": {"memoy": "1Gi"}}}, "additional properties 'memoy' not allowed"),
         ({"ports": []}, "minItems"),
+        ({"slots": {"stable": slot(mounts=[{"path": "/etc/idi/proxy", "secret": "s"}])}}, "'not' failed"),
+        ({"slots": {"stable": slot(mounts=[{"path": "/data", "secret": "s"}])}}, "does not match pattern"),
         ({"slots": {"stable": slot(config={"ODD": "\x85"})}}, "does not match pattern"),
         ({"scale": {"min": 1, "max": 4}}, "missing property 'cpuPercent'"),
         ({"networkPolicy": {"caller": []}}, "additional properties 'caller' not allowed"),

@@ -70,7 +70,9 @@ def test_events_go_their_three_hops(nine: Environment) -> None:
     since = nine.done("events", "publish", "jede.decided", "{}")
     print(since.out)
     nine.until(
-        lambda: "dere.learned" in nine.kubectl("logs", "-l", "idi.dev/module=eat", "-c", "module", "--tail=200"),
+        lambda: (
+            "dere.learned" in nine.kubectl("logs", "-l", "idi.dev/module=eat", "-c", "module", "--tail=200")
+        ),
         60,
         "eat to hear of what dere learned",
     )

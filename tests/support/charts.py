@@ -81,6 +81,8 @@ def full() -> Values:
         slots={
             "stable": slot(
                 replicas=None,
+                command=["jede", "--data", "<&> $$(HOME)"],
+                mounts=[{"path": "/etc/idi/accounts", "secret": "jede-accounts"}],
                 spec='{"module": "jede", "odd": "<&>\\u2028 \'\\" $(PORT)"}',
                 env=[{"name": "CAM_URL", "value": "http://127.0.0.1:20201"}],
                 secrets={"env": "jede-secrets-1", "files": "jede-files-1"},
@@ -92,6 +94,7 @@ def full() -> Values:
         networkPolicy={
             "callers": ["pas", "cam"],
             "gateway": True,
+            "control": True,
             "calls": ["dere"],
             "externals": [{"port": 5432, "cidr": "10.1.2.3/32"}, {"port": 443}],
             "dns": {"cidrs": ["10.90.0.1/32"]},
@@ -110,7 +113,13 @@ def whole() -> Values:
     """An environment that uses every value."""
     part = {"pool": "general", "priorityClassName": "high"}
     return platform(
-        images={"control": CONTROL, "sidecar": SIDECAR, "xds": CONTROL, "pullSecrets": ["registry"]},
+        images={
+            "control": CONTROL,
+            "sidecar": SIDECAR,
+            "relay": SIDECAR,
+            "xds": CONTROL,
+            "pullSecrets": ["registry"],
+        },
         roles={"operator": {"users": ["erin"], "groups": ["operators"]}},
         control={
             "args": ["--env", "staging"],

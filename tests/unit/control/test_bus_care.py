@@ -91,3 +91,13 @@ async def test_what_goes_wrong_in_looking_does_not_end_it(broker: Broker) -> Non
     broker.full = True
     looks = broker.looks
     await until(lambda: broker.looks > looks + 3)
+
+
+async def test_where_nobody_knows_of_room_a_person_is_told_what_to_do(broker: Broker) -> None:
+    broker.care.room = None
+    broker.full, broker.room = True, ROOM_BYTES
+    await until(lambda: broker.care.notice)
+    looks = broker.looks
+    await until(lambda: broker.looks > looks + 3)
+    assert broker.restarts == 0
+    assert "its pod was deleted" in broker.care.notice
