@@ -21,8 +21,9 @@ COMMAND_S = 300.0
 NON_ROOT = {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}}
 
 LOAD = r"""
-import http.client, json, sys, threading, time
+import http.client, json, os, sys, threading, time
 url, seconds, workers, pause = sys.argv[1], float(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+headers = {"authorization": "Bearer " + os.environ["TOKEN"]} if os.environ.get("TOKEN") else {}
 host, _, path = url.removeprefix("http://").partition("/")
 count, bad, names, lock, end = 0, [], {}, threading.Lock(), time.time() + seconds
 def work():
@@ -31,7 +32,7 @@ def work():
     while time.time() < end:
         try:
             connection = connection or http.client.HTTPConnection(host, timeout=15)
-            connection.request("GET", "/" + path)
+            connection.request("GET", "/" + path, headers=headers)
             answer = connection.getresponse()
             body = answer.read()
             why = "" if answer.status == 200 else f"{answer.status} {body[:200]!r}"
@@ -161,7 +162,13 @@ class Environment:
         return "\n".join(found)
 
     def runner(
-        self, name: str, script: str, *words: str, labels: Mapping[str, str] | None = None, **spec: Any
+        self,
+        name: str,
+        script: str,
+        *words: str,
+        labels: Mapping[str, str] | None = None,
+        variables: Mapping[str, str] | None = None,
+        **spec: Any,
     ) -> str:
         """A pod of one's own in the namespace that runs a script; its name."""
         pod = {
@@ -175,6 +182,7 @@ class Environment:
                         "name": "main",
                         "image": self.images["standin-python"],
                         "command": ["python", "-c", script, *words],
+                        "env": [{"name": key, "value": value} for key, value in (variables or {}).items()],
                         "securityContext": LOCKED,
                         "resources": {
                             "requests": {"cpu": "50m", "memory": "64Mi"},
@@ -201,10 +209,19 @@ class Environment:
         self.kubectl("delete", "pod", name, "--wait=false")
         return said
 
-    def load(self, name: str, path: str, seconds: float, *, workers: int = 4, pause_s: float = 0.02) -> str:
+    def load(
+        self,
+        name: str,
+        path: str,
+        seconds: float,
+        *,
+        workers: int = 4,
+        pause_s: float = 0.02,
+        token: str = "",
+    ) -> str:
         """Requests to the gateway from inside the cluster, for so long."""
         url = f"http://gateway.{self.namespace}.svc:8080{path}"
-        self.runner(name, LOAD, url, str(seconds), str(workers), str(pause_s))
+        self.runner(name, LOAD, url, str(seconds), str(workers), str(pause_s), variables={"TOKEN": token})
         self.until(
             lambda: self.kubectl("get", "pod", name, "-o", "jsonpath={.status.phase}") == "Running",
             60,
