@@ -35,7 +35,7 @@ DEVELOP = frozenset(
     }
 )
 DEPLOY = frozenset({"up", "scale", "restart", "config"})
-OPERATE = frozenset({"down", "secret", "keys"})
+OPERATE = frozenset({"down", "secret", "keys", "client-secret"})
 CHANGES = "POST /v1/changes"
 
 RIGHTS: dict[str, frozenset[str]] = {

@@ -320,6 +320,8 @@ class Server:
         document = await body_of(request)
         may(document, {"client": str, "new_secret": bool, "scopes": list, "ttl_s": (int, float)})
         need_each(document.get("scopes", ()), str, "scopes")
+        if isinstance(peer, Role) and document.get("new_secret"):
+            peer.check("client-secret")
         answer = await self.control.token(cast(TokenRequest, document), peer)
         return web.json_response(answer, headers={"cache-control": "no-store"})
 

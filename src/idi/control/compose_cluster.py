@@ -214,7 +214,8 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
 
         async def answers(address: str) -> bool:
             try:
-                async with session.get(f"http://{address}:{AGENT_PORT}/live") as answer:
+                host = f"[{address}]" if ":" in address else address
+                async with session.get(f"http://{host}:{AGENT_PORT}/live") as answer:
                     return answer.status == 200
             except (aiohttp.ClientError, TimeoutError, OSError):
                 return False

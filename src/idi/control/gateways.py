@@ -7,6 +7,7 @@ gateway's certificate and everything that the gateway is told.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from idi.parts.errors import PartError, Refused
 from idi.parts.targets.kubernetes.pods import ACCOUNT, PART, trouble
 from idi.traffic.types import GATEWAY
 from idi.world.events import PartChanged
+
+log = logging.getLogger(__name__)
 
 READY_S = 120.0
 
@@ -57,11 +60,15 @@ class Gateways:
         )
 
     async def take_up(self) -> None:
-        await self.start()
+        """After a restart of control: whoever waits for it is told by its state, and nobody has to ask again."""
+        try:
+            await self.start()
+        except PartError as error:
+            log.warning("%s", error)
 
     async def stop(self) -> None:
         """Its pods belong to the platform's release and go with that."""
-        self.wanted = False
+        self.wanted, self._told = False, ("", "")
         self.loop.emit(PartChanged(GATEWAY, "absent", self.clock()))
 
     def ready(self, node: str, ready: bool) -> None:
@@ -104,6 +111,8 @@ class Gateways:
                 self._leaving.add(name)
             if not known:
                 self.identities.add(name, GATEWAY)
+                if self.loop.plane.connected().get(name):  # it was back before it was known
+                    self._proxied.add(name)
         nodes = tuple(sorted(self._pods))
         if nodes != self.loop.edge.nodes:
             self.loop.edge.nodes = nodes

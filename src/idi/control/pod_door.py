@@ -58,6 +58,8 @@ class PodDoor:
         ready, reason = document.get("ready"), document.get("reason", "")
         if not isinstance(ready, bool) or not isinstance(reason, str):
             raise web.HTTPBadRequest(text="'ready' is true or false, 'reason' a text.")
+        if document.get("envoy") == "down" and ready:  # nobody gets through to it
+            ready, reason = False, "its Envoy does not run"
         return web.json_response(
             {"in_rotation": await self.pods.report(pod, ready=ready, reason=reason[:LONGEST_REASON])}
         )

@@ -17,7 +17,7 @@ from idi.control.secrets import NewSecret, able, asked_secret
 from idi.control.wanted import Wanted
 from idi.control.wording import did_you_mean
 from idi.declaration.load import Rejected
-from idi.declaration.types import ExternalIssuer, ModuleName, Platform
+from idi.declaration.types import ExternalIssuer, KubernetesTarget, ModuleName, Platform
 from idi.parts.errors import Refused
 from idi.parts.store.interface import JSON
 from idi.plan.applicable import Applicable, applicable
@@ -219,6 +219,12 @@ def with_run(wanted: Wanted, name: ModuleName, run: Run | None) -> Wanted:
 def check_count(platform: Platform, name: ModuleName, count: int) -> None:
     if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= MAX_INSTANCES:
         raise Refused(f"{name}={count} is out of range.", f"Write a number from 0 to {MAX_INSTANCES}.")
+    scale = platform.modules[name].scale
+    if scale and isinstance(platform.target, KubernetesTarget) and count > scale.max:
+        raise Refused(
+            f"{name} scales by itself, to {scale.max} at most: {count} cannot be the least.",
+            f"Write at most {name}={scale.max}, or raise scale.max in the declaration.",
+        )
     if platform.modules[name].storage and count > 1:
         raise Refused(
             f"{name} has storage, so two instances would be two writers.", f"Write {name}=1 or {name}=0."

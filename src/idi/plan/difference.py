@@ -19,6 +19,7 @@ first, ours goes once theirs is ready, and comes back before theirs goes; with `
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields, replace
 
@@ -42,6 +43,7 @@ from idi.world.types import Instance, ModuleWorld, Revision, RevisionId, Revisio
 UNDECLARED = "no longer declared"
 GOES_DOWN = "the platform goes down"
 GIVEN_BACK = "it is given back"
+PULL_S = 60.0
 
 
 def difference(desired: Desired, world: World) -> Plan:
@@ -171,8 +173,15 @@ def grow(module: ModuleWorld, wanted: DesiredModule, present: Revision | None, w
         steps.append(Ensure(spec, count, there, reason, around=wanted.around))
     if ready(module, spec.revision) < count:
         steps.extend(retry(module, spec))
-        steps.append(await_ready(spec, count))
+        steps.append(await_ready(spec, count, rollout_s(spec, count) if wanted.rolls else 0.0))
     return steps
+
+
+def rollout_s(spec: RevisionSpec, count: int) -> float:
+    """How much longer the last one may take where a Deployment brings them in by quarters: the earlier ones come first,
+    former ones end, images are pulled."""
+    rounds = math.ceil(count / max(1, math.ceil(count / 4)))
+    return (rounds - 1) * spec.readiness.deadline_s + spec.grace_s + PULL_S
 
 
 def retry(module: ModuleWorld, spec: RevisionSpec) -> list[Step]:
@@ -181,8 +190,8 @@ def retry(module: ModuleWorld, spec: RevisionSpec) -> list[Step]:
     return [Retry(spec.module, spec.revision, failed, "it had failed")] if failed else []
 
 
-def await_ready(spec: RevisionSpec, count: int) -> AwaitReady:
-    return AwaitReady(spec.module, spec.revision, count, spec.readiness.deadline_s)
+def await_ready(spec: RevisionSpec, count: int, more_s: float = 0.0) -> AwaitReady:
+    return AwaitReady(spec.module, spec.revision, count, spec.readiness.deadline_s + more_s)
 
 
 def remove(revision: Revision, why: str) -> Remove:

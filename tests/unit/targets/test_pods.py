@@ -264,9 +264,9 @@ def test_no_secret_is_in_the_values_of_a_release() -> None:
 
 def test_configuration_of_the_version_before_stays_as_long_as_its_pods_may_start() -> None:
     before = replace(spec(), revision="00000000", environment={"A": "1"})  # type: ignore[arg-type]
-    values = release_values(SETTINGS, spec(), 2, Reach(), before)
+    values = release_values(SETTINGS, spec(), 2, Reach(), [before])
     assert values["kept"] == [{"A": "1"}]
-    assert release_values(SETTINGS, spec(), 2, Reach(), spec())["kept"] == []
+    assert release_values(SETTINGS, spec(), 2, Reach())["kept"] == []
 
 
 @pytest.mark.requirement("K2")
@@ -275,6 +275,8 @@ def test_where_it_scales_by_itself_nobody_says_how_many() -> None:
     values = release_values(SETTINGS, its, 2, Reach())
     assert values["scale"] == {"min": 2, "max": 10, "cpuPercent": 70}
     assert values["slots"]["stable"]["replicas"] is None
+    none = release_values(SETTINGS, its, 0, Reach())
+    assert (none["scale"], none["slots"]["stable"]["replicas"]) == (None, 0)
 
 
 def test_variables_that_need_a_secret_are_in_neither() -> None:

@@ -16,11 +16,13 @@ from idi.world.types import Instance, InstanceState
 @dataclass(slots=True)
 class Known:
     """`reported` is what its agent said last, None before it said anything. `stopping`: its agent says that it is
-    about to end; the API server may say so later."""
+    about to end; the API server may say so later. `proxied`: its proxy is taken for good; `connected`: it has its
+    stream now."""
 
     pod: PodSeen | None = None
     reported: tuple[bool, str] | None = None
     proxied: bool = False
+    connected: bool = False
     stopping: bool = False
     been_ready: bool = False
     told: Instance | None = None

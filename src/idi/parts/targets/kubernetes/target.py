@@ -23,7 +23,7 @@ from idi.parts.clients.owned_tasks import OwnedTasks
 from idi.parts.errors import PartError, Refused
 from idi.parts.targets.interface import Emit, Retire, Supply, Variable
 from idi.parts.targets.kubernetes.instances import Known
-from idi.parts.targets.kubernetes.pods import AROUND, MAIN, MODULE, SPEC, pod_seen, shorten
+from idi.parts.targets.kubernetes.pods import AROUND, COUNT, MAIN, MODULE, SPEC, pod_seen, shorten
 from idi.parts.targets.kubernetes.values import (
     POD,
     Reach,
@@ -31,6 +31,7 @@ from idi.parts.targets.kubernetes.values import (
     module_of,
     place_of,
     release_values,
+    scales,
     secret_of,
 )
 from idi.parts.targets.recorded import spec_of
@@ -125,13 +126,13 @@ class KubernetesTarget:
                 for secret in secret_of(settings, spec, await self._supply(spec, paths)):
                     name = secret["metadata"]["name"]
                     await self._api.apply(self._path("v1", "secrets", name), secret, force=True)
-            running = before[0] if before else None
+            running = self._running(spec)
             values = release_values(settings, spec, count, self._reach(spec.module), running)
             values["around"] = around
             await self._releases.put(spec.module, values)
             self._holds(spec, count, around)
-            await self._forget_secrets(spec.module, {spec.revision, running.revision if running else ""})
-        if before is not None and before[0] == spec and before[1] > count:
+            await self._forget_secrets(spec.module, {spec.revision, *(one.revision for one in running)})
+        if before is not None and before[0] == spec and before[1] > count and not scales(spec, count):
             await self._fewer(spec, count)
 
     async def retry(self, module: ModuleName, revision: RevisionId) -> None:
@@ -162,6 +163,7 @@ class KubernetesTarget:
         known = self._of(instance)
         if known is None:
             return
+        known.connected = ready
         if ready:
             known.proxied = True
             self._judge(known)
@@ -239,10 +241,22 @@ class KubernetesTarget:
         return path(api, kind, self._namespace, name)
 
     def _of(self, instance: InstanceId) -> Known | None:
-        """Agents and proxies may speak before the API server does; a bounded number of them is remembered."""
-        if instance not in self._known and len(self._known) < MOST_EARLY + len(self._revisions) * 100:
+        """Agents and proxies may speak before the API server does; so many of them are remembered, the latest."""
+        if instance not in self._known:
+            early = [name for name, one in self._known.items() if one.pod is None]
+            if len(early) >= MOST_EARLY:
+                del self._known[early[0]]
             self._known[instance] = Known()
-        return self._known.get(instance)
+        return self._known[instance]
+
+    def _running(self, spec: RevisionSpec) -> list[RevisionSpec]:
+        """Other revisions of its module that pods run: what they need to start again has to stay."""
+        there = {
+            one.pod.revision: one.pod.spec
+            for one in self._known.values()
+            if one.pod and one.pod.module == spec.module and one.pod.revision != spec.revision
+        }
+        return [there[revision] for revision in sorted(there)]
 
     async def _follow_pods(self) -> None:
         async for event in Watch(self._api, self._path("v1", "pods"), labels=MODULE):
@@ -281,7 +295,9 @@ class KubernetesTarget:
             return  # none of ours
         if spec.module not in self._revisions:
             around = document["metadata"].get("annotations", {}).get(AROUND, "")
-            self._holds(spec, document["spec"].get("replicas", 1), around)
+            replicas = document["spec"].get("replicas", 1)
+            declared = document["metadata"].get("annotations", {}).get(COUNT, "")
+            self._holds(spec, int(declared) if declared.isdigit() else replicas, around)
         why = next(
             (
                 one.get("message", "")
@@ -344,5 +360,7 @@ class KubernetesTarget:
             if await self._answers(known.told.address):
                 return
             await asyncio.sleep(ASK_AGAIN_S)
+        if known.connected or self._known.get(name) is not known:
+            return  # it is back meanwhile, and nobody says so twice
         known.proxied = False
         self._judge(known)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -26,6 +26,7 @@ POD = InstanceId("$(IDI_INSTANCE)")
 """As Kubernetes writes a variable within another's value."""
 DATA = Path("/data")
 SECRETS = "/var/run/idi/secrets"
+MOST_KEPT = 8
 _VARIABLE = re.compile(r"\$(?=\()")
 
 
@@ -53,9 +54,9 @@ class Settings:
 
 
 def release_values(
-    settings: Settings, spec: RevisionSpec, count: int, reach: Reach, before: RevisionSpec | None = None
+    settings: Settings, spec: RevisionSpec, count: int, reach: Reach, running: Sequence[RevisionSpec] = ()
 ) -> dict[str, Any]:
-    """`before` is the revision that runs now: its configuration stays as long as its pods may start again."""
+    """`running` are the other revisions that pods run: their configuration stays as long as they may start again."""
     work = spec.workload
     if work is None:
         raise ValueError(f"{spec.module} has no workload")
@@ -66,7 +67,7 @@ def release_values(
         "image": work.image,
         "command": command(spec) or None,
         "mounts": [{"path": where, "secret": name} for where, name in sorted(work.mounts.items())],
-        "replicas": None if work.scale_max else count,
+        "replicas": None if scales(spec, count) else count,
         "spec": json.dumps(document_of(spec), sort_keys=True, separators=(",", ":")),
         "env": [{"name": name, "value": value} for name, value in mine.items()],
         "config": plain,
@@ -75,7 +76,7 @@ def release_values(
             "files": secret_name(spec, "files") if its.files else None,
         },
     }
-    kept = [variables(before, needed(before))[0]] if before and before.revision != spec.revision else []
+    kept = [variables(other, needed(other))[0] for other in running][:MOST_KEPT]
     return {
         "platform": settings.platform,
         "environment": settings.environment,
@@ -88,8 +89,9 @@ def release_values(
         "pool": work.pool,
         "resources": resources(work.cpu_millicores, work.memory_bytes),
         "scale": {"min": max(1, count), "max": work.scale_max, "cpuPercent": round(100 * work.cpu_ratio)}
-        if work.scale_max and count
+        if scales(spec, count)
         else None,
+        "count": count,
         "storage": {"size": str(work.storage_bytes), "class": settings.storage_class or None}
         if work.storage_bytes
         else None,
@@ -104,6 +106,11 @@ def release_values(
             **({"dns": {"cidrs": list(settings.dns)}} if settings.dns else {}),
         },
     }
+
+
+def scales(spec: RevisionSpec, count: int) -> bool:
+    """Whether an autoscaler says how many there are; none does where there are to be none."""
+    return bool(spec.workload and spec.workload.scale_max and count)
 
 
 def resources(cpu_millicores: int, memory_bytes: int) -> dict[str, Any]:
