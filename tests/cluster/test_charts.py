@@ -352,10 +352,9 @@ def test_a_release_is_named_as_its_module() -> None:
     assert "a module's release is named as the module" in done.stderr
 
 
-def test_xds_is_control_until_it_has_replicas() -> None:
-    assert one(rendered("platform", platform()), "Service", "xds")["spec"]["selector"] == {
-        "idi.dev/part": "control"
-    }
+def test_xds_is_control_where_there_are_no_replicas() -> None:
+    none = rendered("platform", platform(xds={"replicas": 0}))
+    assert one(none, "Service", "xds")["spec"]["selector"] == {"idi.dev/part": "control"}
     assert one(rendered("platform", whole()), "Service", "xds")["spec"]["selector"] == {"idi.dev/part": "xds"}
 
 

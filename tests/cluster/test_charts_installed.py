@@ -350,7 +350,7 @@ async def test_control_may_make_releases_and_no_more(
         ("create", "pods", "--subresource=exec"),
         ("create", "roles.rbac.authorization.k8s.io"),
         ("patch", "resourcequotas"),
-        ("delete", "pods"),
+        ("create", "pods"),
         ("get", "nodes"),
         ("get", "secrets", "--all-namespaces"),
     ]:

@@ -62,7 +62,7 @@ class Role:
         able = [name for name, rights in RIGHTS.items() if what in rights]
         raise Refused(
             f"The role {self.name} may not do this ({what.removeprefix('POST ').removeprefix('GET ')}).",
-            f"{' and '.join(able)} may: --role {able[0]}." if able else "It is for a laptop's platform only.",
+            f"Who has the role {' or '.join(able)} may." if able else "It is for a laptop's platform only.",
         )
 
 

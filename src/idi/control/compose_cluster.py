@@ -230,6 +230,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             supply=supply,
             reach=lambda module: reach(loop, module),
             answers=answers,
+            reached=lambda: any(plane.connected().values()),
         )
         own = LocalTarget(
             platform_hash=paths.hash8,

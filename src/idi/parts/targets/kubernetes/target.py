@@ -63,7 +63,7 @@ class Releases(Protocol):
 
 class KubernetesTarget:
     """`reach` says who may call a module and whom it may call; `answers` whether the agent at an address does: asked
-    where a proxy lost its stream, which by itself is no death."""
+    where a proxy lost its stream, which by itself is no death; `reached` whether any proxy has one."""
 
     def __init__(
         self,
@@ -77,6 +77,7 @@ class KubernetesTarget:
         supply: Supply,
         reach: Callable[[ModuleName], Reach],
         answers: Callable[[str], Awaitable[bool]],
+        reached: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._api = api
@@ -88,6 +89,7 @@ class KubernetesTarget:
         self._supply = supply
         self._reach = reach
         self._answers = answers
+        self._reached = reached
         self._clock = clock
         self._owned = OwnedTasks()
         self._known: dict[InstanceId, Known] = {}
@@ -353,14 +355,18 @@ class KubernetesTarget:
             ) from None
 
     async def _ask_itself(self, name: InstanceId, known: Known) -> None:
-        """Its proxy lost its stream to control: dead is what does not answer, either."""
-        for _ in range(2):
-            if known.told is None or self._known.get(name) is not known:
-                return
-            if await self._answers(known.told.address):
-                return
+        """Its proxy lost its stream to control: dead is what does not answer, either. While nobody at all has a stream
+        it is control that is cut off, and what it does not hear says nothing of others."""
+        silent = 0
+        while silent < 2:
+            if known.told is None or known.connected or self._known.get(name) is not known:
+                return  # it is back meanwhile (nobody says so twice), or gone
+            if self._reached():
+                if await self._answers(known.told.address):
+                    return
+                silent += 1
             await asyncio.sleep(ASK_AGAIN_S)
         if known.connected or self._known.get(name) is not known:
-            return  # it is back meanwhile, and nobody says so twice
+            return
         known.proxied = False
         self._judge(known)
