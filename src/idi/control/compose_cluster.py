@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -20,41 +19,33 @@ import aiohttp
 
 from idi.api.asker import Role
 from idi.api.server import Server
-from idi.api.types import ChangeRequest, KeysView
 from idi.control import cluster as place
 from idi.control.ahead import NAME as OPENBAO
 from idi.control.ahead import Ahead
+from idi.control.assembly import Keeper, Parts, assemble, embedded_tokens, keys_of
 from idi.control.authority import Authority
 from idi.control.broker import Broker, watching
 from idi.control.broker_pod import BrokerPod
 from idi.control.bus_care import BusCare
 from idi.control.caller import Caller
 from idi.control.cluster import Cluster
-from idi.control.compose import Keeper, keys_of, resolve
-from idi.control.credentials import KEY_FILE, Credentials
+from idi.control.credentials import Credentials
 from idi.control.desk import Desk
-from idi.control.events import Events
 from idi.control.figures import Figures
 from idi.control.gateways import Gateways
 from idi.control.identities import Identities
-from idi.control.keys import keys_view
-from idi.control.logins import Logins, version_of
+from idi.control.logins import version_of
 from idi.control.loop import Edge, Loop
 from idi.control.own_tls import renewed, tls_of
-from idi.control.patience import Patience
 from idi.control.pod_door import PORT as DOOR_PORT
 from idi.control.pod_door import PodDoor, listening
 from idi.control.pod_figures import PodFigures
 from idi.control.pod_logs import PodLogs
-from idi.control.registrations import Registrations
 from idi.control.releases import ModuleReleases
 from idi.control.retiring import Retiring
-from idi.control.rotation import Rotation
-from idi.control.runs import Runs
 from idi.control.secrets import Secrets
 from idi.control.settings import Settings
-from idi.control.topics import Topics
-from idi.declaration.types import EdgeLimits, EmbeddedIssuer, KubernetesTarget, ModuleName, Platform
+from idi.declaration.types import EdgeLimits, KubernetesTarget, ModuleName
 from idi.parts.certificates.serving import ServingAuthority
 from idi.parts.clients import token_review
 from idi.parts.clients.helm import Helm
@@ -64,7 +55,6 @@ from idi.parts.clients.kubernetes import Kubernetes, path
 from idi.parts.clients.kubernetes_access import in_cluster
 from idi.parts.clients.owned_tasks import OwnedTasks
 from idi.parts.clients.token_review import TokenReviews
-from idi.parts.discovery.registry import Registry
 from idi.parts.errors import Bug
 from idi.parts.gateway.envoy.listening import ServerCertificate, TlsPort
 from idi.parts.gateway.envoy.render.cluster_bootstrap import ClusterXds
@@ -72,7 +62,7 @@ from idi.parts.gateway.envoy.replicas.plane import ReplicatedPlane
 from idi.parts.gateway.envoy.start import cluster_files
 from idi.parts.secrets.interface import SecretStore
 from idi.parts.secrets.openbao.server import Places
-from idi.parts.store.interface import Actor, Store
+from idi.parts.store.interface import Store
 from idi.parts.targets.interface import SidecarSpec
 from idi.parts.targets.kubernetes.output import STREAMS, Output
 from idi.parts.targets.kubernetes.pods import AGENT_PORT, PART
@@ -81,7 +71,6 @@ from idi.parts.targets.kubernetes.values import Reach
 from idi.parts.targets.kubernetes.values import Settings as ReleaseSettings
 from idi.parts.targets.local.output import Logs
 from idi.parts.targets.local.target import LocalTarget
-from idi.parts.tokens.embedded.service import ROTATE_EVERY_S, EmbeddedTokens
 from idi.plan.bus import BUS, CONFIG, LOGIN_PATH, MOUNTED
 from idi.traffic.types import CONTROL, GATEWAY, TlsServer
 from idi.world.types import Instance, InstanceId, RevisionSpec
@@ -156,15 +145,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             on_ready,
         )
         plane.set_certificate(served.chain, served.key)
-        tokens = EmbeddedTokens(
-            paths.keys / "issuer",
-            paths.runtime / "issuer",
-            settings.gateway_url(None),
-            f"idi/{settings.environment}",
-            clients={},
-            token_life_s=EmbeddedIssuer().token_life_s,
-            keys_changed=lambda _jwks: loop.republish(),
-        )
+        tokens = embedded_tokens(settings, lambda _jwks: loop.republish())
         issuer = TlsServer(f"control.{cluster.namespace}.svc", DOOR_PORT, f"{place.MOUNTED}/{place.ROOTS}")
         edge = Edge(
             settings.gateway_address,
@@ -250,76 +231,28 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
         changes = await stack.enter_async_context(OwnedTasks())
         keepers: Mapping[str, Keeper] = {OPENBAO: authority, GATEWAY: gateways}
 
-        async def start_part(name: str) -> None:
-            await keepers[name].start()
-
-        async def stop_part(name: str) -> None:
-            retiring.hurry = True
-            await keepers[name].stop()
-
-        def adopt_platform(platform: Platform) -> None:
-            retiring.hurry = False
-            identities.declared()
-            authority.life(platform)
-            broker.declare(platform)
-            if isinstance(platform.gateway.issuer, EmbeddedIssuer):
-                tokens.declare(
-                    platform.gateway.clients,
-                    platform.gateway.issuer.token_life_s,
-                    settings.gateway_url(platform),
-                )
-
-        def wants(instance: InstanceId) -> str:
-            part = loop.world.parts.get(OPENBAO)
-            if part is None or part.state == "ready" or not identities.lacks(instance):
-                return ""
-            return f"it has no certificate, since OpenBao is {part.state}"
-
-        async def keys() -> KeysView:
-            since = tokens.signing_since
-            kept = desk.wanted.overlays.secrets.get(LOGIN_PATH)
-            made = kept.since if kept else (paths.keys / KEY_FILE).stat().st_mtime
-            events = loop.platform is not None and BUS in loop.platform.modules
-            return await keys_view(places, (since, since + ROTATE_EVERY_S), made if events else None)
-
-        async def ask_desk(request: ChangeRequest, actor: Actor) -> bool:
-            return await desk.ask(request, actor)
-
-        runs = Runs(target, loop, store, wanted=lambda: desk.wanted, idle=lambda: desk.idle, ask=ask_desk)
-        registrations = Registrations(
-            Registry(credentials.derive("registrations"), time.monotonic), target, store
-        )
-        desk = Desk(
-            settings=settings,
-            store=store,
-            loop=loop,
-            plane=plane,
-            executor=Patience(
-                *(loop, target, start_part, stop_part, registrations.dismiss, wants),
-                lend=runs.lend,
-                lost=lambda: authority.given_up,
-                lacks=identities.lacks,
-                helps=authority.way_out,
-            ),
-            tasks=changes,
-            warnings=lambda: [
-                w for w in (authority.warning(), authority.notice, bus_care.notice, tokens.warning) if w
-            ],
-            figures=Figures(PodFigures(session).read),
-            adopt_platform=adopt_platform,
-            check=lambda: None,
-            resolve=resolve,
-            tokens=tokens,
-            registrations=registrations,
-            runs=runs,
-            events=Events(broker.connect, store),
-            topics=Topics(broker.connect),
-            secrets=secrets,
-            rotation=Rotation(store, authority, tokens, plane, Logins(broker)),
-            keys=keys,
-            places=lambda _: {"bus.program": "nats-server", "bus.config": f"{MOUNTED}/{CONFIG}"},
-            printed=PodLogs(Output(reading, cluster.namespace, Logs(paths.logs))),
-        )
+        desk = assemble(
+            Parts(
+                settings=settings,
+                store=store,
+                loop=loop,
+                plane=plane,
+                target=target,
+                identities=identities,
+                retiring=retiring,
+                authority=authority,
+                tokens=tokens,
+                broker=broker,
+                bus_care=bus_care,
+                secrets=secrets,
+                credentials=credentials,
+                keepers=keepers,
+                changes=changes,
+                figures=Figures(PodFigures(session).read),
+                places=lambda _: {"bus.program": "nats-server", "bus.config": f"{MOUNTED}/{CONFIG}"},
+                printed=PodLogs(Output(reading, cluster.namespace, Logs(paths.logs))),
+            )
+        ).desk
         # Before anything is published: what is not known yet would be taken from the proxies.
         await own.adopt()
         await target.adopt()
