@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from idi.api.paths import paths_for
-from idi.api.server import Invalid
+from idi.api.problems import Invalid
 from idi.api.types import ChangeRequest, Progress
 from idi.control.actors import CONTROL
 from idi.control.apply import Executor

@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
-import os
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from idi.api.asker import Asker, Role
+from idi.api.asking import Prove, bearer, body_of, may, need, need_each, peer_of, proving
 from idi.api.openapi import openapi
+from idi.api.problems import problem_of, problems
 from idi.api.types import (
     ChangeRequest,
     ConfigView,
@@ -33,7 +33,6 @@ from idi.api.types import (
     LogsRequest,
     LogView,
     PlanView,
-    Problem,
     Progress,
     PublishedView,
     PublishRequest,
@@ -48,10 +47,7 @@ from idi.api.types import (
     TokenView,
     UpRequest,
 )
-from idi.parts.clients.machine import this_machine
-from idi.parts.errors import IdiError, PartError, Refused
-
-log = logging.getLogger(__name__)
+from idi.parts.errors import IdiError, PartError
 
 BODY_LIMIT = 2 * 1024 * 1024
 WATCH_PAUSE_S = 0.1
@@ -59,15 +55,6 @@ WATCH_EVERY_S = 1.0
 MOST_SOURCES = 100
 LATEST = 1e11
 EMPTY = object()
-
-
-class Invalid(Exception):
-    """The declaration (or a request) is invalid; `mistakes` are FILE:LINE:COL messages."""
-
-    def __init__(self, mistakes: list[str], detail: str = "The declaration is invalid.") -> None:
-        super().__init__(detail)
-        self.detail = detail
-        self.mistakes = mistakes
 
 
 class Control(Protocol):
@@ -118,57 +105,6 @@ class Control(Protocol):
     async def list_keys(self) -> KeysView: ...
 
 
-def problem(
-    status: int, title: str, detail: str, way_out: str = "", mistakes: list[str] | None = None
-) -> Problem:
-    document: Problem = {"type": "about:blank", "title": title, "status": status, "detail": detail}
-    if way_out:
-        document["way_out"] = way_out
-    if mistakes:
-        document["mistakes"] = mistakes
-    return document
-
-
-def problem_response(document: Problem) -> web.Response:
-    return web.Response(
-        status=document["status"],
-        body=json.dumps(document).encode(),
-        content_type="application/problem+json",
-    )
-
-
-def problem_of(error: Exception) -> Problem:
-    """Which problem an error is, by whose fault it was."""
-    match error:
-        case Invalid():
-            return problem(422, "Invalid declaration", error.detail, mistakes=error.mistakes)
-        case Refused():
-            return problem(409, "Refused", error.message, error.way_out)
-        case PartError():
-            return problem(503, "A part failed", error.message, error.way_out)
-        case IdiError():
-            return problem(500, "Failed", error.message, error.way_out)
-        case web.HTTPException():
-            return problem(error.status, error.reason, error.text or error.reason)
-    return problem(500, "A bug of IDI", f"{type(error).__name__}.", "Its log says more: idi logs control.")
-
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-@web.middleware
-async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except asyncio.CancelledError:
-        raise
-    except Exception as error:
-        document = problem_of(error)
-        if document["status"] == 500:
-            log.exception("%s %s", request.method, request.path)
-        return problem_response(document)
-
-
 GATEWAY_URL = "x-idi-gateway-url"
 """By which address whoever asks reaches the gateway, where that is another than the gateway's own."""
 
@@ -176,50 +112,6 @@ GATEWAY_URL = "x-idi-gateway-url"
 def seen_from(request: web.Request, view: StatusView) -> StatusView:
     url = request.headers.get(GATEWAY_URL, "")
     return {**view, "gateway": {**view["gateway"], "url": url}} if url else view
-
-
-ASKER = web.RequestKey("asker", Role)
-"""Who asks, where something before the handlers has found out."""
-
-
-def peer_of(request: web.Request) -> Asker:
-    role: Role | None = request.get(ASKER)
-    if role is not None:
-        return role
-    transport = request.transport
-    sock = transport.get_extra_info("socket") if transport else None
-    if sock is None:
-        raise Refused("The connection has no peer credential.")
-    peer = this_machine().peer(sock)
-    if peer.uid not in (os.getuid(), 0):
-        raise Refused(f"User {peer.uid} may not use this platform's control API.")
-    return peer
-
-
-async def body_of(request: web.Request) -> dict[str, Any]:
-    try:
-        document = json.loads(await request.read() or b"{}")
-    except ValueError as error:
-        raise web.HTTPBadRequest(text=f"The body is not JSON: {error}.") from error
-    if not isinstance(document, dict):
-        raise web.HTTPBadRequest(text="The body must be a JSON object.")
-    return document
-
-
-def need(document: Mapping[str, Any], fields: Mapping[str, type | tuple[type, ...]]) -> None:
-    for name, kind in fields.items():
-        if not isinstance(document.get(name), kind):
-            raise web.HTTPBadRequest(text=f"'{name}' is missing or of the wrong type.")
-
-
-def may(document: Mapping[str, Any], fields: Mapping[str, type | tuple[type, ...]]) -> None:
-    """The same for fields that may be left out."""
-    need(document, {name: kind for name, kind in fields.items() if name in document})
-
-
-def need_each(values: Iterable[Any], kind: type | tuple[type, ...], name: str) -> None:
-    if not all(isinstance(value, kind) for value in values):
-        raise web.HTTPBadRequest(text=f"'{name}' holds something of the wrong type.")
 
 
 CHANGES: Mapping[str, Mapping[str, type]] = {
@@ -426,33 +318,6 @@ class Server:
     async def openapi(self, request: web.Request) -> web.StreamResponse:
         peer_of(request)
         return web.json_response(openapi())
-
-
-Prove = Callable[[str], Awaitable[Role | None]]
-"""The role that a token proves; None where it proves none."""
-
-
-def proving(prove: Prove) -> Middleware:
-    """A middleware for where no kernel says who asks: a token has to."""
-
-    @web.middleware
-    async def proved(request: web.Request, handler: Handler) -> web.StreamResponse:
-        role = await prove(bearer(request))
-        if role is None:
-            raise web.HTTPUnauthorized(text="The token proves no role of this environment.")
-        resource = request.match_info.route.resource
-        role.check(f"{request.method} {resource.canonical if resource else request.path}")
-        request[ASKER] = role
-        return await handler(request)
-
-    return proved
-
-
-def bearer(request: web.Request) -> str:
-    scheme, _, credential = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not credential:
-        raise web.HTTPUnauthorized(text="Send the registration's credential as a Bearer token.")
-    return credential
 
 
 async def lines(request: web.Request) -> web.StreamResponse:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from idi.api.server import Invalid
+from idi.api.problems import Invalid
 from idi.api.types import ConfigRequest, ConfigView, ModuleConfigView
 from idi.api.views import config_view
 from idi.control.issuer import with_keys_url

@@ -22,7 +22,7 @@ from typing import Protocol
 
 from idi import __version__
 from idi.api.asker import Asker, Role
-from idi.api.server import Invalid
+from idi.api.problems import Invalid
 from idi.api.types import (
     ChangeRequest,
     ConfigView,

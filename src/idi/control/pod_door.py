@@ -8,8 +8,6 @@ returns when no proxy sends anything there any more: kubelet holds the pod's SIG
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -18,9 +16,8 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
-from idi.api.server import bearer, problem_of, problem_response
-
-log = logging.getLogger(__name__)
+from idi.api.asking import bearer, body_of
+from idi.api.problems import problems
 
 PORT = 8443
 BODY_LIMIT = 16 * 1024
@@ -29,8 +26,6 @@ LONGEST_REASON = 1000
 
 Prove = Callable[[str], Awaitable[str | None]]
 """The pod that a token belongs to; None where it belongs to none of this environment."""
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Pods(Protocol):
@@ -48,13 +43,13 @@ class PodDoor:
     prove: Prove
 
     def application(self) -> web.Application:
-        app = web.Application(middlewares=[self._problems], client_max_size=BODY_LIMIT)
+        app = web.Application(middlewares=[problems], client_max_size=BODY_LIMIT)
         app.router.add_post("/v1/pods/self/report", self.report)
         app.router.add_post("/v1/pods/self/stopping", self.stopping)
         return app
 
     async def report(self, request: web.Request) -> web.StreamResponse:
-        pod, document = await self._pod(request), await body_of(request)
+        pod, document = await self._pod(request), await in_time(request)
         ready, reason = document.get("ready"), document.get("reason", "")
         if not isinstance(ready, bool) or not isinstance(reason, str):
             raise web.HTTPBadRequest(text="'ready' is true or false, 'reason' a text.")
@@ -74,31 +69,13 @@ class PodDoor:
             raise web.HTTPUnauthorized(text="The token belongs to no pod of this environment.")
         return pod
 
-    @staticmethod
-    @web.middleware
-    async def _problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-        try:
-            return await handler(request)
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:
-            document = problem_of(error)
-            if document["status"] == 500:
-                log.exception("%s %s", request.method, request.path)
-            return problem_response(document)
 
-
-async def body_of(request: web.Request) -> dict[str, Any]:
+async def in_time(request: web.Request) -> dict[str, Any]:
     try:
         async with asyncio.timeout(READ_S):
-            document = json.loads(await request.read() or b"{}")
+            return await body_of(request)
     except TimeoutError:
         raise web.HTTPRequestTimeout(text="The body did not arrive in time.") from None
-    except ValueError:
-        raise web.HTTPBadRequest(text="The body is not JSON.") from None
-    if not isinstance(document, dict):
-        raise web.HTTPBadRequest(text="The body must be a JSON object.")
-    return document
 
 
 @asynccontextmanager

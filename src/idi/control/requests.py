@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from idi.api.server import Invalid
+from idi.api.problems import Invalid
 from idi.api.types import ChangeRequest
 from idi.control import rotation
 from idi.control.configuration import reconfigured
