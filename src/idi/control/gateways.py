@@ -18,7 +18,7 @@ from idi.control.loop import Loop
 from idi.parts.clients.kubernetes import Kubernetes, path
 from idi.parts.clients.kubernetes_watch import Kind, Watch
 from idi.parts.errors import PartError, Refused
-from idi.parts.targets.kubernetes.pods import ACCOUNT, PART, trouble
+from idi.parts.targets.kubernetes.pods import PART, lives_as, trouble
 from idi.traffic.types import GATEWAY
 from idi.world.events import PartChanged
 
@@ -96,17 +96,16 @@ class Gateways:
                 self._pod(event.object, gone=event.kind is Kind.DELETED)
 
     def _pod(self, document: dict[str, Any], *, gone: bool) -> None:
-        metadata, spec, status = (document.get(name) or {} for name in ("metadata", "spec", "status"))
+        metadata = document["metadata"]
         name = str(metadata["name"])
-        mine = spec.get("serviceAccountName") == f"{ACCOUNT}{GATEWAY}"
-        if gone or not mine or status.get("phase") in ("Succeeded", "Failed"):
+        if gone or not lives_as(document, GATEWAY):
             if self._pods.pop(name, None) is not None:
                 self._proxied.discard(name)
                 self._leaving.discard(name)
                 self.identities.remove(name)
         else:
             known = name in self._pods
-            self._pods[name] = trouble(status)[1]
+            self._pods[name] = trouble(document.get("status", {}))[1]
             if "deletionTimestamp" in metadata:
                 self._leaving.add(name)
             if not known:

@@ -89,9 +89,7 @@ def pod_seen(document: Mapping[str, Any]) -> PodSeen | None:
     a pod runs as is proved by its token, so one that runs as another than its module's is none of ours."""
     metadata, status = document["metadata"], document.get("status", {})
     labels = metadata.get("labels", {})
-    if MODULE not in labels or status.get("phase") in ("Succeeded", "Failed"):
-        return None
-    if document.get("spec", {}).get("serviceAccountName") != f"{ACCOUNT}{labels[MODULE]}":
+    if MODULE not in labels or not lives_as(document, labels[MODULE]):
         return None
     try:
         spec = spec_of(json.loads(metadata.get("annotations", {})[SPEC]))
@@ -113,6 +111,13 @@ def pod_seen(document: Mapping[str, Any]) -> PodSeen | None:
         restarts=sum(one.get("restartCount", 0) for one in status.get("containerStatuses", [])),
         node=document["spec"].get("nodeName", ""),
     )
+
+
+def lives_as(document: Mapping[str, Any], workload: str) -> bool:
+    """Whether it has not ended for good, and runs as this workload's account."""
+    account = (document.get("spec") or {}).get("serviceAccountName")
+    phase = (document.get("status") or {}).get("phase")
+    return account == f"{ACCOUNT}{workload}" and phase not in ("Succeeded", "Failed")
 
 
 def trouble(status: Mapping[str, Any]) -> tuple[bool, str]:

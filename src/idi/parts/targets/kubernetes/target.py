@@ -129,8 +129,7 @@ class KubernetesTarget:
                     name = secret["metadata"]["name"]
                     await self._api.apply(self._path("v1", "secrets", name), secret, force=True)
             running = self._running(spec)
-            values = release_values(settings, spec, count, self._reach(spec.module), running)
-            values["around"] = around
+            values = release_values(settings, spec, count, self._reach(spec.module), running, around)
             await self._releases.put(spec.module, values)
             self._holds(spec, count, around)
             await self._forget_secrets(spec.module, {spec.revision, *(one.revision for one in running)})

@@ -54,7 +54,12 @@ class Settings:
 
 
 def release_values(
-    settings: Settings, spec: RevisionSpec, count: int, reach: Reach, running: Sequence[RevisionSpec] = ()
+    settings: Settings,
+    spec: RevisionSpec,
+    count: int,
+    reach: Reach,
+    running: Sequence[RevisionSpec] = (),
+    around: str = "",
 ) -> dict[str, Any]:
     """`running` are the other revisions that pods run: their configuration stays as long as they may start again."""
     work = spec.workload
@@ -97,6 +102,7 @@ def release_values(
         else None,
         "slots": {"stable": slot, "candidate": None},
         "kept": kept,
+        "around": around or None,
         "networkPolicy": {
             "callers": sorted(reach.callers),
             "gateway": reach.gateway,
