@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_network
 from typing import Any
 
 from tests.support.cluster import bootstrap
@@ -57,6 +58,18 @@ def cut_off(cluster: Cluster, name: str) -> Iterator[None]:
         since = time.time()
         cluster.control.network(f"link set {link} up")
         _await_beat(cluster, name, since)
+
+
+@contextmanager
+def unheard(cluster: Cluster, node: str, address: str) -> Iterator[None]:
+    """The pod with this address is heard by its own node alone: kubelet finds it well, and nobody else does."""
+    gate = str(next(ip_network(cluster.node(node).pods).hosts()))
+    rule = ["-s", address, "!", "-d", gate, "-j", "DROP"]
+    cluster.groups[node].run("iptables", "-w", "-t", "raw", "-I", "PREROUTING", *rule)
+    try:
+        yield
+    finally:
+        cluster.groups[node].run("iptables", "-w", "-t", "raw", "-D", "PREROUTING", *rule)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A proxy that loses its stream: what is taken for dead, and what is not."""
+"""A proxy that loses its stream, or never comes to a new control: what is taken for dead, and what is not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from idi.parts.clients.kubernetes_watch import Event, Kind
-from idi.parts.targets.kubernetes import target as module
+from idi.parts.targets.kubernetes import silence
+from idi.parts.targets.kubernetes import target as target_module
 from idi.parts.targets.kubernetes.pods import MODULE, REVISION, SPEC
 from idi.parts.targets.kubernetes.target import KubernetesTarget
 from idi.parts.targets.recorded import document_of
@@ -45,11 +46,29 @@ def nothing(*_: Any, **__: Any) -> Any:
     raise AssertionError("is not asked for here")
 
 
+def document(**status: Any) -> dict[str, Any]:
+    spec = make_spec(module="jede")
+    return {
+        "metadata": {
+            "name": POD,
+            "uid": "1",
+            "labels": {MODULE: "jede", REVISION: spec.revision},
+            "annotations": {SPEC: json.dumps(document_of(spec))},
+        },
+        "spec": {"serviceAccountName": "idi-jede"},
+        "status": {"podIP": "10.0.0.1", **status},
+    }
+
+
+READY = {"conditions": [{"type": "Ready", "status": "True"}]}
+
+
 @asynccontextmanager
-async def served(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[KubernetesTarget]:
-    """A target with one pod that has traffic."""
-    monkeypatch.setattr(module, "ASK_AGAIN_S", 0.01)
-    made = KubernetesTarget(
+async def target(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[KubernetesTarget]:
+    for name, seconds in (("ASK_AGAIN_S", 0.01), ("ANSWERED_S", 0.05), ("COMES_S", 0.05)):
+        monkeypatch.setattr(silence, name, seconds)
+    monkeypatch.setattr(target_module, "COMES_S", 0.05)
+    async with KubernetesTarget(
         api=None,  # type: ignore[arg-type]
         namespace="n",
         releases=None,  # type: ignore[arg-type]
@@ -60,23 +79,27 @@ async def served(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
         reach=nothing,
         answers=stage.answers,
         reached=lambda: stage.anybody,
-    )
-    spec = make_spec(module="jede")
-    document = {
-        "metadata": {
-            "name": POD,
-            "uid": "1",
-            "labels": {MODULE: "jede", REVISION: spec.revision},
-            "annotations": {SPEC: json.dumps(document_of(spec))},
-        },
-        "spec": {"serviceAccountName": "idi-jede"},
-        "status": {"podIP": "10.0.0.1"},
-    }
-    async with made:
-        made._pod(Event(Kind.ADDED, document))
+    ) as made:
+        yield made
+
+
+@asynccontextmanager
+async def served(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[KubernetesTarget]:
+    """A target with one pod that has traffic."""
+    async with target(stage, monkeypatch) as made:
+        made._pod(Event(Kind.ADDED, document()))
         made.report(POD, True, "")
         made.sidecar_ready(POD, True)
         assert stage.states[-1] == "ready"
+        yield made
+
+
+@asynccontextmanager
+async def adopted(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[KubernetesTarget]:
+    """A target with one pod that had traffic before it."""
+    async with target(stage, monkeypatch) as made:
+        made._pod(Event(Kind.ADDED, document(**READY)))
+        assert stage.states == ["ready"]
         yield made
 
 
@@ -84,8 +107,18 @@ async def test_a_pod_that_answers_keeps_its_traffic(monkeypatch: pytest.MonkeyPa
     stage = Stage()
     async with served(stage, monkeypatch) as made:
         made.sidecar_ready(POD, False)
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.03)
         assert (stage.states[-1], stage.asked) == ("ready", 1)
+
+
+async def test_one_that_answered_once_and_ends_unheard_loses_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage()
+    async with served(stage, monkeypatch) as made:
+        made.sidecar_ready(POD, False)
+        await asyncio.sleep(0.03)
+        stage.answering = False
+        await asyncio.sleep(0.15)
+        assert stage.states[-1] == "unready"
 
 
 async def test_one_that_is_silent_too_loses_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +135,7 @@ async def test_one_that_is_silent_too_loses_it(monkeypatch: pytest.MonkeyPatch) 
 async def test_one_that_is_back_meanwhile_is_not_taken_for_dead(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Stage()
     async with served(stage, monkeypatch) as made:
-        monkeypatch.setattr(module, "ASK_AGAIN_S", 0.05)
+        monkeypatch.setattr(silence, "ASK_AGAIN_S", 0.05)
         stage.answering = False
         made.sidecar_ready(POD, False)
         await asyncio.sleep(0.07)  # asked twice, and not judged yet
@@ -123,3 +156,35 @@ async def test_while_nobody_has_a_stream_control_judges_nobody(monkeypatch: pyte
         stage.anybody = True
         await asyncio.sleep(0.1)
         assert stage.states[-1] == "unready"
+
+
+async def test_one_that_had_traffic_before_and_comes_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage()
+    async with adopted(stage, monkeypatch) as made:
+        made.report(POD, True, "")
+        made.sidecar_ready(POD, True)
+        await asyncio.sleep(0.15)
+        assert (stage.states[-1], stage.asked) == ("ready", 0)
+
+
+async def test_one_that_had_traffic_before_and_never_comes_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its proxy may be slow, so whoever answers stays; who does not is out, and back when it comes."""
+    stage = Stage()
+    async with adopted(stage, monkeypatch) as made:
+        await asyncio.sleep(0.02)
+        assert stage.asked == 0, "it has a while to come"
+        await asyncio.sleep(0.06)
+        assert (stage.states[-1], stage.asked) == ("ready", 1)
+        stage.answering = False
+        await asyncio.sleep(0.15)
+        assert stage.states[-1] == "unready"
+        made.sidecar_ready(POD, True)
+        assert stage.states[-1] == "ready"
+
+
+async def test_one_that_is_gone_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage()
+    async with adopted(stage, monkeypatch) as made:
+        made._pod(Event(Kind.DELETED, document(**READY)))
+        await asyncio.sleep(0.15)
+        assert stage.asked == 0

@@ -24,6 +24,7 @@ from idi.parts.errors import PartError, Refused
 from idi.parts.targets.interface import Emit, Retire, Supply, Variable
 from idi.parts.targets.kubernetes.instances import Known
 from idi.parts.targets.kubernetes.pods import AROUND, COUNT, MAIN, MODULE, SPEC, pod_seen, shorten
+from idi.parts.targets.kubernetes.silence import COMES_S, Silence
 from idi.parts.targets.kubernetes.values import (
     POD,
     Reach,
@@ -48,7 +49,6 @@ WORKLOADS = ("deployments", "statefulsets")
 SYNCED_S = 30.0
 GONE_S = 60.0
 """Beyond their grace period: how long pods may take to end."""
-ASK_AGAIN_S = 1.0
 
 
 class Releases(Protocol):
@@ -63,7 +63,7 @@ class Releases(Protocol):
 
 class KubernetesTarget:
     """`reach` says who may call a module and whom it may call; `answers` whether the agent at an address does: asked
-    where a proxy lost its stream, which by itself is no death; `reached` whether any proxy has one."""
+    where a proxy lost its stream or never came, which by itself is no death; `reached` whether any proxy has one."""
 
     def __init__(
         self,
@@ -88,13 +88,13 @@ class KubernetesTarget:
         self._retire = retire
         self._supply = supply
         self._reach = reach
-        self._answers = answers
-        self._reached = reached
         self._clock = clock
         self._owned = OwnedTasks()
+        self._silence = Silence(self._owned, answers, reached, self._dead)
         self._known: dict[InstanceId, Known] = {}
         self._revisions: dict[ModuleName, tuple[RevisionSpec, int]] = {}
         self._degraded: dict[ModuleName, str] = {}
+        self._unknown: set[ModuleName] = set()
         self._locks: dict[ModuleName, asyncio.Lock] = {}
         self._changed = asyncio.Event()
         self._synced = asyncio.Event()
@@ -168,8 +168,8 @@ class KubernetesTarget:
         if ready:
             known.proxied = True
             self._judge(known)
-        elif known.proxied:
-            self._owned.group.create_task(self._ask_itself(instance, known))
+        elif known.told is not None and known.told.state == "ready":
+            self._silence.begin(instance, known.told.address, 0.0)
 
     async def tail(self, instance: InstanceId, count: int = 10) -> list[str]:
         try:
@@ -278,8 +278,30 @@ class KubernetesTarget:
 
     async def _follow(self, kind: str) -> None:
         async for event in Watch(self._api, self._path("apps/v1", kind), labels=MODULE):
-            if event.kind in (Kind.ADDED, Kind.MODIFIED):
+            if event.kind not in (Kind.ADDED, Kind.MODIFIED):
+                continue
+            module = ModuleName(event.object["metadata"]["labels"][MODULE])
+            if module in self._revisions:
                 self._deployed(event.object)
+            elif module not in self._unknown:
+                self._unknown.add(module)
+                self._owned.group.create_task(self._look_at(kind, module))
+
+    async def _look_at(self, kind: str, module: ModuleName) -> None:
+        """A module that this control does not run has one: somebody else made it, or what was told of one that was
+        removed comes late. What is there says which."""
+        async with self._locks.setdefault(module, asyncio.Lock()):
+            self._unknown.discard(module)
+            if module in self._revisions:
+                return
+            try:
+                found = (await self._api.listing(self._path("apps/v1", kind), labels=f"{MODULE}={module}")).items
+            except PartError as error:
+                log.warning("what runs %s cannot be read: %s", module, error.message)
+                return
+            for one in found:
+                if "deletionTimestamp" not in one["metadata"]:
+                    self._deployed(one)
 
     async def _forget_secrets(self, module: ModuleName, but: set[str]) -> None:
         """Those of revisions whose pods cannot start any more."""
@@ -307,7 +329,8 @@ class KubernetesTarget:
             ),
             "",
         )
-        if why != self._degraded.get(spec.module, ""):
+        runs = self._revisions[spec.module][0].revision == spec.revision
+        if runs and why != self._degraded.get(spec.module, ""):
             self._degraded[spec.module] = why
             self._emit(RevisionDegraded(spec.module, spec.revision, shorten(why)))
 
@@ -316,6 +339,7 @@ class KubernetesTarget:
         self._revisions[spec.module] = (spec, count)
         self._emit(RevisionEnsured(spec, count, around))
         if before is not None and before[0].revision != spec.revision:
+            self._degraded.pop(spec.module, None)
             self._emit(RevisionRemoved(spec.module, before[0].revision))
 
     def _judge(self, known: Known) -> None:
@@ -324,9 +348,14 @@ class KubernetesTarget:
             known.told = now
             self._emit(InstanceSeen(now))
             self._wake()
+        if now is not None and (known.connected or now.state != "ready"):
+            self._silence.end(now.id)
+        elif now is not None:
+            self._silence.begin(now.id, now.address, COMES_S)
 
     def _gone(self, name: InstanceId) -> None:
         known = self._known.pop(name, None)
+        self._silence.end(name)
         if known is not None and known.told is not None:
             self._emit(InstanceGone(known.told.module, name, self._clock()))
         self._wake()
@@ -353,19 +382,8 @@ class KubernetesTarget:
                 "kubectl describe pod says what they wait for.",
             ) from None
 
-    async def _ask_itself(self, name: InstanceId, known: Known) -> None:
-        """Its proxy lost its stream to control: dead is what does not answer, either. While nobody at all has a stream
-        it is control that is cut off, and what it does not hear says nothing of others."""
-        silent = 0
-        while silent < 2:
-            if known.told is None or known.connected or self._known.get(name) is not known:
-                return  # it is back meanwhile (nobody says so twice), or gone
-            if self._reached():
-                if await self._answers(known.told.address):
-                    return
-                silent += 1
-            await asyncio.sleep(ASK_AGAIN_S)
-        if known.connected or self._known.get(name) is not known:
-            return
-        known.proxied = False
-        self._judge(known)
+    def _dead(self, name: InstanceId) -> None:
+        known = self._known.get(name)
+        if known is not None:
+            known.proxied = False
+            self._judge(known)
