@@ -25,6 +25,8 @@ def test_a_pod_that_only_kubelet_finds_well_loses_its_traffic(environment: Envir
         return next((one for one in there if one["id"] == name), {})
 
     with faults.unheard(own, node, pod["status"]["podIP"]):
+        # A replica would still have its stream, and tell of its loss.
+        environment.kubectl("delete", "pod", "-l", "idi.dev/part=xds", "--grace-period=0", "--force")
         environment.kubectl("delete", "pod", "control-0", "--grace-period=0", "--force")
         environment.until(lambda: environment.idi("status").code == 0, 90, "control to be back")
         began = time.monotonic()

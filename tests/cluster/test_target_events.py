@@ -21,7 +21,7 @@ from idi.world.types import RevisionSpec, Workload
 from tests.support.cluster.access import access
 from tests.support.cluster.client import Client
 from tests.support.cluster.objects import Namespace
-from tests.support.targets import Told, make_spec
+from tests.support.targets import JEDE, Told, make_spec
 
 pytestmark = pytest.mark.requirement("K1")
 
@@ -95,7 +95,7 @@ async def test_what_is_told_late_of_a_removed_module_makes_no_ghost_of_it(
         await target.adopt()
         its = spec()
         await target.ensure(its, 0)
-        assert told.world.modules["jede"].revisions.keys() == {its.revision}
+        assert told.world.modules[JEDE].revisions.keys() == {its.revision}
         await target.remove(its.module, its.revision)
         assert not told.world.modules
         await asyncio.sleep(6 * LATE_S)
@@ -105,5 +105,5 @@ async def test_what_is_told_late_of_a_removed_module_makes_no_ghost_of_it(
         values = {"slots": {"stable": {"spec": json.dumps(document_of(its))}}}
         await releases.put("jede", values)
         async with asyncio.timeout(20):
-            while "jede" not in told.world.modules:  # noqa: ASYNC110
+            while JEDE not in told.world.modules:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)

@@ -339,6 +339,16 @@ def test_progress_with_json_is_a_document_per_line(idi: Run, control: FakeContro
     assert found.err == ""
 
 
+def test_what_a_step_waits_for_is_said_while_it_waits(idi: Run, control: FakeControl) -> None:
+    begun = {**done("jede", "await-ready", ".", "wait until 2 of revision b ready"), "state": "running"}
+    waits = {**begun, "reason": "1 of 2 ready; jede-2: its image is \x1bpulled"}
+    control.changes["scale"] = [begun, waits, {**begun, "state": "done"}]
+    found = idi("scale", "jede=2")
+    assert found.code == 0
+    assert "  … jede  1 of 2 ready; jede-2: its image is pulled\n" in found.out
+    assert found.out.index("its image") < found.out.index("✓ jede")
+
+
 def test_a_change_that_fails_is_1_with_the_last_lines(idi: Run, control: FakeControl) -> None:
     failed = {
         **done("jede", "await-ready", ".", "wait"),

@@ -23,6 +23,8 @@ import pytest
 from idi.api.paths import paths_for
 from idi.api.problems import Invalid
 from idi.api.types import ChangeRequest, Progress
+from idi.control import desk as desk_module
+from idi.control import turns as turns_module
 from idi.control.actors import CONTROL
 from idi.control.apply import Executor
 from idi.control.broker import Broker, BrokerHere
@@ -37,7 +39,7 @@ from idi.control.runs import Runs
 from idi.control.secrets import Secrets
 from idi.control.settings import Settings
 from idi.control.topics import Topics
-from idi.declaration.types import Platform
+from idi.declaration.types import ModuleName, Platform
 from idi.parts.bus.errors import BusDown
 from idi.parts.bus.interface import Bus
 from idi.parts.clients.machine import Peer
@@ -50,7 +52,7 @@ from idi.parts.secrets.simulator import SimulatedSecrets
 from idi.parts.store.interface import Actor
 from idi.parts.store.memory import Crash, MemoryStore
 from idi.parts.targets.interface import Variable
-from idi.parts.targets.simulator import Machine, SimulatedTarget
+from idi.parts.targets.simulator import Knobs, Machine, SimulatedTarget
 from idi.plan.difference import difference
 from idi.traffic.types import EmbeddedKeys
 from idi.world.events import Event, InstanceGone, InstanceSeen, PartChanged
@@ -159,6 +161,7 @@ class Outside:
 
     store: MemoryStore = field(default_factory=MemoryStore)
     machine: Machine = field(default_factory=Machine)
+    knobs: Knobs = field(default_factory=Knobs)
     parts: set[str] = field(default_factory=set)
     secrets: SimulatedSecrets = field(default_factory=SimulatedSecrets)
     lent: dict[InstanceId, Instance] = field(default_factory=dict)
@@ -200,7 +203,7 @@ class Life:
             outside.parts.discard(name)
             loop.emit(PartChanged(name, "absent", 1.0))
 
-        target = SimulatedTarget(loop.emit, retire, machine=outside.machine)
+        target = SimulatedTarget(loop.emit, retire, machine=outside.machine, knobs=outside.knobs)
         seats = Seats(outside.lent, loop.emit)
         registrations = Registrations(Registry(b"key", lambda: 0.0), seats, outside.store)
 
@@ -592,6 +595,64 @@ async def test_a_down_does_not_wait_for_what_will_never_be_ready() -> None:
         assert not outside.machine.instances
 
     assert not await Life(outside).run(work)
+
+
+@pytest.mark.requirement("S5")
+async def test_a_new_up_goes_before_one_that_control_took_up_again() -> None:
+    """It ends at the boundary of a step, each step with its outcome, and the new one does what it had left."""
+    outside = Outside(knobs=Knobs(never_ready={"cam"}))
+
+    async def first(desk: Desk) -> None:
+        ensure = desk.executor.target.ensure
+
+        async def hangs(spec: RevisionSpec, count: int, around: str = "") -> None:
+            if spec.module == "sfl":
+                await asyncio.Event().wait()
+            await ensure(spec, count, around)
+
+        desk.executor.target.ensure = hangs  # type: ignore[method-assign]
+        desk.tasks.create_task(ask(desk, up(declaration(1, "info"))))
+        assert await desk.loop.wait(lambda world: len(world.instances()) == 3, 5.0)
+        raise Crash
+
+    assert await Life(outside).run(first)
+    assert await outside.store.unfinished()
+    told: list[Progress] = []
+
+    async def second(desk: Desk) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(desk_module, "RESUME_AFTER_S", 0.01)
+            patch.setattr(turns_module, "SAY_S", 0.02)
+            async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+                resuming = tasks.create_task(desk.resume())
+                await asyncio.sleep(0.05)
+                assert desk.turns.running is not None
+                # What waits for nothing but its turn hears what for.
+                scale = tasks.create_task(ask(desk, {"action": "scale", "modules": {"jede": 1}}))
+                await asyncio.sleep(0.1)
+                outside.knobs.never_ready.discard("cam")
+                new = declaration(2, "info").replace("cam:\n    run: serve", "cam:\n    run: new")
+                told.extend(await ask(desk, up(new)))
+                await resuming
+                waited = await scale
+        texts = [item.get("text", "") for item in waited if item["type"] == "message"]
+        assert texts[0] == "Waiting for 'up' to end."
+        assert texts[1].startswith("'up' is at: cam: wait until 2 of"), texts
+        assert told[-1].get("ok"), told
+        assert (
+            told[0].get("text")
+            == "'up', which control had taken up again, ends after the step that it is at."
+        )
+        cam = desk.loop.world.modules[ModuleName("cam")].instances.values()
+        assert [one.state for one in cam] == ["ready"] * 2
+
+    assert not await Life(outside).run(second)
+    assert not await outside.store.unfinished()
+    entries = await outside.store.entries(limit=1000)
+    resumed = next(one for one in entries if one.actor == CONTROL and one.phase == "begin")
+    mine = [one for one in entries if one.change == resumed.index]
+    assert sum(one.phase == "intent" for one in mine) == sum(one.phase == "outcome" for one in mine) > 0
+    assert "a newer declaration has come" in str(mine[-1])
 
 
 @pytest.mark.requirement("S4")

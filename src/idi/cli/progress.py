@@ -33,6 +33,7 @@ class Follower:
         self.failed: list[Progress] = []
         self.changed = 0
         self._running: dict[tuple[str, str, str], float] = {}
+        self._waits: dict[tuple[str, str, str], str] = {}
 
     @property
     def seconds(self) -> float:
@@ -54,9 +55,12 @@ class Follower:
         key = (step["module"], step["kind"], step["text"])
         state = item.get("state", "running")
         if state == "running":
-            self._running[key] = time.monotonic()
+            self._running.setdefault(key, time.monotonic())
+            if waits := plain(item.get("reason", "")):
+                self._say_waits(key, waits)
             return
         self._running.pop(key, None)
+        self._waits.pop(key, None)
         if state == "failed":
             self.failed.append(item)
             self._say_failed(item, step)
@@ -64,6 +68,12 @@ class Follower:
         self.changed += step["symbol"] != "."
         if self.steps:
             self.say(done_line(step, item.get("seconds", 0.0), reason=self.reasons))
+
+    def _say_waits(self, key: tuple[str, str, str], waits: str) -> None:
+        """What a step waits for: beside it on a terminal, else a line each time it is another."""
+        self._waits[key] = waits
+        if self.steps and not self.live:
+            self.say([("  … ", "yellow"), (f"{key[0]}  ", "bold"), (waits, "dim")])
 
     def _say_failed(self, item: Progress, step: StepView) -> None:
         """What happened, the instance's last lines, the way out."""
@@ -98,10 +108,10 @@ class Follower:
             [
                 ("  … ", "yellow"),
                 (f"{module}  ", "bold"),
-                (plain(text), "dim"),
+                (self._waits.get((module, kind, text)) or plain(text), "dim"),
                 (f"  {took(now - since)}", "dim"),
             ]
-            for (module, _, text), since in self._running.items()
+            for (module, kind, text), since in self._running.items()
         ]
 
     def failure(self, what: str) -> Failure | None:

@@ -43,7 +43,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """What a person sees of one step: `state` running, done or failed; `lines` the instance's last."""
+    """What a person sees of one step: `state` running, done or failed; `reason` what it waits for or why it failed;
+    `lines` the instance's last."""
 
     step: Described
     state: Literal["running", "done", "failed"]
@@ -54,6 +55,17 @@ class StepReport:
 
 
 Report = Callable[[StepReport], None]
+Say = Callable[[str], None]
+
+SAY_S, SAY_LESS_S = 5.0, 30.0
+"""How long a wait lasts before it says what it waits for, and how rarely it says so in the end."""
+
+
+SUPERSEDED = "a newer declaration has come"
+
+
+def nobody(_: str) -> None:
+    """Nobody follows."""
 
 
 @dataclass(slots=True)
@@ -74,7 +86,7 @@ class Executor:
     """Does one step. `start_part` and `stop_part` come from compose: only it knows vendors. `detach` lets an
     instance go that somebody else runs, `lend` makes a seat for one. `needs` says what an instance cannot be ready
     without and does not get; empty where there is no such thing. While `leaving` (a `down` was asked for) nothing is
-    worth waiting for."""
+    worth waiting for; once `superseded` (a newer declaration has come) nothing is begun any more, either."""
 
     loop: Loop
     target: Target
@@ -83,6 +95,7 @@ class Executor:
     detach: Callable[[InstanceId], Awaitable[None]]
     needs: Callable[[InstanceId], str] = lambda _: ""
     leaving: bool = False
+    superseded: bool = False
     lend: Callable[[RevisionSpec, Run], Awaitable[None]] = nobody_lends
 
     def wants(self, instance: InstanceId) -> str:
@@ -90,7 +103,8 @@ class Executor:
         known = next((one for one in self.loop.world.instances() if one.id == instance), None)
         return "" if known is None or is_end(known.reason) else self.needs(instance)
 
-    async def do(self, step: Step) -> None:
+    async def do(self, step: Step, say: Say = nobody) -> None:
+        """`say` hears what it waits for, where that takes a while."""
         match step:
             case StartPart(name):
                 await self.start_part(name)
@@ -101,7 +115,7 @@ class Executor:
             case Retry(module, revision):
                 await self.target.retry(module, revision)
             case AwaitReady():
-                await self.await_ready(step)
+                await self.await_ready(step, say)
             case Remove(module, revision):
                 await self.target.remove(module, revision)
             case Lend(spec, run):
@@ -109,20 +123,26 @@ class Executor:
             case Detach(_, instance):
                 await self.detach(instance)
 
-    async def await_ready(self, step: AwaitReady) -> None:
-        """Wait for readiness; a failed instance ends the wait at once with its last lines."""
+    def unwanted(self) -> str:
+        """Why nothing is worth waiting for."""
+        if self.leaving:
+            return "the platform is to go down"
+        return SUPERSEDED if self.superseded else ""
+
+    async def await_ready(self, step: AwaitReady, say: Say = nobody) -> None:
+        """Wait for readiness; a failed instance ends the wait at once with its last lines, and so does it where for
+        the step's time none more got ready."""
 
         def settled(world: World) -> bool:
-            return self.leaving or enough(world, step) or failed(world, step)
+            return bool(self.unwanted()) or enough(world, step) or failed(world, step)
 
-        in_time = await self.loop.wait(settled, step.deadline_s)
+        in_time = await self._progress(step, settled, say)
         world = self.loop.world
         if enough(world, step):
             return
-        if self.leaving:
-            raise StepFailed("Not waited for any longer, since the platform is to go down.")
-        there = mine(world, step)
-        culprits = [i for i in there if i.state == "failed"] or [i for i in there if i.state != "ready"]
+        if why := self.unwanted():
+            raise StepFailed(f"Not waited for any longer, since {why}.")
+        culprits = lacking(world, step)
         if not culprits:
             raise StepFailed(f"{step.module} has no instance of revision {step.revision}.")
         culprit = culprits[0]
@@ -134,6 +154,36 @@ class Executor:
             "It goes on waiting; idi status says what is needed." if wants else way_out_of(culprit),
             tuple(await self.target.tail(culprit.id)),
         )
+
+    async def _progress(self, step: AwaitReady, settled: Callable[[World], bool], say: Say) -> bool:
+        """Until it is settled, or for its time none more got ready (False)."""
+        said, pause_s, last = "", SAY_S, time.monotonic()
+        while not settled(self.loop.world):
+            left_s = last + step.deadline_s - time.monotonic()
+            if left_s <= 0:
+                return False
+            before = count_ready(self.loop.world, step)
+
+            def moved(world: World, before: int = before) -> bool:
+                return settled(world) or count_ready(world, step) > before
+
+            if await self.loop.wait(moved, min(left_s, pause_s)):
+                last = time.monotonic()
+                continue
+            if (words := self.waits_for(step)) != said:
+                say(words)
+                said = words
+            pause_s = min(2 * pause_s, SAY_LESS_S)
+        return True
+
+    def waits_for(self, step: AwaitReady) -> str:
+        """Whom a step waits for now, and why that one is not ready."""
+        world = self.loop.world
+        culprit = next(iter(lacking(world, step)), None)
+        who = f"{culprit.id}: {culprit.reason or 'no answer yet'}" if culprit else "there is none yet"
+        if culprit is not None and (wants := self.wants(culprit.id)):
+            who = f"{who}; {wants}"
+        return f"{count_ready(world, step)} of {step.count} ready; {who}"
 
 
 def way_out_of(culprit: Instance) -> str:
@@ -154,8 +204,20 @@ def mine(world: World, step: AwaitReady) -> list[Instance]:
     return [i for i in module.instances.values() if i.revision == step.revision]
 
 
+def lacking(world: World, step: AwaitReady) -> list[Instance]:
+    """Who keeps it waiting: those that failed, else those that are not ready."""
+    there = mine(world, step)
+    return [i for i in there if i.state == "failed"] or [
+        i for i in there if i.state not in ("ready", "stopping")
+    ]
+
+
+def count_ready(world: World, step: AwaitReady) -> int:
+    return sum(i.state == "ready" for i in mine(world, step))
+
+
 def enough(world: World, step: AwaitReady) -> bool:
-    return sum(i.state == "ready" for i in mine(world, step)) >= step.count
+    return count_ready(world, step) >= step.count
 
 
 def failed(world: World, step: AwaitReady) -> bool:
@@ -184,6 +246,10 @@ class Application:
 
     async def _lane(self, steps: Iterable[Step]) -> None:
         for step in steps:
+            if self.executor.superseded:
+                if SUPERSEDED not in self.failures:
+                    self.failures.append(SUPERSEDED)
+                return
             if not await self._step(step):
                 return
 
@@ -197,7 +263,9 @@ class Application:
         except IdiError as error:
             self._fail(StepReport(described, "failed", 0.0, error.message, error.way_out))
             return False
-        failure = await self._effect(step)
+        failure = await self._effect(
+            step, lambda words: self.report(StepReport(described, "running", time.monotonic() - begun, words))
+        )
         seconds = time.monotonic() - begun
         if step_id is not None:
             detail: dict[str, JSON] = {} if failure is None else {"reason": failure.reason[:2000]}
@@ -223,9 +291,9 @@ class Application:
         )
         return step_id
 
-    async def _effect(self, step: Step) -> StepFailed | None:
+    async def _effect(self, step: Step, say: Say) -> StepFailed | None:
         try:
-            await self.executor.do(step)
+            await self.executor.do(step, say)
         except StepFailed as error:
             return error
         except IdiError as error:

@@ -2,7 +2,7 @@
 
 `Change` is what a client watches: progress items are kept, so that a client that comes late (or two of
 them) sees all of it, and one that goes away stops nothing. The number of items is bounded by the number
-of steps of one plan.
+of steps of one plan, and what a step waits for is said ever more rarely.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from idi.api.types import Progress
 from idi.api.views import step_view
 from idi.control.apply import StepReport
+
+MOST_NAMED = 3
 
 
 @dataclass(slots=True)
@@ -56,6 +58,22 @@ class Change:
         if way_out:
             item["way_out"] = way_out
         self.tell(item)
+
+    def doing(self) -> str:
+        """The steps that it is at, and what they wait for."""
+        running: dict[tuple[str, str], str] = {}
+        for item in self.items:
+            if item["type"] != "step":
+                continue
+            step = item["step"]
+            key = (step["module"], step["text"])
+            if item.get("state") == "running":
+                running[key] = f"{step['module']}: {item.get('reason') or step['text']}"
+            else:
+                running.pop(key, None)
+        named = [*running.values()][:MOST_NAMED]
+        more = [f"{len(running) - MOST_NAMED} more"] if len(running) > MOST_NAMED else []
+        return "; ".join([*named, *more]) or "between two steps"
 
     async def follow(self) -> AsyncIterator[Progress]:
         """Every item from the first one on, until the last."""

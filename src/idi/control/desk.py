@@ -5,9 +5,7 @@ change's first entry), the plan is the difference to the world as it is, and app
 for `up`, `scale`, `restart` and `down`. An interrupted change needs no special recovery for that reason:
 the next start closes it in the journal as interrupted and computes the difference again.
 
-One change runs at a time; up to `QUEUE` more wait in order, further ones are refused. A `down` does not wait
-for what will be stopped anyway: the change before it gives up waiting for instances, and those between are
-refused.
+One change runs at a time (turns.py); while a `down` is under way nothing else is taken.
 """
 
 from __future__ import annotations
@@ -64,6 +62,7 @@ from idi.control.secrets import Secrets, secrets_view, still_missing
 from idi.control.settings import Settings
 from idi.control.tokens import Tokens, give_token
 from idi.control.topics import Topics
+from idi.control.turns import Turns
 from idi.control.wanted import Wanted
 from idi.control.wording import what_failed
 from idi.declaration.load import Loaded
@@ -79,7 +78,6 @@ from idi.plan.types import Context, Desired, Plan
 
 log = logging.getLogger(__name__)
 
-QUEUE = 16
 RESUME_AFTER_S = 3.0
 ACKNOWLEDGED_S = 10.0
 
@@ -126,12 +124,12 @@ class Desk:
     started: float = field(default_factory=time.time)
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     closing: bool = False
-    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _waiting: int = 0
-    _downs: int = 0
+    turns: Turns = field(init=False)
     _unread: str = ""
-    _running: Change | None = None
     _asked: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.turns = Turns(self.executor, self.tasks)
 
     # --- what is ---------------------------------------------------------------------------------
 
@@ -146,7 +144,7 @@ class Desk:
             since=self.started,
             version=__version__,
             gateway_url=settings.gateway_url(self.loop.platform),
-            changing=self._running.title if self._running else "",
+            changing=self.turns.running.title if self.turns.running else "",
             rejections=self.plane.rejections(),
             warnings=tuple(warnings),
             figures=await self.figures.look(self.loop.world) if figures else {},
@@ -239,13 +237,13 @@ class Desk:
 
     @property
     def idle(self) -> bool:
-        return self._running is None
+        return self.turns.running is None
 
-    async def ask(self, request: ChangeRequest, actor: Actor) -> bool:
-        """A change that nobody else asked for; whether it was made."""
-        self._waiting += 1
+    async def ask(self, request: ChangeRequest, actor: Actor, *, resumed: bool = False) -> bool:
+        """A change that nobody else asked for; whether it was made. `resumed`: an `up` of somebody's goes before it."""
         change = Change(title_of(request))
-        await self._run(change, request, actor)
+        self.turns.announce(change, "")
+        await self._run(change, request, actor, resumed=resumed)
         if change.items[-1].get("ok"):
             return True
         log.warning("'%s' failed: %s", change.title, change.items[-1].get("reason"))
@@ -275,18 +273,15 @@ class Desk:
         self._refuse_while_leaving(request)
         if request["action"] == "run":
             request = {**request, "by": actor_of(peer).name, "pid": peer.pid}
-        if self._waiting >= QUEUE:
-            raise Refused(f"{QUEUE} changes are waiting already.", "Try again when they are done.")
+        self.turns.check()
         self.want(request)  # refused before anything is begun
         change = Change(title_of(request))
-        if self._running:
-            change.message(f"Waiting for '{self._running.title}' to end.")
-        self._waiting += 1
+        self.turns.announce(change, request["action"])
         self.tasks.create_task(self._run(change, request, actor_of(peer)))
         return change.follow()
 
     def _refuse_while_leaving(self, request: ChangeRequest) -> None:
-        if self.closing or (self._downs and request["action"] != "down"):
+        if self.closing or (self.turns.leaving and request["action"] != "down"):
             raise Refused("The platform is going down.", "Run idi up when it has ended.")
 
     def want(self, request: ChangeRequest) -> Asked:
@@ -309,13 +304,11 @@ class Desk:
             "Run idi down first, then idi up.",
         )
 
-    async def _run(self, change: Change, request: ChangeRequest, actor: Actor) -> None:
-        down = request["action"] == "down"
-        self._leave(self._downs + down)
+    async def _run(
+        self, change: Change, request: ChangeRequest, actor: Actor, *, resumed: bool = False
+    ) -> None:
         try:
-            async with self._turn:
-                self._waiting -= 1
-                self._running = change
+            async with self.turns.turn(change, request["action"], resumed=resumed):
                 self._refuse_while_leaving(request)
                 # On what is now: another change may have run since it was asked for.
                 await self._apply(change, request["action"], actor, self.want(request))
@@ -328,13 +321,7 @@ class Desk:
             bug = Bug(f"{type(error).__name__}: {error}.", "This is a bug of IDI; see idi logs control.")
             change.done(False, bug.message, bug.way_out)
         finally:
-            self._running = None
-            self._leave(self._downs - down)
             self.closing = self.stopped.is_set()  # a `down` that failed, or was cut off, has ended nothing
-
-    def _leave(self, downs: int) -> None:
-        self._downs, self.executor.leaving = downs, downs > 0
-        self.loop.wake()
 
     async def _apply(
         self,
@@ -377,7 +364,7 @@ class Desk:
         self.become(wanted, platform)
         self.closing = not wanted.up
         failures = await self._work(change, change_id, plan)
-        if changed and wanted.up:
+        if changed and wanted.up and not self.executor.superseded:
             for refusal in await self._refusals():
                 change.message(refusal)
                 failures.append(refusal)
@@ -468,7 +455,7 @@ class Desk:
             if not self.loop.world.modules and not self.loop.world.parts:
                 return
             request = {"action": "down"}
-        await self.ask(request, CONTROL)
+        await self.ask(request, CONTROL, resumed=True)
 
 
 def actor_of(peer: Asker) -> Actor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from idi.control.apply import Executor, StepFailed, enough, mine
+from idi.control.apply import Executor, Say, StepFailed, enough, mine, nobody
 from idi.control.unless import unless
 from idi.plan.types import AwaitReady
 from idi.world.types import InstanceId, World
@@ -19,17 +19,20 @@ class Patience(Executor):
     lacks: Callable[[InstanceId], bool] = lambda _: False
     helps: Callable[[], str] = lambda: "See idi logs openbao."
 
-    async def await_ready(self, step: AwaitReady) -> None:
-        def lacking(world: World) -> list[InstanceId]:
+    async def await_ready(self, step: AwaitReady, say: Say = nobody) -> None:
+        def uncertified(world: World) -> list[InstanceId]:
             return [one.id for one in mine(world, step) if self.lacks(one.id)]
 
         def in_vain(world: World) -> bool:
-            return bool(self.lost()) and not enough(world, step) and bool(lacking(world))
+            return bool(self.lost()) and not enough(world, step) and bool(uncertified(world))
 
         async def ready() -> bool:
-            await Executor.await_ready(self, step)  # not `super()`: a dataclass with slots is another class
+            await Executor.await_ready(
+                self, step, say
+            )  # not `super()`: a dataclass with slots is another class
             return True
 
-        if not await unless(ready(), self.loop.wait(in_vain, step.deadline_s + 1.0)):
-            first = next(iter(lacking(self.loop.world)), step.module)
+        longest_s = (step.count + 1) * step.deadline_s + 1.0  # beyond what it waits itself
+        if not await unless(ready(), self.loop.wait(in_vain, longest_s)):
+            first = next(iter(uncertified(self.loop.world)), step.module)
             raise StepFailed(f"{first} gets no certificate: {self.lost()}", self.helps())

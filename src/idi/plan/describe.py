@@ -48,7 +48,8 @@ def describe(step: Step) -> Described:
             text = f"try {instances(failed)} of revision {revision} again"
             return Described(module, "retry", "~", text, reason, reason)
         case AwaitReady(module, revision, count, deadline_s):
-            text = f"wait until {count} of revision {revision} ready (at most {deadline_s:g} s)"
+            next_one = " for the next one" if count > 1 else ""
+            text = f"wait until {count} of revision {revision} ready (at most {deadline_s:g} s{next_one})"
             return Described(module, "await-ready", ".", text, "")
         case Remove(module, revision, was, reason, brief):
             return Described(

@@ -19,7 +19,6 @@ first, ours goes once theirs is ready, and comes back before theirs goes; with `
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import fields, replace
 
@@ -44,6 +43,7 @@ UNDECLARED = "no longer declared"
 GOES_DOWN = "the platform goes down"
 GIVEN_BACK = "it is given back"
 PULL_S = 60.0
+"""How much longer the next may take where a Deployment brings them in: its image is pulled, and a former one ends."""
 
 
 def difference(desired: Desired, world: World) -> Plan:
@@ -173,15 +173,10 @@ def grow(module: ModuleWorld, wanted: DesiredModule, present: Revision | None, w
         steps.append(Ensure(spec, count, there, reason, around=wanted.around))
     if ready(module, spec.revision) < count:
         steps.extend(retry(module, spec))
-        steps.append(await_ready(spec, count, rollout_s(spec, count) if wanted.rolls else 0.0))
+        # Where nothing is brought in there is nothing to pull, and none that ends before.
+        more_s = spec.grace_s + PULL_S if wanted.rolls and steps else 0.0
+        steps.append(await_ready(spec, count, more_s))
     return steps
-
-
-def rollout_s(spec: RevisionSpec, count: int) -> float:
-    """How much longer the last one may take where a Deployment brings them in by quarters: the earlier ones come first,
-    former ones end, images are pulled."""
-    rounds = math.ceil(count / max(1, math.ceil(count / 4)))
-    return (rounds - 1) * spec.readiness.deadline_s + spec.grace_s + PULL_S
 
 
 def retry(module: ModuleWorld, spec: RevisionSpec) -> list[Step]:

@@ -124,7 +124,7 @@ class Ensure:
 
 @dataclass(frozen=True, slots=True)
 class AwaitReady:
-    """Go on only when `count` instances of the revision are ready."""
+    """Go on only when `count` instances of the revision are ready; `deadline_s` is how long the next may take."""
 
     module: ModuleName
     revision: RevisionId

@@ -1,18 +1,21 @@
-"""Why a step failed: the reason of what ended stands alone, and says what helps."""
+"""Waiting for instances: why it failed, what helps, what is said meanwhile and how long it lasts."""
 
 from __future__ import annotations
 
+import asyncio
+import time
 from dataclasses import replace
 
 import pytest
 
+from idi.control import apply
 from idi.control.apply import Executor, StepFailed
 from idi.control.loop import Edge, Loop
 from idi.declaration.types import ModuleName
 from idi.parts.targets.simulator import SimulatedTarget
 from idi.plan.types import AwaitReady
 from idi.traffic.types import EmbeddedKeys
-from idi.world.events import InstanceFailed, InstanceSeen, RevisionEnsured
+from idi.world.events import InstanceFailed, InstanceReady, InstanceSeen, RevisionEnsured
 from idi.world.types import Instance, InstanceId, RevisionId
 from tests.support.planes import RememberingPlane
 from tests.support.worlds import instance, spec
@@ -53,3 +56,61 @@ async def test_what_lives_and_waits_is_said_to_lack_what_it_lacks() -> None:
     assert failure.way_out == "It goes on waiting; idi status says what is needed."
     assert executor.wants(ONE) == LACKS
     assert executor.wants(InstanceId("cam-2")) == ""
+
+
+class Told:
+    """What a step says while it waits."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def __call__(self, words: str) -> None:
+        self.said.append(words)
+
+
+def waiting(monkeypatch: pytest.MonkeyPatch, count: int) -> tuple[Loop, Executor]:
+    """`count` instances of cam that are starting; a wait speaks soon."""
+    monkeypatch.setattr(apply, "SAY_S", 0.02)
+    loop = Loop(RememberingPlane(), Edge("127.0.0.1", 8080, lambda platform: KEYS))
+    loop.emit(RevisionEnsured(spec("cam", "aaaa"), count))
+    for number in range(1, count + 1):
+        one = instance("cam", number, "aaaa", "starting")
+        loop.emit(InstanceSeen(replace(one, reason="its image is pulled")))
+
+    async def nothing(_: object) -> None: ...
+
+    return loop, Executor(loop, SimulatedTarget(loop.emit, nothing), nothing, nothing, nothing)
+
+
+async def test_a_wait_says_soon_what_it_waits_for_and_again_when_that_is_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop, executor = waiting(monkeypatch, 2)
+    told = Told()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(executor.do(AwaitReady(CAM, RevisionId("aaaa"), 2, 5.0), told))
+        await asyncio.sleep(0.15)
+        assert told.said == ["0 of 2 ready; cam-1: its image is pulled"]
+        loop.emit(InstanceReady(CAM, ONE, 2.0))
+        await asyncio.sleep(0.2)
+        assert told.said[1:] == ["1 of 2 ready; cam-2: its image is pulled"]
+        loop.emit(InstanceReady(CAM, InstanceId("cam-2"), 2.0))
+
+
+async def test_a_wait_is_for_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three that get ready one after another may take three times as long as the first that does not."""
+    loop, executor = waiting(monkeypatch, 4)
+    began = time.monotonic()
+    async with asyncio.TaskGroup() as tasks:
+        step = tasks.create_task(caught(executor, AwaitReady(CAM, RevisionId("aaaa"), 4, 0.3)))
+        for number in (1, 2, 3):
+            await asyncio.sleep(0.2)
+            loop.emit(InstanceReady(CAM, InstanceId(f"cam-{number}"), 2.0))
+    assert 0.85 < time.monotonic() - began < 1.5
+    assert step.result().reason == "cam-4 not ready after 0.3 s: its image is pulled."
+
+
+async def caught(executor: Executor, step: AwaitReady) -> StepFailed:
+    with pytest.raises(StepFailed) as failure:
+        await executor.do(step)
+    return failure.value

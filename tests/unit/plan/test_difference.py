@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from idi.declaration.types import ModuleName
 from idi.plan.describe import describe
-from idi.plan.difference import difference, spec_changes
+from idi.plan.difference import PULL_S, difference, spec_changes
 from idi.plan.types import AwaitReady, Desired, DesiredModule, Ensure, Remove, StartPart, StopPart
 from idi.world.events import (
     InstanceFailed,
@@ -173,6 +173,21 @@ def test_scaling_names_its_origin() -> None:
     assert first.reason == "instances 1 -> 4 (idi scale)"
     assert isinstance(second, AwaitReady)
     assert second.count == 4
+
+
+def test_where_a_deployment_brings_them_in_the_next_one_may_take_longer() -> None:
+    """By what has to be pulled and to end before, however many there are; where nothing is brought in, by nothing."""
+    rolled = DesiredModule(spec("cam", "aaaa"), 12, "rolling", rolls=True)
+    its = rolled.spec
+    ensured, waited = difference(Desired({ModuleName("cam"): rolled}), World()).steps()
+    assert isinstance(ensured, Ensure)
+    assert isinstance(waited, AwaitReady)
+    assert waited.deadline_s == its.readiness.deadline_s + its.grace_s + PULL_S
+    unready = [InstanceSeen(instance("cam", number, "aaaa", "unready")) for number in range(1, 13)]
+    world, _ = fold_all(World(), [RevisionEnsured(its, 12), *unready])
+    [again] = difference(Desired({ModuleName("cam"): rolled}), world).steps()
+    assert isinstance(again, AwaitReady)
+    assert again.deadline_s == its.readiness.deadline_s
 
 
 def test_an_unready_instance_is_waited_for_and_nothing_else() -> None:

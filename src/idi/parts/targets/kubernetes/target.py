@@ -295,7 +295,9 @@ class KubernetesTarget:
             if module in self._revisions:
                 return
             try:
-                found = (await self._api.listing(self._path("apps/v1", kind), labels=f"{MODULE}={module}")).items
+                found = (
+                    await self._api.listing(self._path("apps/v1", kind), labels=f"{MODULE}={module}")
+                ).items
             except PartError as error:
                 log.warning("what runs %s cannot be read: %s", module, error.message)
                 return
