@@ -132,7 +132,8 @@ class PlanView(TypedDict):
 
 class Progress(TypedDict):
     """`type`: `started` (change accepted, `change` is its number), `step` (with `state`; its `reason` while it runs is
-    what it waits for), `message` (a sentence), `done` (`ok`, and `reason` where not). `lines` are an instance's last lines."""
+    what it waits for), `message` (a sentence), `done` (`ok`, and `reason` where not). `lines` are an instance's last
+    lines."""
 
     type: Literal["started", "step", "message", "done"]
     change: NotRequired[int]
