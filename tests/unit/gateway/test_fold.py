@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from idi.parts.gateway.envoy.barriers import Barrier
 from idi.parts.gateway.envoy.plane import Standing
-from idi.parts.gateway.envoy.render.view import Renderer, render_assignment, render_secrets
+from idi.parts.gateway.envoy.render.secrets import secret_resources
+from idi.parts.gateway.envoy.render.view import Renderer, render_assignment
 from idi.parts.gateway.envoy.replicas import changes
 from idi.parts.gateway.envoy.replicas.changes import View
 from idi.parts.gateway.envoy.replicas.fold import Fold
@@ -269,7 +270,7 @@ def test_the_birth_of_an_instance_is_a_document_of_one() -> None:
 
 def test_documents_come_over_as_they_were() -> None:
     resource = render_assignment(cam_at(1))
-    secrets = render_secrets(Identity("spiffe://t/j", b"c", b"k", b"r", 0.0))
+    secrets = secret_resources(Identity("spiffe://t/j", b"c", b"k", b"r", 0.0))
     for frame in (Put(3, resource), Secrets(4, {"j": secrets}), Certificate(b"chain", b"key")):
         assert decode_down(encode(frame)) == frame
     standing = Standing(True, False, 3, 1.5, (Rejection("j", "listener x", "no", 2.0),))

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from idi.parts.gateway.envoy.plane import EnvoyPlane
-from idi.parts.gateway.envoy.render.view import Renderer, render_assignment, render_secrets
+from idi.parts.gateway.envoy.render.secrets import secret_resources
+from idi.parts.gateway.envoy.render.view import Renderer, render_assignment
 from idi.parts.gateway.envoy.replicas import changes
 from idi.parts.gateway.envoy.replicas.changes import View
 from idi.parts.gateway.envoy.replicas.frames import Certificate, Malformed, Put, Report, Secrets, ViewChange
@@ -68,7 +69,7 @@ async def test_how_a_proxy_stands_is_said_in_controls_numbers_and_once() -> None
     h = holding()
     h.attached()
     h.take(certificate())
-    h.take(Secrets(0, {"j": render_secrets(Identity("spiffe://t/j", b"c", b"k", b"r", 0.0))}))
+    h.take(Secrets(0, {"j": secret_resources(Identity("spiffe://t/j", b"c", b"k", b"r", 0.0))}))
     h.take(ViewChange(40, whole("j")))
     assert h.plane is not None
     await said(h)
@@ -129,7 +130,7 @@ def test_what_makes_no_sense_is_refused() -> None:
     h.take(certificate())
     with pytest.raises(Malformed):
         h.take(ViewChange(1, {"whole": True}))
-    (secret, _) = render_secrets(Identity("spiffe://t/j", b"c", b"k", b"r", 0.0))
+    (secret, _) = secret_resources(Identity("spiffe://t/j", b"c", b"k", b"r", 0.0))
     with pytest.raises(Malformed, match="only assignments"):
         h.take(Put(1, secret))
     assert not h.complete.is_set()

@@ -16,8 +16,9 @@ from idi.parts.errors import Bug
 from idi.parts.gateway.envoy.arguments import cluster_argv
 from idi.parts.gateway.envoy.render.cluster_bootstrap import ClusterXds
 from idi.parts.gateway.envoy.render.clusters import Lives, app_cluster
+from idi.parts.gateway.envoy.render.secrets import secret_resources
 from idi.parts.gateway.envoy.render.sidecar import inbound_listener, inbound_routes
-from idi.parts.gateway.envoy.render.view import Renderer, render_assignment, render_secrets
+from idi.parts.gateway.envoy.render.view import Renderer, render_assignment
 from idi.parts.gateway.envoy.resources import Kind, NodeResources, Resource, Shelf
 from idi.parts.gateway.envoy.start import cluster_files
 from idi.parts.gateway.interface import Identity
@@ -223,7 +224,7 @@ def test_a_cluster_accepts_exactly_one_identity() -> None:
 
 
 def test_the_key_is_in_its_secret_alone() -> None:
-    secret, roots = render_secrets(Identity(identity("cam"), b"CHAIN", b"KEY", b"ROOTS", 0.0))
+    secret, roots = secret_resources(Identity(identity("cam"), b"CHAIN", b"KEY", b"ROOTS", 0.0))
     assert b"KEY" in secret.entry
     assert b"KEY" not in roots.entry
     assert "KEY" not in repr(secret)

@@ -24,7 +24,7 @@ from idi.parts.gateway.envoy import snapshot
 from idi.parts.gateway.envoy.barriers import Barrier, Barriers
 from idi.parts.gateway.envoy.listening import Listen
 from idi.parts.gateway.envoy.proving import Verify
-from idi.parts.gateway.envoy.render.view import Renderer, render_assignment, render_secrets
+from idi.parts.gateway.envoy.render.view import Renderer, render_assignment
 from idi.parts.gateway.envoy.resources import Key, Kind, NodeResources, Resource, Shelf, Store
 from idi.parts.gateway.envoy.server import AdsServer, Stream
 from idi.parts.gateway.envoy.session import Session
@@ -104,6 +104,7 @@ class EnvoyPlane:
     async def __aenter__(self) -> EnvoyPlane:
         if (saved := self._saved.load()) is not None:
             self._store.replace(*saved)
+            self._renderer.callers.restore(self._store.nodes())
             # Their proxies may be serving already; until they had time to come back they are waited for.
             self._left = dict.fromkeys(self._store.nodes(), time.monotonic())
         async with AsyncExitStack() as stack:
@@ -122,13 +123,22 @@ class EnvoyPlane:
     # --- what is published -------------------------------------------------------------------------
 
     def publish(self, traffic: Traffic) -> None:
-        self.take(*self._renderer.render(traffic))
+        shared, nodes = self._renderer.render(traffic)
+        # Before the listeners that name them.
+        for node in self._renderer.moved:
+            self._put_secrets_of(node)
+        self.take(shared, nodes)
 
     def publish_endpoints(self, assignment: Assignment) -> None:
         self.put(render_assignment(assignment))
 
     def set_identity(self, node: str, identity: Identity) -> None:
-        self.put_secrets(node, render_secrets(identity))
+        self._renderer.callers.identity(node, identity)
+        self._put_secrets_of(node)
+
+    def _put_secrets_of(self, node: str) -> None:
+        if secrets := self._renderer.callers.secrets(node):
+            self.put_secrets(node, secrets)
 
     # --- the same, rendered already ----------------------------------------------------------------
 

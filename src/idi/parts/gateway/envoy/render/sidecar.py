@@ -41,14 +41,18 @@ def inbound_name(inbound: Inbound) -> str:
     return f"in.{inbound.port_name}"
 
 
-def inbound_listener(inbound: Inbound, trust_domain: str, lives: Lives) -> Resource:
+def inbound_listener(inbound: Inbound, trust_domain: str, lives: Lives, callers: str = "") -> Resource:
+    """`callers` names the secret that says who may come, where its protocol is tcp."""
     name, app = inbound_name(inbound), app_cluster_name(inbound.port_name)
-    needs = [*tls.NEEDS, (Kind.CLUSTER, app)]
     http = inbound.protocol != "tcp"
+    needs = [
+        *(tls.NEEDS if http else ((Kind.SECRET, tls.IDENTITY), (Kind.SECRET, callers))),
+        (Kind.CLUSTER, app),
+    ]
     chain = listener_components_pb2.FilterChain(
         transport_socket=tls.downstream(trust_domain, tls.BETWEEN_PROXIES)
         if http
-        else tls.downstream_from(inbound.allowed, trust_domain),
+        else tls.downstream_from(callers),
         transport_socket_connect_timeout=seconds(10),
     )
     if http:

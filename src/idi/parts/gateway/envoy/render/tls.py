@@ -43,10 +43,21 @@ def downstream(trust_domain: str, alpn: str = "") -> base_pb2.TransportSocket:
     return _downstream(_common([string_pb2.StringMatcher(prefix=domain(trust_domain))], alpn))
 
 
-def downstream_from(callers: tuple[str, ...], trust_domain: str) -> base_pb2.TransportSocket:
-    """From these identities and nobody else. With none, nobody: the domain itself is no workload's name."""
+def downstream_from(callers: str) -> base_pb2.TransportSocket:
+    """From those whom the secret of this name lets in."""
+    return _downstream(
+        tls_pb2.CommonTlsContext(
+            tls_params=_tls_1_3(),
+            tls_certificate_sds_secret_configs=[_secret(IDENTITY)],
+            validation_context_sds_secret_config=_secret(callers),
+        )
+    )
+
+
+def caller_names(callers: tuple[str, ...], trust_domain: str) -> list[common_pb2.SubjectAltNameMatcher]:
+    """These identities and nobody else. With none, nobody: the domain itself is no workload's name."""
     named = sorted(callers) or [domain(trust_domain)]
-    return _downstream(_common([string_pb2.StringMatcher(exact=one) for one in named], ""))
+    return _names([string_pb2.StringMatcher(exact=one) for one in named])
 
 
 def domain(trust_domain: str) -> str:
@@ -148,11 +159,9 @@ def _host(host: str) -> common_pb2.SubjectAltNameMatcher:
 
 
 def _common(identities: list[string_pb2.StringMatcher], alpn: str) -> tls_pb2.CommonTlsContext:
-    uri = common_pb2.SubjectAltNameMatcher.URI
-    names = [common_pb2.SubjectAltNameMatcher(san_type=uri, matcher=one) for one in identities]
     combined = tls_pb2.CommonTlsContext.CombinedCertificateValidationContext(
         default_validation_context=common_pb2.CertificateValidationContext(
-            match_typed_subject_alt_names=names
+            match_typed_subject_alt_names=_names(identities)
         ),
         validation_context_sds_secret_config=_secret(ROOTS),
     )
@@ -162,6 +171,11 @@ def _common(identities: list[string_pb2.StringMatcher], alpn: str) -> tls_pb2.Co
         combined_validation_context=combined,
         alpn_protocols=[alpn] if alpn else [],
     )
+
+
+def _names(identities: list[string_pb2.StringMatcher]) -> list[common_pb2.SubjectAltNameMatcher]:
+    uri = common_pb2.SubjectAltNameMatcher.URI
+    return [common_pb2.SubjectAltNameMatcher(san_type=uri, matcher=one) for one in identities]
 
 
 def _tls_1_3() -> common_pb2.TlsParameters:

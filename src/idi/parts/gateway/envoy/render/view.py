@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import TypeVar
 
-from idi.parts.gateway.envoy.render import clusters, endpoints, secrets, sidecar
+from idi.parts.gateway.envoy.render import clusters, endpoints, sidecar
+from idi.parts.gateway.envoy.render.callers import Callers
 from idi.parts.gateway.envoy.render.gateway import gateway_resources
 from idi.parts.gateway.envoy.resources import Kind, NodeResources, Resource, Shelf
-from idi.parts.gateway.interface import Identity
 from idi.traffic.types import Assignment, Gateway, Sidecar, Traffic
 
 Result = TypeVar("Result")
@@ -22,19 +22,19 @@ def render_assignment(assignment: Assignment) -> Resource:
     return endpoints.assignment_resource(assignment)
 
 
-def render_secrets(identity: Identity) -> tuple[Resource, ...]:
-    return secrets.secret_resources(identity)
-
-
 class Renderer:
-    """Renders views; keeps what the last one was made of."""
+    """Renders views; keeps what the last one was made of. `callers` has what goes by SDS; `moved` are the nodes for
+    which that is another one by the last view."""
 
     def __init__(self) -> None:
+        self.callers = Callers()
+        self.moved: list[str] = []
         self._before: dict[Hashable, object] = {}
         self._now: dict[Hashable, object] = {}
 
     def render(self, traffic: Traffic) -> tuple[Shelf, Mapping[str, NodeResources]]:
         self._before, self._now = self._now, {}
+        self.moved = self.callers.learn(traffic)
         lives = clusters.Lives(traffic.certificate_life_s)
         services = traffic.services.values()
         shared: Shelf = {
@@ -52,7 +52,7 @@ class Renderer:
             ),
         }
         nodes: dict[str, NodeResources] = {
-            instance: self._once(_sidecar, each, traffic.trust_domain, lives)
+            instance: self._once(_sidecar, each, traffic.trust_domain, lives, self.callers.names(instance))
             for instance, each in traffic.sidecars.items()
         }
         if traffic.gateway is not None:
@@ -66,7 +66,10 @@ class Renderer:
         return self._now[key]  # type: ignore[return-value]
 
 
-def _sidecar(each: Sidecar, trust_domain: str, lives: clusters.Lives) -> NodeResources:
+def _sidecar(
+    each: Sidecar, trust_domain: str, lives: clusters.Lives, callers: tuple[tuple[str, str], ...]
+) -> NodeResources:
+    named = dict(callers)
     http = [inbound for inbound in each.inbound if inbound.protocol != "tcp"]
     return NodeResources(
         sees=_sees(outbound.service for outbound in each.outbound),
@@ -74,7 +77,12 @@ def _sidecar(each: Sidecar, trust_domain: str, lives: clusters.Lives) -> NodeRes
             Kind.CLUSTER: _by_name(clusters.app_cluster(inbound) for inbound in each.inbound),
             Kind.LISTENER: _by_name(
                 [
-                    *(sidecar.inbound_listener(inbound, trust_domain, lives) for inbound in each.inbound),
+                    *(
+                        sidecar.inbound_listener(
+                            inbound, trust_domain, lives, named.get(inbound.port_name, "")
+                        )
+                        for inbound in each.inbound
+                    ),
                     *(sidecar.outbound_listener(outbound) for outbound in each.outbound),
                 ]
             ),

@@ -23,7 +23,7 @@ from idi.parts.clients.owned_tasks import OwnedTasks
 from idi.parts.gateway.envoy.listening import TlsPort
 from idi.parts.gateway.envoy.plane import HOUSEKEEPING_S, RECONNECT_S, EnvoyPlane, OnReady, nobody
 from idi.parts.gateway.envoy.proving import Verify
-from idi.parts.gateway.envoy.render.view import Renderer, render_assignment, render_secrets
+from idi.parts.gateway.envoy.render.view import Renderer, render_assignment
 from idi.parts.gateway.envoy.replicas import changes
 from idi.parts.gateway.envoy.replicas.changes import View
 from idi.parts.gateway.envoy.replicas.fold import Fold
@@ -79,6 +79,7 @@ class ReplicatedPlane:
             tasks = await stack.enter_async_context(OwnedTasks())
             await stack.enter_async_context(self._here)
             stack.callback(self._links.close)
+            self._renderer.callers.restore(self._here.store.nodes())
             nodes = self._here.store.nodes().keys()
             # Their proxies may be serving already; until they had time to come back they are waited for.
             self._something = bool(nodes)
@@ -95,6 +96,8 @@ class ReplicatedPlane:
 
     def publish(self, traffic: Traffic) -> None:
         shared, nodes = self._renderer.render(traffic)
+        for node in self._renderer.moved:
+            self._put_secrets_of(node)
         document = changes.difference(View.of(self._here.store), shared, nodes)
         if self._something and changes.is_empty(document):
             return
@@ -112,8 +115,12 @@ class ReplicatedPlane:
             self._send(Put(self._here.seq, resource))
 
     def set_identity(self, node: str, identity: Identity) -> None:
-        secrets = render_secrets(identity)
-        if self._secrets.get(node) == secrets:
+        self._renderer.callers.identity(node, identity)
+        self._put_secrets_of(node)
+
+    def _put_secrets_of(self, node: str) -> None:
+        secrets = self._renderer.callers.secrets(node)
+        if not secrets or self._secrets.get(node) == secrets:
             return
         self._secrets[node] = secrets
         self._here.put_secrets(node, secrets)
