@@ -1,7 +1,7 @@
 """A cluster before anything is sent there: whether it has what an environment needs, each answer with its way out.
 
-Everything is read, but for the trial (preflight_trial.py), whose namespace goes again. All is asked at the same time
-and has an end: what gives no answer until then is said so.
+Everything is read, but for the trial (preflight_trial.py), whose namespace goes again. All is asked at the same time,
+and each check has an end of its own: one that gives no answer until then is named, and the others stand.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
+from dataclasses import dataclass
 from typing import Any
 
 from idi.api.cluster import Cluster, Versions
@@ -27,9 +28,8 @@ from idi.parts.clients import helm
 from idi.parts.errors import IdiError
 from idi.plan.bus import with_bus
 
-WHOLE_S = 55.0
-LATE_S = 5.0
-AT_ONCE = 6
+CHECK_S = 60.0
+"""For one check, whatever it asks; one question to the cluster has half of that (kubectl.RUN_S)."""
 OLDEST = (1, 29)
 """The first that has native sidecars switched on."""
 TRIED = "1.34"
@@ -39,7 +39,16 @@ METRICS = "v1beta1.metrics.k8s.io"
 CLOUDS = {"gce": "GKE", "aws": "EKS", "azure": "AKS"}
 """By what a node's provider is called: clusters that make load balancers."""
 
-Check = Callable[[], Iterator[Finding]]
+Look = Callable[[Cluster, Platform], Iterator[Finding]]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """`look` answers; `reads` is what it has to see for that."""
+
+    name: str
+    reads: str
+    look: Look
 
 
 def tools() -> Iterator[Finding]:
@@ -67,7 +76,6 @@ def tools() -> Iterator[Finding]:
 
 def preflight(platform: Platform, say: Callable[[str], None]) -> Iterator[Finding]:
     """Findings in an order that does not change, each as soon as it is there. `say` is told what is waited for."""
-    began = time.monotonic()
     target = target_of(platform)
     try:
         cluster = Cluster(target.context, platform.namespace)
@@ -78,33 +86,43 @@ def preflight(platform: Platform, say: Callable[[str], None]) -> Iterator[Findin
     yield from reached(cluster, versions)
     image = target.images.sidecar if target.images else ""
     stop = threading.Event()
-    until = min(began + WHOLE_S - 2 * LATE_S, time.monotonic() + TRIAL_S)
-    trial = Trial(cluster.context, cluster.kubectl, image, until, stop)
-    # The trial first: it takes longest.
-    asked: list[Check] = [trial.findings]
-    asked += [lambda check=check: check(cluster, platform) for check in CHECKS]  # type: ignore[misc]
-    with ThreadPoolExecutor(AT_ONCE, "preflight") as threads:
+    began = time.monotonic()
+    trial = Trial(cluster.context, cluster.kubectl, image, began + TRIAL_S, stop)
+    with ThreadPoolExecutor(1 + len(CHECKS), "preflight") as threads:
         try:
-            futures = [threads.submit(listed, check) for check in asked]
-            for future in futures[1:]:
-                yield from answered(future, began + WHOLE_S)
-            if not futures[0].done():
+            # The trial first: it takes longest.
+            tried = threads.submit(lambda: list(trial.findings()))
+            asked = [(check, threads.submit(looked, check, cluster, platform)) for check in CHECKS]
+            for check, future in asked:
+                yield from answered(check, future, began + CHECK_S)
+            if not tried.done():
                 say("Trying in two pods whether network policies hold; the namespace for it goes again.")
             # However late: what it made has to be gone before this ends, and each step of it has an end.
-            yield from futures[0].result()
+            yield from tried.result()
         finally:
             stop.set()
 
 
-def listed(check: Check) -> list[Finding]:
-    return list(check())
+def looked(check: Check, cluster: Cluster, platform: Platform) -> list[Finding]:
+    """What it found, whatever the cluster says."""
+    try:
+        return list(check.look(cluster, platform))
+    except Denied:
+        remedy = "Have somebody run idi doctor who may."
+        return [Finding(check.name, "warn", f"not looked at: you may not read {check.reads}", remedy)]
+    except IdiError as error:
+        return [Finding(check.name, "fail", error.message, error.way_out)]
 
 
-def answered(future: Future[list[Finding]], until: float) -> list[Finding]:
+def answered(check: Check, future: Future[list[Finding]], until: float) -> list[Finding]:
     try:
         return future.result(max(0.1, until - time.monotonic()))
     except Late:
-        return [Finding("cluster", "fail", f"no answer to a question within {WHOLE_S:.0f} s", "Try again.")]
+        said = f"the cluster took longer than {CHECK_S:.0f} s to tell {check.reads}"
+        remedy = (
+            "Try again; where it stays so slow, idi up will wait long, too: see how its API server fares."
+        )
+        return [Finding(check.name, "fail", said, remedy)]
 
 
 def reached(cluster: Cluster, versions: Versions) -> Iterator[Finding]:
@@ -276,26 +294,11 @@ def judged_balancer(own: Mapping[str, Any] | None, every: Sequence[Mapping[str, 
     return Finding("balancer", "warn", "nothing shows that somebody makes load balancers here", remedy)
 
 
-def looked(name: str, reads: str, check: Callable[[Cluster, Platform], Iterator[Finding]]) -> Any:
-    """A check that ends with a finding, whatever the cluster says. `reads` is what it has to see."""
-
-    def asked(cluster: Cluster, platform: Platform) -> Iterator[Finding]:
-        try:
-            yield from check(cluster, platform)
-        except Denied:
-            remedy = "Have somebody run idi doctor who may."
-            yield Finding(name, "warn", f"not looked at: you may not read {reads}", remedy)
-        except IdiError as error:
-            yield Finding(name, "fail", error.message, error.way_out)
-
-    return asked
-
-
-CHECKS: tuple[Callable[[Cluster, Platform], Iterator[Finding]], ...] = (
-    looked("rights", "what you may", permitted),
-    looked("storage", "StorageClasses", storage),
-    looked("nodes", "the nodes", machines),
-    looked("quota", "the namespace's quotas", quota),
-    looked("metrics", "which APIs there are", metrics),
-    looked("balancer", "the gateway's Service and the nodes", balancer),
+CHECKS: tuple[Check, ...] = (
+    Check("rights", "what you may", permitted),
+    Check("storage", "StorageClasses", storage),
+    Check("nodes", "the nodes", machines),
+    Check("quota", "the namespace's quotas", quota),
+    Check("metrics", "which APIs there are", metrics),
+    Check("balancer", "the gateway's Service and the nodes", balancer),
 )

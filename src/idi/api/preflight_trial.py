@@ -27,7 +27,7 @@ from idi.api.kubectl import Denied, Failed, Unreachable
 from idi.parts.errors import IdiError
 
 LABEL = "idi.dev/doctor"
-TRIAL_S = 40.0
+TRIAL_S = 60.0
 """For all but the removal."""
 LEFT = timedelta(minutes=10)
 LOOK_S = 0.4

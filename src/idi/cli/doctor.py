@@ -69,6 +69,7 @@ COMMANDS = {
         about="Check everything that a platform needs of this machine: Python, kernel, engines with version and\n"
         "licence, ports and who holds them, folders, limits, the declaration. Exit code 1 if one fails.\n"
         "For an environment on a cluster: kubectl and helm, the cluster's version, your rights there, storage, node\n"
-        "pools, quotas, and in two pods that go again whether network policies hold. A minute at most.",
+        "pools, quotas, and in two pods that go again whether network policies hold. Each check has a minute\n"
+        "at most, and all are made at once.",
     )
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -332,3 +332,54 @@ def test_why_a_pod_is_held_up() -> None:
         held_up({"metadata": {"name": "client"}, "status": {"phase": "Failed"}}) == "client ended by itself"
     )
     assert held_up({"status": {}}) == ""
+
+
+class Slow:
+    """A cluster that answers one question and not the other."""
+
+    context, kubectl = "c", "kubectl"
+
+    def __init__(self, *_: object) -> None:
+        self.answers = threading.Event()
+
+    def version(self) -> Versions:
+        return Versions("1.34.0", "1.34.0")
+
+    def who(self) -> str:
+        return "erin"
+
+
+def test_a_check_that_takes_too_long_is_named_and_the_others_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = Slow()
+
+    class NoTrial:
+        def __init__(self, *_: object) -> None: ...
+
+        def findings(self) -> Iterator[Finding]:
+            yield Finding("network", "ok", "they hold")
+
+    def storage(*_: object) -> Iterator[Finding]:
+        yield Finding("storage", "ok", "there is one")
+
+    def nodes_late(*_: object) -> Iterator[Finding]:
+        slow.answers.wait(5)
+        yield Finding("nodes", "ok", "too late")
+
+    checks = (
+        preflight.Check("nodes", "the nodes", nodes_late),
+        preflight.Check("storage", "StorageClasses", storage),
+    )
+    for name, other in (
+        ("Cluster", lambda *_: slow),
+        ("Trial", NoTrial),
+        ("CHECKS", checks),
+        ("CHECK_S", 0.2),
+    ):
+        monkeypatch.setattr(preflight, name, other)
+    found = []
+    for one in preflight.preflight(platform(), lambda _: None):
+        found.append(one)
+        if one.name == "network":
+            slow.answers.set()
+    assert states(found) == {"cluster": "ok", "nodes": "fail", "storage": "ok", "network": "ok"}
+    assert "took longer than 0 s to tell the nodes" in found[1].detail
