@@ -135,7 +135,11 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
 
         async def replica(token: str) -> str | None:
             who = await reviews.who(token)
-            return who.pod if isinstance(who, token_review.Workload) and who.name == XDS else None
+            if not isinstance(who, token_review.Workload) or who.name != XDS:
+                return None
+            # It gets everybody's certificates, and nobody tells of its end: so it is looked for.
+            pod = await api.find(path("v1", "pods", cluster.namespace, who.pod))
+            return who.pod if pod is not None and pod["metadata"]["uid"] == who.pod_uid else None
 
         plane = ReplicatedPlane(
             TlsPort("0.0.0.0", place.XDS_PORT, certificate),
@@ -161,7 +165,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
         loop.listeners.append(identities.hear)
         caller = Caller()
         identities.keep(CONTROL, CONTROL, caller.take)
-        gateways = Gateways(api, cluster.namespace, loop, identities)
+        gateways = Gateways(api, cluster.namespace, loop, identities, reviews.ended)
 
         async def no_drain(node: str, deadline_s: float) -> None:
             """A pod's agent drains its own proxy once the barrier is passed."""
@@ -212,6 +216,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             reach=lambda module: reach(loop, module),
             answers=answers,
             reached=lambda: any(plane.connected().values()),
+            ended=reviews.ended,
         )
         own = LocalTarget(
             platform_hash=paths.hash8,
