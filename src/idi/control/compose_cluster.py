@@ -21,7 +21,7 @@ from idi.api.asker import Role
 from idi.api.server import Server
 from idi.control import cluster as place
 from idi.control.ahead import NAME as OPENBAO
-from idi.control.ahead import Ahead
+from idi.control.ahead import Ahead, openbao_places
 from idi.control.assembly import Keeper, Parts, assemble, embedded_tokens, keys_of
 from idi.control.authority import Authority
 from idi.control.broker import Broker, watching
@@ -61,7 +61,6 @@ from idi.parts.gateway.envoy.render.cluster_bootstrap import ClusterXds
 from idi.parts.gateway.envoy.replicas.plane import ReplicatedPlane
 from idi.parts.gateway.envoy.start import cluster_files
 from idi.parts.secrets.interface import SecretStore
-from idi.parts.secrets.openbao.server import Places
 from idi.parts.store.interface import Store
 from idi.parts.targets.interface import SidecarSpec
 from idi.parts.targets.kubernetes.output import STREAMS, Output
@@ -227,7 +226,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             retire=retiring.retire,
             emit=loop.emit,
         )
-        places = Places(paths.state, paths.runtime, paths.keys)
+        places = openbao_places(settings)
         authority = Authority(places, paths.logs / "openbao.log", own, loop, identities, tasks, ahead)
         await stack.enter_async_context(tokens)
         await stack.enter_async_context(plane)
