@@ -10,6 +10,7 @@ from pathlib import Path
 from idi.api.paths import Paths
 from idi.control.settings import Settings
 from idi.parts.errors import PartError
+from idi.plan.pods import GATEWAY_PORT, gateway_url
 
 PROXY = "idi-proxy"
 """The ConfigMap that every sidecar mounts."""
@@ -20,7 +21,6 @@ ROOTS = "ca.crt"
 XDS_PORT = 8444
 PEOPLE_PORT = 8446
 """On loopback: nothing but a port-forward reaches it."""
-GATEWAY_PORT = 8080
 STATE = Path("/var/lib/idi/control")
 RUNTIME = Path("/run/idi/control")
 SEAL = Path("/etc/idi/seal/seal.key")
@@ -49,7 +49,7 @@ class Cluster:
 
     @property
     def gateway_url(self) -> str:
-        return f"http://gateway.{self.namespace}.svc:{GATEWAY_PORT}"
+        return gateway_url(self.namespace)
 
 
 def cluster_of(
