@@ -104,7 +104,11 @@ def test_the_api_server_takes_it_under_the_restricted_profile(
     made = [one for one in yaml.safe_load_all(text(chart, values())) if one]
     for one in made:
         # Rendered for one namespace, tried in the test's own.
-        if "namespace" in one["metadata"] or one["kind"] in ("ClusterRoleBinding", "PriorityClass"):
+        if "namespace" in one["metadata"] or one["kind"] in (
+            "ClusterRole",
+            "ClusterRoleBinding",
+            "PriorityClass",
+        ):
             continue
         one["metadata"]["namespace"] = restricted.name
     words = ["apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-"]

@@ -248,7 +248,7 @@ def test_policies_that_nobody_enforces(place: Environment, unenforced: None) -> 
 
 def test_what_it_asks_for_is_what_the_chart_makes() -> None:
     """Every kind that the chart renders, and every right that its roles give away."""
-    from idi.api.preflight_rights import given
+    from idi.api.preflight_rights import REVIEW, given
 
     plurals = {"NetworkPolicy": "networkpolicies"}
     made, gives = set(), set()
@@ -264,7 +264,7 @@ def test_what_it_asks_for_is_what_the_chart_makes() -> None:
             }
     asked = {(right.group, right.resource) for right in needed("x", there=True) if right.verb == "create"}
     assert made <= asked
-    assert gives <= {(right.verb, right.group, right.resource) for right in given()}
+    assert gives <= {(right.verb, right.group, right.resource) for right in (*given(), REVIEW)}
 
 
 def test_rights_are_as_the_server_says(kube: Client, namespace: Namespace, monkeypatch: Any) -> None:

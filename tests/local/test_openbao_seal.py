@@ -3,6 +3,7 @@
 import random
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from idi.parts.clients.openbao import Session, State
 from idi.parts.errors import PartError
 from idi.parts.secrets.openbao import server as serving
 from idi.parts.secrets.openbao.bootstrap import Bootstrap
-from idi.parts.secrets.openbao.keys import key_id
+from idi.parts.secrets.openbao.keys import PREVIOUS, key_id
 from idi.parts.secrets.openbao.root import make_root_token, revoke_root_tokens
 from idi.parts.secrets.openbao.seal import STEPS, SealRotation
 from idi.parts.secrets.openbao.server import put_copy_back, wait_for
@@ -40,7 +41,7 @@ async def filled(server: Server) -> None:
         await OpenBaoSecrets(ready.session).put("jede/key", b"kept", 0)
 
 
-async def rotate(server: Server, crash_after: str = "") -> Path:
+async def rotate(server: Server, crash_after: str = "") -> Path | None:
     def reached(step: str) -> None:
         if step == crash_after:
             raise Crash(step)
@@ -88,6 +89,7 @@ async def test_the_next_key_opens_the_store_and_the_former_does_not(server: Serv
     former = server.keys.seal_key.read_bytes()
     name = key_id(server.keys.seal_key)
     kept = await rotate(server)
+    assert kept is not None
     await assert_whole(server)
     assert server.keys.seal_key.read_bytes() != former
     assert kept.read_bytes() == former
@@ -111,6 +113,98 @@ async def test_the_next_key_opens_the_store_and_the_former_does_not(server: Serv
     assert await state_with(server, former) is State.SEALED
     # Under the name of the next one, as somebody would try it.
     assert await state_with(server, server.keys.seal_key.read_bytes()) is State.ACTIVE
+
+
+def give(server: Server, key: bytes, previous: bytes = b"") -> None:
+    """As a Secret of the user's is mounted: beside the key folder, which then has none of its own."""
+    folder = server.base / "given"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    (folder / "seal.key").write_bytes(key)
+    if previous:
+        (folder / PREVIOUS).write_bytes(previous)
+    server.places = replace(server.places, seal=folder / "seal.key")
+    server.keys = server.places.key_folder
+
+
+def keys_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("seal*"))
+
+
+@pytest.mark.requirement("K1")
+async def test_a_key_that_is_given_is_used_and_never_copied(server: Server) -> None:
+    key = b"k" * 32
+    give(server, key)
+    await filled(server)
+    assert keys_in(server.places.keys) == []
+    await server.restart()
+    await assert_whole(server)
+    with pytest.raises(PartError, match="is given"):
+        await rotate(server)
+    # Another one, and nothing else: the store stays closed, and nothing is made in its place.
+    server.stop()
+    give(server, b"x" * 32)
+    server.start()
+    async with server.client() as client:
+        assert await opens(client) is State.SEALED
+    server.stop()
+    give(server, key, previous=b"x" * 32)
+    assert server.keys.seal_key.name == PREVIOUS
+    server.start()
+    async with server.client() as client:
+        assert await opens(client) is State.ACTIVE
+    server.stop()
+    (server.base / "given" / "seal.key").write_bytes(b"short")
+    with pytest.raises(PartError, match="not 32 bytes"):
+        server.start()
+    shutil.rmtree(server.base / "given")
+    with pytest.raises(PartError, match="not there|is gone"):
+        server.start()
+    assert keys_in(server.places.keys) == []
+
+
+@pytest.mark.requirement("K1")
+async def test_a_key_of_its_own_gives_way_to_one_that_is_given(server: Server) -> None:
+    await filled(server)
+    own = server.keys.seal_key.read_bytes()
+    server.stop()
+    give(server, b"k" * 32)
+    server.start()
+    await assert_whole(server)
+    assert keys_in(server.places.keys) == ["seal.key"], "it is not proven yet that the given one is enough"
+    assert await rotate(server) is None
+    assert keys_in(server.places.keys) == []
+    assert not server.places.before.exists()
+    await server.restart()
+    await assert_whole(server)
+    assert await state_with(server, own) is State.SEALED
+
+
+@pytest.mark.requirement("K1")
+async def test_a_given_key_gives_way_to_the_next_that_is_given(server: Server) -> None:
+    former = b"k" * 32
+    give(server, former)
+    await filled(server)
+    server.stop()
+    give(server, b"n" * 32, previous=former)
+    server.start()
+    await assert_whole(server)
+    assert await rotate(server) is None
+    server.stop()
+    give(server, b"n" * 32)
+    server.start()
+    await assert_whole(server)
+    assert await state_with(server, former) is State.SEALED
+
+
+async def test_the_same_key_given_and_in_the_folder_is_in_the_folder_no_more(server: Server) -> None:
+    await filled(server)
+    own = server.keys.seal_key.read_bytes()
+    server.stop()
+    give(server, own)
+    server.start()
+    await assert_whole(server)
+    assert keys_in(server.places.keys) == []
 
 
 async def test_after_a_crash_at_each_step_it_opens_and_is_completed(

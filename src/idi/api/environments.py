@@ -7,6 +7,7 @@ runs the command: one namespace and one Helm release, which a person could insta
 from __future__ import annotations
 
 import asyncio
+import base64
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,12 +16,13 @@ from typing import Any
 from idi.api.cluster import Cluster
 from idi.declaration.demand import UNDECLARED_QUOTA, most
 from idi.declaration.plain import plain
-from idi.declaration.types import KubernetesTarget, Platform
+from idi.declaration.types import KubernetesTarget, Platform, Seal
 from idi.parts.clients.helm import Helm, Reach, charts, find
 from idi.parts.errors import PartError, Refused
 
 RELEASE = "idi"
 INSTALL_S = 300.0
+SEAL_BYTES = 32
 
 
 def release_values(platform: Platform) -> dict[str, Any]:
@@ -49,12 +51,23 @@ def release_values(platform: Platform) -> dict[str, Any]:
             "sidecar": target.images.sidecar,
             **({"relay": target.images.relay} if target.images.relay else {}),
         },
-        "control": {"storage": {"class": target.storage_class or None}},
+        "control": {
+            "storage": {"class": target.storage_class or None},
+            **({"sealKey": seal_values(target.seal)} if target.seal else {}),
+        },
         "gateway": {"service": {"type": target.gateway}},
         **({"networkPolicy": {"dns": {"cidrs": list(target.dns)}}} if target.dns else {}),
         **({"quota": quota} if quota else {}),
     }
     return merged(profile_values(target.profile), declared) if target.profile else declared
+
+
+def seal_values(seal: Seal) -> dict[str, Any]:
+    return {
+        "secret": seal.secret,
+        "key": seal.key,
+        **({"previous": seal.previous} if seal.previous else {}),
+    }
 
 
 def profile_values(name: str) -> dict[str, Any]:
@@ -102,8 +115,10 @@ def cluster_of(platform: Platform) -> Cluster:
 def install(platform: Platform) -> bool:
     """Bring namespace and release to what is declared; whether that changed anything."""
     cluster = cluster_of(platform)
-    cluster.apply(namespace_of(platform))
     values = release_values(platform)
+    cluster.apply(namespace_of(platform))
+    if seal := target_of(platform).seal:
+        check_seal(cluster, seal)
 
     async def work(helm: Helm) -> bool:
         status = await helm.status(RELEASE, platform.namespace)
@@ -115,6 +130,21 @@ def install(platform: Platform) -> bool:
 
     with tempfile.TemporaryDirectory(prefix="idi-helm-") as folder:
         return asyncio.run(work(_helm(platform, Path(folder))))
+
+
+def check_seal(cluster: Cluster, seal: Seal) -> None:
+    """Without it control's pod would not start, and nobody be told why but by events. Its length is looked at, and
+    nothing of it kept or said."""
+    named = [name for name in (seal.key, seal.previous) if name]
+    held = (cluster.get("secret", seal.secret) or {}).get("data") or {}
+    wrong = [name for name in named if len(base64.b64decode(held.get(name, ""))) != SEAL_BYTES]
+    if wrong:
+        raise Refused(
+            f"Secret {seal.secret} in namespace {cluster.namespace} has no {SEAL_BYTES} bytes under {', '.join(wrong)}.",
+            f"head -c {SEAL_BYTES} /dev/urandom > {wrong[0]} && kubectl --context {cluster.context} -n {cluster.namespace} "
+            f"create secret generic {seal.secret} --from-file={wrong[0]}   Keep a copy elsewhere: nothing else opens "
+            "the store.",
+        )
 
 
 def uninstall(platform: Platform) -> None:

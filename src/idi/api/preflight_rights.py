@@ -1,8 +1,9 @@
 """What whoever brings an environment up needs to be allowed: what the platform's chart consists of, and what it gives.
 
 Kubernetes lets nobody give away what they have not got: who makes control's Role needs every right in it or the verb
-`escalate`, who binds `system:auth-delegator` needs `bind` on it or its rights. All of it is asked at once, as the
-API server itself answers for this user. Tests hold the list against the chart.
+`escalate`, and who lets control ask whose a token is has to be allowed to ask that, or may `escalate` and `bind` roles of
+the cluster. All of it is asked at once, as the API server itself answers for this user. Tests hold the list against the
+chart.
 """
 
 from __future__ import annotations
@@ -83,11 +84,9 @@ class Right:
 
 EVERYTHING = Right("*", "*", "*", everywhere=True)
 ESCALATE = Right("escalate", RBAC, "roles")
-BIND = Right("bind", RBAC, "clusterroles", "system:auth-delegator", everywhere=True)
-DELEGATED = (
-    Right("create", "authentication.k8s.io", "tokenreviews", everywhere=True),
-    Right("create", "authorization.k8s.io", "subjectaccessreviews", everywhere=True),
-)
+REVIEW = Right("create", "authentication.k8s.io", "tokenreviews", everywhere=True)
+"""The one right of the cluster that is given away."""
+GIVE_REVIEW = tuple(Right(verb, RBAC, "clusterroles", everywhere=True) for verb in ("escalate", "bind"))
 
 
 def needed(namespace: str, *, there: bool) -> list[Right]:
@@ -96,7 +95,11 @@ def needed(namespace: str, *, there: bool) -> list[Right]:
     found = [of_namespace, Right("get", "", "namespaces", namespace, everywhere=True)]
     found += [Right(verb, group, resource) for group, resource in MAKES for verb in MAKE]
     found += [Right("list", "", "secrets"), Right("update", "", "secrets")]
-    found += [Right(verb, RBAC, "clusterrolebindings", everywhere=True) for verb in MAKE]
+    found += [
+        Right(verb, RBAC, kind, everywhere=True)
+        for kind in ("clusterroles", "clusterrolebindings")
+        for verb in MAKE
+    ]
     # The way to control, as idi goes it.
     found += [Right("create", "", "serviceaccounts/token"), Right("create", "", "pods/portforward")]
     return [*found, Right("get", "", "pods")]
@@ -112,7 +115,7 @@ def rights(cluster: Cluster, *, there: bool) -> Iterator[Finding]:
     if cluster.may([EVERYTHING.attributes(space)]) == [True]:
         yield Finding("rights", "ok", "you may do everything in this cluster")
         return
-    asked = [*needed(space, there=there), *given(), ESCALATE, BIND, *DELEGATED]
+    asked = [*needed(space, there=there), *given(), ESCALATE, REVIEW, *GIVE_REVIEW]
     answers = cluster.may([right.attributes(space) for right in asked])
     yield judged(dict(zip(asked, answers, strict=True)), space, there=there)
 
@@ -121,8 +124,8 @@ def judged(answers: Mapping[Right, bool], namespace: str, *, there: bool) -> Fin
     missing = [right for right in needed(namespace, there=there) if not answers[right]]
     if not answers[ESCALATE]:
         missing += [right for right in given() if not answers[right] and right not in missing]
-    if not answers[BIND] and not all(answers[right] for right in DELEGATED):
-        missing.append(BIND)
+    if not answers[REVIEW] and not all(answers[right] for right in GIVE_REVIEW):
+        missing.append(REVIEW)
     if not missing:
         return Finding("rights", "ok", f"you may make all that an environment needs in {namespace}")
     remedy = (

@@ -79,7 +79,7 @@ class Ahead:
 
     async def _start(self) -> None:
         paths = self._settings.paths
-        places = Places(paths.state, paths.runtime, paths.keys)
+        places = openbao_places(self._settings)
         if not opens_by_itself(places) or places.socket.exists() or self._records.read():
             return
         if marked(self._machine, paths.hash8):
@@ -104,6 +104,13 @@ class Ahead:
         finally:
             process.forget()
         self._records.remove(NAME)
+
+
+def openbao_places(settings: Settings) -> Places:
+    paths = settings.paths
+    return Places(
+        paths.state, paths.runtime, paths.keys, settings.cluster.seal if settings.cluster else None
+    )
 
 
 def process_of(places: Places, program: Path, log_file: Path) -> ProcessSpec:

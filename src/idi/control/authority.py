@@ -29,7 +29,6 @@ from idi.parts.clients.openbao_layout import Scope
 from idi.parts.errors import PartError
 from idi.parts.secrets.openbao.binary import BAO
 from idi.parts.secrets.openbao.bootstrap import AnswerLost, Bootstrap
-from idi.parts.secrets.openbao.keys import KeyFolder
 from idi.parts.secrets.openbao.rekey import rotate_credential, rotate_recovery, settle
 from idi.parts.secrets.openbao.reroot import Rerooting
 from idi.parts.secrets.openbao.seal import SealRotation
@@ -153,7 +152,7 @@ class Authority:
     @asynccontextmanager
     async def rotating(self) -> AsyncIterator[Opened]:
         """What rotates its keys. Raises `PartError` where it is not there now."""
-        session, keys = await self._logged_in(), KeyFolder(self.places.keys)
+        session, keys = await self._logged_in(), self.places.key_folder
         async with OpenBao(self.places.address) as client:
             try:
                 yield Opened(
@@ -266,7 +265,7 @@ class Authority:
     async def _bootstrap(self, client: OpenBao, scope: Scope, part: Part) -> Session:
         if self.places.before.exists():
             await self._after_a_rotation(client, part)
-        bootstrap = Bootstrap(client, KeyFolder(self.places.keys), scope)
+        bootstrap = Bootstrap(client, self.places.key_folder, scope)
         try:
             return (await bootstrap.run(SET_UP_S)).session
         except AnswerLost as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 from idi.api.paths import Paths
 from idi.control.settings import Settings
 from idi.parts.errors import PartError
+from idi.plan.pods import GATEWAY_PORT, gateway_url
 
 PROXY = "idi-proxy"
 """The ConfigMap that every sidecar mounts."""
@@ -20,18 +21,20 @@ ROOTS = "ca.crt"
 XDS_PORT = 8444
 PEOPLE_PORT = 8446
 """On loopback: nothing but a port-forward reaches it."""
-GATEWAY_PORT = 8080
 STATE = Path("/var/lib/idi/control")
 RUNTIME = Path("/run/idi/control")
+SEAL = Path("/etc/idi/seal/seal.key")
+"""Mounted where a Secret of the user's has it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """`images` of what stands beside a module, and of relay and broker."""
+    """Images of what stands beside a module, and of relay and broker; `seal` is the seal key, where it is given."""
 
     namespace: str
     sidecar_image: str
     relay_image: str = ""
+    seal: Path | None = None
 
     @property
     def names(self) -> list[str]:
@@ -46,10 +49,12 @@ class Cluster:
 
     @property
     def gateway_url(self) -> str:
-        return f"http://gateway.{self.namespace}.svc:{GATEWAY_PORT}"
+        return gateway_url(self.namespace)
 
 
-def cluster_of(namespace: str, environment: Mapping[str, str] = os.environ) -> Cluster:
+def cluster_of(
+    namespace: str, environment: Mapping[str, str] = os.environ, seal: Path = SEAL
+) -> Cluster:
     """Raises `PartError` where the chart did not say which images there are."""
     image = environment.get("IDI_SIDECAR_IMAGE", "")
     if not image:
@@ -58,7 +63,8 @@ def cluster_of(namespace: str, environment: Mapping[str, str] = os.environ) -> C
             "The platform's chart sets it from images.sidecar.",
             retryable=False,
         )
-    return Cluster(namespace, image, environment.get("IDI_RELAY_IMAGE", ""))
+    given = seal if seal.parent.is_dir() else None
+    return Cluster(namespace, image, environment.get("IDI_RELAY_IMAGE", ""), given)
 
 
 def settings_in(namespace: str, environment: str, state: Path = STATE, runtime: Path = RUNTIME) -> Settings:

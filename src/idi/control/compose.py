@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from idi.control.ahead import NAME as OPENBAO
-from idi.control.ahead import Ahead
+from idi.control.ahead import Ahead, openbao_places
 from idi.control.assembly import Keeper, Parts, assemble, embedded_tokens, keys_of
 from idi.control.authority import Authority
 from idi.control.broker import Broker, BrokerHere
@@ -40,7 +40,6 @@ from idi.parts.gateway.envoy import admin
 from idi.parts.gateway.envoy.plane import EnvoyPlane
 from idi.parts.gateway.envoy.start import ProxyStart, admin_socket, gateway_start, sidecar_start
 from idi.parts.secrets.interface import SecretStore
-from idi.parts.secrets.openbao.server import Places
 from idi.parts.store.files import free_bytes
 from idi.parts.store.interface import Store
 from idi.parts.targets.interface import SidecarSpec
@@ -131,7 +130,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             paths.logs / "gateway.log",
             lambda: authority.given_up,
         )
-        places = Places(paths.state, paths.runtime, paths.keys)
+        places = openbao_places(settings)
         authority = Authority(places, paths.logs / "openbao.log", target, loop, identities, tasks, ahead)
         await stack.enter_async_context(tokens)
         await stack.enter_async_context(plane)

@@ -21,7 +21,7 @@ from idi.api.asker import Role
 from idi.api.server import Server
 from idi.control import cluster as place
 from idi.control.ahead import NAME as OPENBAO
-from idi.control.ahead import Ahead
+from idi.control.ahead import Ahead, openbao_places
 from idi.control.assembly import Keeper, Parts, assemble, embedded_tokens, keys_of
 from idi.control.authority import Authority
 from idi.control.broker import Broker, watching
@@ -45,7 +45,7 @@ from idi.control.releases import ModuleReleases
 from idi.control.retiring import Retiring
 from idi.control.secrets import Secrets
 from idi.control.settings import Settings
-from idi.declaration.types import EdgeLimits, KubernetesTarget, ModuleName
+from idi.declaration.types import EdgeLimits, ModuleName
 from idi.parts.certificates.serving import ServingAuthority
 from idi.parts.clients import token_review
 from idi.parts.clients.helm import Helm
@@ -61,17 +61,17 @@ from idi.parts.gateway.envoy.render.cluster_bootstrap import ClusterXds
 from idi.parts.gateway.envoy.replicas.plane import ReplicatedPlane
 from idi.parts.gateway.envoy.start import cluster_files
 from idi.parts.secrets.interface import SecretStore
-from idi.parts.secrets.openbao.server import Places
 from idi.parts.store.interface import Store
 from idi.parts.targets.interface import SidecarSpec
 from idi.parts.targets.kubernetes.output import STREAMS, Output
 from idi.parts.targets.kubernetes.pods import AGENT_PORT, PART
 from idi.parts.targets.kubernetes.target import KubernetesTarget as Pods
-from idi.parts.targets.kubernetes.values import Reach
+from idi.parts.targets.kubernetes.values import Reach, reach_of, settings_of
 from idi.parts.targets.kubernetes.values import Settings as ReleaseSettings
 from idi.parts.targets.local.output import Logs
 from idi.parts.targets.local.target import LocalTarget
-from idi.plan.bus import BUS, CONFIG, LOGIN_PATH, MOUNTED
+from idi.plan.bus import BUS, LOGIN_PATH
+from idi.plan.pods import PLACES
 from idi.traffic.types import CONTROL, GATEWAY, TlsServer
 from idi.world.types import Instance, InstanceId, RevisionSpec
 
@@ -135,7 +135,11 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
 
         async def replica(token: str) -> str | None:
             who = await reviews.who(token)
-            return who.pod if isinstance(who, token_review.Workload) and who.name == XDS else None
+            if not isinstance(who, token_review.Workload) or who.name != XDS:
+                return None
+            # It gets everybody's certificates, and nobody tells of its end: so it is looked for.
+            pod = await api.find(path("v1", "pods", cluster.namespace, who.pod))
+            return who.pod if pod is not None and pod["metadata"]["uid"] == who.pod_uid else None
 
         plane = ReplicatedPlane(
             TlsPort("0.0.0.0", place.XDS_PORT, certificate),
@@ -161,7 +165,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
         loop.listeners.append(identities.hear)
         caller = Caller()
         identities.keep(CONTROL, CONTROL, caller.take)
-        gateways = Gateways(api, cluster.namespace, loop, identities)
+        gateways = Gateways(api, cluster.namespace, loop, identities, reviews.ended)
 
         async def no_drain(node: str, deadline_s: float) -> None:
             """A pod's agent drains its own proxy once the barrier is passed."""
@@ -205,13 +209,14 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             api=api,
             namespace=cluster.namespace,
             releases=ModuleReleases(helm, cluster.namespace),
-            settings=lambda: release_settings(settings, cluster, loop),
+            settings=lambda: release_settings(cluster, loop),
             emit=loop.emit,
             retire=retiring.retire,
             supply=supply,
             reach=lambda module: reach(loop, module),
             answers=answers,
             reached=lambda: any(plane.connected().values()),
+            ended=reviews.ended,
         )
         own = LocalTarget(
             platform_hash=paths.hash8,
@@ -222,7 +227,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             retire=retiring.retire,
             emit=loop.emit,
         )
-        places = Places(paths.state, paths.runtime, paths.keys)
+        places = openbao_places(settings)
         authority = Authority(places, paths.logs / "openbao.log", own, loop, identities, tasks, ahead)
         await stack.enter_async_context(tokens)
         await stack.enter_async_context(plane)
@@ -249,7 +254,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
                 keepers=keepers,
                 changes=changes,
                 figures=Figures(PodFigures(session).read),
-                places=lambda _: {"bus.program": "nats-server", "bus.config": f"{MOUNTED}/{CONFIG}"},
+                places=lambda _: PLACES,
                 printed=PodLogs(Output(reading, cluster.namespace, Logs(paths.logs))),
             )
         ).desk
@@ -300,33 +305,15 @@ async def publish_bootstrap(api: Kubernetes, cluster: Cluster, root: bytes) -> N
             await api.delete(path("v1", "pods", cluster.namespace, pod["metadata"]["name"]))
 
 
-def release_settings(settings: Settings, cluster: Cluster, loop: Loop) -> ReleaseSettings:
+def release_settings(cluster: Cluster, loop: Loop) -> ReleaseSettings:
     platform = loop.platform
-    if platform is None or not isinstance(platform.target, KubernetesTarget):
+    if platform is None:
         raise Bug("Nothing is declared yet for a cluster.")
-    return ReleaseSettings(
-        platform=platform.name,
-        environment=settings.environment,
-        namespace=cluster.namespace,
-        sidecar_image=cluster.sidecar_image,
-        storage_class=platform.target.storage_class,
-        dns=platform.target.dns,
-    )
+    return settings_of(platform, cluster.namespace, cluster.sidecar_image)
 
 
 def reach(loop: Loop, module: ModuleName) -> Reach:
-    """Who may call a module, and whom it may call, as declared."""
-    platform = loop.platform
-    if platform is None or module not in platform.modules:
-        return Reach()
-    declared = platform.modules[module]
-    return Reach(
-        callers=tuple(m.name for m in platform.modules.values() if module in m.calls),
-        gateway=bool(declared.routes),
-        control=module == BUS,
-        calls=tuple(name for name in declared.calls if name in platform.modules),
-        externals=tuple(platform.externals[name] for name in declared.calls if name in platform.externals),
-    )
+    return Reach() if loop.platform is None else reach_of(loop.platform, module)
 
 
 def no_sidecar(_instance: Instance) -> SidecarSpec:

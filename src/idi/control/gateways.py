@@ -29,12 +29,14 @@ READY_S = 120.0
 
 @dataclass(slots=True)
 class Gateways:
-    """Keeps `loop.edge.nodes` to the gateway's pods. `wanted` says that somebody has started it."""
+    """Keeps `loop.edge.nodes` to the gateway's pods. `wanted` says that somebody has started it; `ended` is told the uid of
+    each pod that is no more."""
 
     api: Kubernetes
     namespace: str
     loop: Loop
     identities: Identities
+    ended: Callable[[str], None] = lambda _uid: None
     clock: Callable[[], float] = time.time
     wanted: bool = False
     known: asyncio.Event = field(default_factory=asyncio.Event)
@@ -98,6 +100,8 @@ class Gateways:
     def _pod(self, document: dict[str, Any], *, gone: bool) -> None:
         metadata = document["metadata"]
         name = str(metadata["name"])
+        if gone:
+            self.ended(metadata["uid"])
         if gone or not lives_as(document, GATEWAY):
             if self._pods.pop(name, None) is not None:
                 self._proxied.discard(name)

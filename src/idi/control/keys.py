@@ -9,7 +9,6 @@ from idi.api.views import rfc3339
 from idi.parts.clients.openbao import OpenBao
 from idi.parts.clients.openbao_layout import ROOT_MOUNT
 from idi.parts.errors import PartError
-from idi.parts.secrets.openbao.keys import KeyFolder
 from idi.parts.secrets.openbao.pki import INTERMEDIATE_LIFE_H, authority_life
 from idi.parts.secrets.openbao.server import Places
 
@@ -19,10 +18,10 @@ async def keys_view(
 ) -> KeysView:
     """`token_keys`: since when the key signs and when the next one comes; None where another issuer has them.
     `logins_since`: None where there is no bus."""
-    folder = KeyFolder(places.keys)
+    folder = places.key_folder
     begun, end = await _root(places)
     found = [
-        _view("seal", "OpenBao's store: secrets, certificate keys", _written(folder.seal_key)),
+        _view("seal", "OpenBao's store: secrets, certificate keys", 0.0 if places.seal else _written(folder.seal_key)),
         _view("recovery", "changes of OpenBao's set-up", _written(folder.recovery_path)),
         _view("control", "control's own way into OpenBao", _written(folder.control_path)),
         # The last intermediate that it signs must not outlive it.

@@ -41,6 +41,10 @@ CERTIFICATES, TOKENS, BUS = "certificates", "tokens", "bus"
 KEYS = (SEAL, RECOVERY, OWN, CERTIFICATES, TOKENS, BUS)
 """In the order in which `all` takes them."""
 ACKNOWLEDGED_S = 10.0
+ANOTHERS = (
+    "put the next one into the Secret beside it, declare seal: {secret: NAME, key: NEXT, previous: FORMER}, run idi up "
+    "and then idi keys rotate seal."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +204,8 @@ class Rotation:
         async with self.authority.rotating() as opened:
             await opened.settle()
             opened.seal.check()
+            if wanted.keys == (SEAL,) and opened.seal.next_is_anothers:
+                raise Refused("The seal key is in a Secret of yours, and so the next one has to be.", ANOTHERS)
 
             async def recovery() -> str:
                 await opened.recovery()
@@ -220,11 +226,22 @@ class Rotation:
             return ""
 
         async def take() -> str:
+            kept = seal.take()
+            if kept is None:
+                return (
+                    "The seal key that is declared opens the store alone. Take previous out of the declaration, if it "
+                    "is there; backups that were made before need that key."
+                )
             return (
-                f"Copy the new seal key to where you keep a copy of the former. That one stays in {seal.take()}: "
+                f"Copy the new seal key to where you keep a copy of the former. That one stays in {kept}: "
                 "it opens backups that were made before, and nothing newer."
             )
 
+        async def left() -> str:
+            return f"The seal key stays as it is: {ANOTHERS}"
+
+        if seal.next_is_anothers:
+            return [Act(SEAL, "leave it to whoever gives it", left)]
         return [
             Act(SEAL, "make the next key", make),
             Act(SEAL, "open OpenBao with both, close it with the next", silent(seal.rewrap)),

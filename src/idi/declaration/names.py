@@ -112,6 +112,13 @@ NAMESPACE = Text(
 STORAGE_CLASS = Text(
     "a StorageClass of the cluster", r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", "standard", longest=253
 )
+OBJECT = Text(
+    "the name of an object of the cluster",
+    r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?",
+    "idi-seal",
+    longest=253,
+)
+SECRET_KEY = Text("a key of a Secret", r"[-._a-zA-Z0-9]+", "seal.key", longest=253)
 
 CIDR = Text(
     "a range of addresses such as 10.96.0.10/32",

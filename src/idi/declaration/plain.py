@@ -1,4 +1,5 @@
-"""YAML that is no declaration, such as values of a chart: read without places and without mistakes of its own."""
+"""YAML that is no declaration, such as values of a chart: read without places and without mistakes of its own, and
+written."""
 
 from __future__ import annotations
 
@@ -13,3 +14,8 @@ def plain(text: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
+
+
+def written(document: Any) -> str:
+    """As a person would write it; `plain` reads the same."""
+    return yaml.safe_dump(document, sort_keys=False, width=120, allow_unicode=True)

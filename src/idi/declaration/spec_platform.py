@@ -14,7 +14,9 @@ from idi.declaration.names import (
     EXTERNAL,
     IMAGE,
     NAMESPACE,
+    OBJECT,
     PLATFORM,
+    SECRET_KEY,
     STORAGE_CLASS,
 )
 from idi.declaration.nodes import Table
@@ -32,6 +34,7 @@ from idi.declaration.types import (
     KubernetesTarget,
     LocalTarget,
     Quota,
+    Seal,
 )
 from idi.declaration.units import Cpu, Duration, Size, Span
 
@@ -184,6 +187,15 @@ QUOTA = Record(
     Field("pods", Whole(1, 100_000, 100), "Pods.", quiet=True, default="no bound"),
 )
 
+SEAL = Record(
+    "seal",
+    "OpenBao's seal key, 32 bytes in a Secret of yours in the environment's namespace.",
+    Seal,
+    Field("secret", OBJECT, "The Secret.", needed=True, example="idi-seal"),
+    Field("key", SECRET_KEY, "The key in it.", quiet=True, default="seal.key"),
+    Field("previous", SECRET_KEY, "The one before it, while it is being replaced.", quiet=True, default="none"),
+)
+
 KUBERNETES = Record(
     "kubernetes",
     "A Kubernetes cluster.",
@@ -206,6 +218,7 @@ KUBERNETES = Record(
     ),
     Field("dns", Many(CIDR), "Where name servers are that are no pods of kube-system.", default="none"),
     Field("quota", QUOTA, "What all pods may ask for together.", default="no bounds", example={"pods": 100}),
+    Field("seal", SEAL, "OpenBao's seal key.", quiet=True, default="one on control's volume"),
 )
 
 

@@ -348,9 +348,20 @@ class Quota:
 
 
 @dataclass(frozen=True, slots=True)
+class Seal:
+    """A Secret of the user's in the environment's namespace, and which of its keys opens OpenBao's store; `previous` is
+    the one before it, while the store may still be closed with that."""
+
+    secret: str
+    key: str = "seal.key"
+    previous: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class KubernetesTarget:
     """`namespace` empty: `PLATFORM-ENVIRONMENT`. `storage_class` empty: the cluster's default. `gateway` is the type of
-    the gateway's Service, `dns` where name servers are that are no pods of kube-system, `profile` whose it is."""
+    the gateway's Service, `dns` where name servers are that are no pods of kube-system, `profile` whose it is. Without
+    `seal` control makes OpenBao's seal key itself, on its volume."""
 
     context: str
     namespace: str = ""
@@ -360,6 +371,7 @@ class KubernetesTarget:
     gateway: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
     dns: tuple[str, ...] = ()
     quota: Quota = Quota()
+    seal: Seal | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,14 @@ from idi.parts.errors import PartError
 from idi.parts.gateway.envoy.replicas.replica import Replica
 from idi.xds.settings import Settings, from_environment
 
+REMEMBERED_S = 2.0
+"""A proxy proves itself when it connects, seldom; and nobody tells a replica that a pod is no more."""
+
 
 async def run(settings: Settings, access: Access) -> None:
     """Until it is told to end."""
     async with Kubernetes(access) as client, asyncio.TaskGroup() as tasks:
-        reviews = TokenReviews(client, access.namespace)
+        reviews = TokenReviews(client, access.namespace, good_s=REMEMBERED_S)
         replica = tasks.create_task(Replica(settings.control, settings.listen, reviews.verify).run())
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, replica.cancel)

@@ -14,7 +14,7 @@ from idi.api.environments import merged, release_values
 from idi.api.finding import Finding
 from idi.api.kubectl import Denied, Failed, documents
 from idi.api.preflight_nodes import nodes, quantity
-from idi.api.preflight_rights import BIND, DELEGATED, ESCALATE, given, judged, needed
+from idi.api.preflight_rights import ESCALATE, GIVE_REVIEW, REVIEW, given, judged, needed
 from idi.api.preflight_trial import Trial, held_up
 from idi.declaration.load import Loaded, load
 from idi.declaration.types import Platform
@@ -173,7 +173,7 @@ def test_who_makes_load_balancers() -> None:
 
 
 def answers(*missing: str) -> dict[Any, bool]:
-    every = [*needed("x-staging", there=False), *given(), ESCALATE, BIND, *DELEGATED]
+    every = [*needed("x-staging", there=False), *given(), ESCALATE, REVIEW, *GIVE_REVIEW]
     return {right: str(right) not in missing for right in every}
 
 
@@ -189,10 +189,11 @@ def test_rights_that_are_missing_are_named() -> None:
     assert judged(answers(own), "x-staging", there=False).state == "ok"
     escalate = "escalate roles.rbac.authorization.k8s.io"
     assert own in judged(answers(own, escalate), "x-staging", there=False).detail
-    bind = "bind clusterroles.rbac.authorization.k8s.io system:auth-delegator"
+    bind = "bind clusterroles.rbac.authorization.k8s.io"
     assert judged(answers(bind), "x-staging", there=False).state == "ok"
     review = "create tokenreviews.authentication.k8s.io"
-    assert "bind" in judged(answers(bind, review), "x-staging", there=False).detail
+    assert judged(answers(review), "x-staging", there=False).state == "ok"
+    assert review in judged(answers(bind, review), "x-staging", there=False).detail
 
 
 def test_several_documents_in_one_output() -> None:

@@ -91,16 +91,35 @@ async def test_no_answer_is_kept_past_the_end_of_the_token(
 async def test_what_is_kept_has_a_bound_and_no_token_in_it(
     reviews: TokenReviews, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reviews._good._most = reviews._refused._most = 10
+    reviews._good._most = reviews._refused._most = reviews._ended._most = 10
     good = token("role.a")
     await reviews.who(good)
     for number in range(50):
         await reviews.who(token("", salt=number))
-    assert len(reviews._refused) == 10
+        reviews.ended(str(number))
+    assert len(reviews._refused) == len(reviews._ended) == 10
     assert len(reviews._good) == 1
     kept = repr([reviews._good._answers, reviews._refused._answers])
     assert good not in kept
     assert not reviews._flights
+
+
+@pytest.mark.requirement("S6", "T4")
+async def test_a_pod_that_is_no_more_is_nobody_whatever_was_or_is_still_answered(
+    reviews: TokenReviews, cluster: Cluster, time: Time
+) -> None:
+    held = token("idi-jede")
+    assert await reviews.verify(held) == "p"
+    reviews.ended("another")
+    assert await reviews.verify(held) == "p"
+    reviews.ended("u")
+    assert await reviews.verify(held) is None
+    # The cluster remembers for a while, too.
+    time.now += token_review.GOOD_S + 1
+    before = cluster.asked
+    assert await reviews.verify(held) is None
+    assert cluster.asked == before + 1
+    assert await reviews.who(token("role.a")) == Role("a")
 
 
 async def test_a_cancelled_caller_leaves_the_question_to_the_next(

@@ -60,7 +60,8 @@ def test_many_names_are_not_all_listed() -> None:
 class Parts:
     """Everything whose keys rotate; `done` is what was done, `fails` names what does not work."""
 
-    def __init__(self, fails: str = "", lost: tuple[str, ...] = ()) -> None:
+    def __init__(self, fails: str = "", lost: tuple[str, ...] = (), given: bool = False) -> None:
+        self.next_is_anothers = given
         self.done: list[str] = []
         self.fails = fails
         self.lost = lost
@@ -132,6 +133,17 @@ async def test_everything_in_its_order() -> None:
     assert {entry.actor.name for entry in entries} == {"ada"}
     assert entries[0].subject == " ".join(KEYS[:-1])
     assert await store.unfinished() == []
+
+
+async def test_a_seal_key_that_is_given_is_left_alone() -> None:
+    parts = Parts(given=True)
+    with pytest.raises(Refused, match="Secret of yours"):
+        await run(parts, "seal")
+    assert "make" not in parts.done
+    change, _ = await run(parts, *KEYS[:-1])
+    assert "make" not in parts.done
+    assert parts.done[-1] == "rotate"
+    assert any("stays as it is" in str(item) for item in change.items)
 
 
 async def test_what_fails_ends_it_there_and_stands_in_the_journal() -> None:

@@ -27,6 +27,7 @@ class Stage:
         self.facts: list[Fact] = []
         self.there: dict[str, Any] | None = None
         self.retired: list[str] = []
+        self.ended: list[str] = []
         nothing = cast(Any, None)
         self.target = KubernetesTarget(
             api=cast(Kubernetes, self),
@@ -38,6 +39,7 @@ class Stage:
             supply=nothing,
             reach=lambda _: Reach(),
             answers=nothing,
+            ended=self.ended.append,
         )
 
     async def retire(self, instance: Instance) -> None:
@@ -82,6 +84,7 @@ async def test_the_goodbye_of_one_that_is_gone_is_not_its_successors() -> None:
     stage.pod("two")
     stage.ready()
     assert stage.states == ["starting", "ready", "gone", "starting", "ready"]
+    assert stage.ended == ["one"]
     assert stage.retired == []
 
 
@@ -92,3 +95,4 @@ async def test_one_that_took_anothers_place_unseen_starts_from_nothing() -> None
     stage.pod("two", Kind.MODIFIED)
     assert stage.states == ["starting", "ready", "gone", "starting"]
     assert isinstance(stage.facts[2], InstanceGone)
+    assert stage.ended == ["one"]

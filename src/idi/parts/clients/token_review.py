@@ -11,6 +11,10 @@ most and never past the token's own end, refusals for a moment. (The cluster its
 takes a token for a minute past its end, for clocks that differ.) They are kept under a hash, so that no token lies in
 memory, and refusals by themselves, so that nonsense cannot push out what is good. Several that ask about one token at
 a time share one question.
+
+What is remembered outlives a pod, here and in the cluster, and a name may be another pod's by then (a StatefulSet gives
+it again). Whoever hears of a pod's end tells it (`ended`): its tokens are refused from that moment on, whatever was
+answered or is still answered of them.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from idi.parts.clients.kubernetes import Kubernetes, path
 from idi.parts.errors import PartError
@@ -33,8 +37,11 @@ AUDIENCE = "idi"
 REVIEW_S = 5.0
 GOOD_S = 30.0
 REFUSED_S = 2.0
+ENDED_S = 120.0
+"""Longer than anybody remembers an answer: we for `GOOD_S`, the API server for ten seconds, with a question under way."""
 MOST_GOOD = 4096
 MOST_REFUSED = 1024
+MOST_ENDED = 4096
 LONGEST_TOKEN = 16 * 1024
 REVIEWS = path("authentication.k8s.io/v1", "tokenreviews")
 POD = "authentication.kubernetes.io/pod-name"
@@ -60,6 +67,7 @@ class Role:
 
 
 Who = Workload | Role
+Key = TypeVar("Key", bytes, str)
 
 
 @dataclass(slots=True)
@@ -70,23 +78,23 @@ class _Flight:
     waiting: int = 0
 
 
-class _Kept:
+class _Kept(Generic[Key]):
     """Answers with an end, the oldest given up for a new one."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._answers: OrderedDict[bytes, tuple[float, Who | None]] = OrderedDict()
+        self._answers: OrderedDict[Key, tuple[float, Who | None]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._answers)
 
-    def keep(self, key: bytes, until: float, who: Who | None) -> None:
+    def keep(self, key: Key, until: float, who: Who | None) -> None:
         self._answers[key] = (until, who)
         self._answers.move_to_end(key)
         while len(self._answers) > self._most:
             self._answers.popitem(last=False)
 
-    def get(self, key: bytes, now: float) -> tuple[float, Who | None] | None:
+    def get(self, key: Key, now: float) -> tuple[float, Who | None] | None:
         found = self._answers.get(key)
         if found is not None and found[0] <= now:
             del self._answers[key]
@@ -95,7 +103,8 @@ class _Kept:
 
 
 class TokenReviews:
-    """Of tokens for `audience`, of service accounts of one namespace. The client may create token reviews."""
+    """Of tokens for `audience`, of service accounts of one namespace. The client may create token reviews. Good answers
+    are kept for `good_s`: whoever hears of no pod's end keeps them short."""
 
     def __init__(
         self,
@@ -103,14 +112,18 @@ class TokenReviews:
         namespace: str,
         audience: str = AUDIENCE,
         *,
+        good_s: float = GOOD_S,
         monotonic: Callable[[], float] = time.monotonic,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._client = client
         self._prefix = f"system:serviceaccount:{namespace}:"
         self._audience = audience
+        self._good_s = good_s
         self._monotonic, self._clock = monotonic, clock
-        self._good, self._refused = _Kept(MOST_GOOD), _Kept(MOST_REFUSED)
+        self._good: _Kept[bytes] = _Kept(MOST_GOOD)
+        self._refused: _Kept[bytes] = _Kept(MOST_REFUSED)
+        self._ended: _Kept[str] = _Kept(MOST_ENDED)
         self._flights: dict[bytes, _Flight] = {}
         self.asked = 0
         """How often the cluster was asked."""
@@ -119,7 +132,16 @@ class TokenReviews:
         """Its holder, None where it is refused; a retryable `PartError` where the cluster does not say in time."""
         if not token or len(token) > LONGEST_TOKEN or not token.isascii():
             return None
-        key = hashlib.sha256(token.encode()).digest()
+        who = await self._answered(hashlib.sha256(token.encode()).digest(), token)
+        if isinstance(who, Workload) and self._ended.get(who.pod_uid, self._monotonic()) is not None:
+            return None
+        return who
+
+    def ended(self, pod_uid: str) -> None:
+        """The cluster says that this pod is no more."""
+        self._ended.keep(pod_uid, self._monotonic() + ENDED_S, None)
+
+    async def _answered(self, key: bytes, token: str) -> Who | None:
         if (known := self._known(key)) is not None:
             return known[1]
         try:
@@ -165,7 +187,7 @@ class TokenReviews:
         if who is None:
             self._refused.keep(key, asked + REFUSED_S, None)
         else:
-            self._good.keep(key, asked + min(GOOD_S, _left_s(token, self._clock())), who)
+            self._good.keep(key, asked + min(self._good_s, _left_s(token, self._clock())), who)
         return who
 
     def _holder(self, status: Mapping[str, Any]) -> Who | None:

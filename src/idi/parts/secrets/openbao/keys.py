@@ -7,6 +7,10 @@
     control.json   the control process's own credential: signs leaves, keeps and reads secrets
     set-up.json    which set-up of which store is complete (no secret)
 
+The seal key may be somebody else's to keep: a file that is `given`, which is read and never written (on a cluster a
+Secret of the user's, mounted). Then the folder has none, but for the one that the store was closed with before. That one,
+or the file `previous.key` beside the given one, is what the given one takes the place of, as `seal-next.key` does here.
+
 The user owns the folder. Each file is 0600 from its first byte, written beside and renamed, and on disk
 before whatever depends on it happens. A recovery key of an earlier store is set aside, never overwritten:
 a backup of that store may still need it.
@@ -28,6 +32,11 @@ if TYPE_CHECKING:  # what starts it needs no client
     from idi.parts.clients.openbao import AppRole
 
 
+PREVIOUS = "previous.key"
+"""Beside the given seal key: the one before it, as long as the store may be closed with that."""
+GIVE = "Put 32 random bytes into the Secret that is declared under seal, then run idi up."
+
+
 @dataclass(frozen=True, slots=True)
 class Recovery:
     keys: tuple[str, ...] = field(repr=False)
@@ -42,10 +51,12 @@ class SetUp:
 
 
 class KeyFolder:
-    def __init__(self, path: Path) -> None:
+    """`given` is the seal key where it does not lie in the folder."""
+
+    def __init__(self, path: Path, given: Path | None = None) -> None:
         self.path = path
-        self.seal_key = path / "seal.key"
-        self.next_seal_key = path / "seal-next.key"
+        self.given = given
+        self._own = path / "seal.key"
         self._recovery = path / "recovery.json"
         self._next_recovery = path / "recovery-next.json"
         self._control = path / "control.json"
@@ -58,36 +69,80 @@ class KeyFolder:
     def make(self) -> None:
         private_file.private_folder(self.path)
 
+    @property
+    def seal_key(self) -> Path:
+        """The one that holds, until the next has taken its place."""
+        if self.given is None:
+            return self._own
+        return self._before_given or self.given
+
+    @property
+    def next_seal_key(self) -> Path:
+        given = self.given if self._before_given else None
+        return given or self.path / "seal-next.key"
+
+    @property
+    def _before_given(self) -> Path | None:
+        """The key that the given one takes the place of."""
+        if self.given is None or not self.given.exists():
+            return None
+        for path in (self.given.with_name(PREVIOUS), self._own):
+            if path.exists() and path.read_bytes() != self.given.read_bytes():
+                return path
+        return None
+
     def make_seal_key(self) -> bool:
-        """True when there was none."""
-        if self.seal_key.exists():
-            if self.seal_key.stat().st_size != 32:
+        """True when there was none. Where one is given, a copy of it in the folder goes."""
+        for path in filter(None, (self.given, self.seal_key)):
+            if path.exists() and path.stat().st_size != 32:
                 raise PartError(
-                    f"The seal key {self.seal_key} is not 32 bytes long.",
+                    f"The seal key {path} is not 32 bytes long.",
                     "Put the right one back; the store cannot be opened with any other.",
                     retryable=False,
                 )
+        if self.given is not None:
+            if not self.given.exists():
+                raise PartError(f"The seal key {self.given} is not there.", GIVE, retryable=False)
+            if self._own.exists() and self._before_given != self._own:
+                self._drop_own()
             return False
-        private_file.write(self.seal_key, secrets.token_bytes(32))
+        if self._own.exists():
+            return False
+        private_file.write(self._own, secrets.token_bytes(32))
         return True
 
+    def _drop_own(self) -> None:
+        self._own.unlink(missing_ok=True)
+        private_file.sync_folder(self.path)
+
     # --- another seal key ---
+
+    @property
+    def next_is_anothers(self) -> bool:
+        """Whether there is no next one, and only whoever gives the key can make it."""
+        return self.given is not None and self._before_given is None
 
     def make_next_seal_key(self) -> None:
         """Idempotent. From here on a start gives OpenBao both, so that the store opens whichever it was closed
         with."""
+        if self.next_is_anothers:
+            raise PartError("The seal key is given, and so the next one has to be.", GIVE, retryable=False)
         if not self.next_seal_key.exists():
             private_file.write(self.next_seal_key, secrets.token_bytes(32))
 
-    def take_next_seal_key(self, at: float) -> Path:
+    def take_next_seal_key(self, at: float) -> Path | None:
         """The next one is the seal key; returns where the former lies now. Repeated after a crash in between it
-        leaves one copy."""
+        leaves one copy. Where the next one is given none is left: a volume that holds the former and what was written
+        with it would need no other key, and copies of the volume from before have it themselves."""
+        if self.given is not None:
+            self._drop_own()
+            return None
         former = self.seal_key.read_bytes()
         kept = next((path for path in self.former_seal_keys() if path.read_bytes() == former), None)
         if kept is None:
             kept = self.path / f"seal-until-{datetime.fromtimestamp(at, UTC):%Y%m%dT%H%M%SZ}.key"
             private_file.write(kept, former)
-        self.next_seal_key.rename(self.seal_key)
+        self.next_seal_key.rename(self._own)
         private_file.sync_folder(self.path)
         return kept
 

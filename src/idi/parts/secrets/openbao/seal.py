@@ -21,7 +21,7 @@ from pathlib import Path
 
 from idi.parts.clients.openbao import OpenBao, State
 from idi.parts.errors import PartError
-from idi.parts.secrets.openbao.keys import KeyFolder, Recovery
+from idi.parts.secrets.openbao.keys import Recovery
 from idi.parts.secrets.openbao.root import make_root_token, revoke_root_tokens
 from idi.parts.secrets.openbao.server import Places, drop_copy, wait_for
 
@@ -55,7 +55,7 @@ class SealRotation:
     ) -> None:
         self._client = client
         self._places = places
-        self._keys = KeyFolder(places.keys)
+        self._keys = places.key_folder
         self._restart = restart
         self._reached = reached
         self._clock = clock
@@ -63,6 +63,10 @@ class SealRotation:
     def check(self) -> Recovery:
         """Raises where it cannot be begun."""
         return self._keys.need_recovery("The seal key's rotation")
+
+    @property
+    def next_is_anothers(self) -> bool:
+        return self._keys.next_is_anothers
 
     def make(self) -> None:
         """The next key is on disk."""
@@ -100,8 +104,8 @@ class SealRotation:
             ) from error
         self._reached("proven")
 
-    def take(self) -> Path:
-        """It is the seal key; returns where the former lies now."""
+    def take(self) -> Path | None:
+        """It is the seal key; returns where the former lies now, None where none is kept."""
         drop_copy(self._places)
         self._reached("copy dropped")
         kept = self._keys.take_next_seal_key(self._clock())

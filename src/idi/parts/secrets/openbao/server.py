@@ -41,11 +41,16 @@ _SOCKET_PATH_LIMIT = 104
 @dataclass(frozen=True, slots=True)
 class Places:
     """`state` is the platform's state folder, `runtime` its short folder for sockets, `keys` the key
-    folder outside the checkout."""
+    folder outside the checkout, `seal` the seal key where that is not in there."""
 
     state: Path
     runtime: Path
     keys: Path
+    seal: Path | None = None
+
+    @property
+    def key_folder(self) -> KeyFolder:
+        return KeyFolder(self.keys, self.seal)
 
     @property
     def storage(self) -> Path:
@@ -90,7 +95,7 @@ def prepare(places: Places, program: Path, *, alone: bool = False) -> ServerSpec
             "Use a shorter runtime folder.",
             retryable=False,
         )
-    keys = KeyFolder(places.keys)
+    keys = places.key_folder
     keys.make()
     if keys.answer_was_lost():
         shutil.rmtree(places.storage, ignore_errors=True)
@@ -179,7 +184,7 @@ def server_spec(places: Places, program: Path) -> ServerSpec:
 
 def opens_by_itself(places: Places) -> bool:
     """Whether it was set up before and everything that opens it is there: a start asks for nothing."""
-    keys = KeyFolder(places.keys)
+    keys = places.key_folder
     return (
         _has_store(places)
         and keys.seal_key.exists()
@@ -222,7 +227,7 @@ def _held(places: Places) -> bytes:
 
 def began_with_another_key(places: Places) -> bool:
     """Whether the seal key is not the one that the server which runs was given: it reads it only when it starts."""
-    keys = KeyFolder(places.keys)
+    keys = places.key_folder
     try:
         return keys.seal_key.exists() and render(places, keys) != places.config.read_text()
     except OSError:
@@ -231,9 +236,11 @@ def began_with_another_key(places: Places) -> bool:
 
 def opening(places: Places, pid: int) -> str:
     """What opens a store that is sealed."""
-    key = KeyFolder(places.keys).seal_key
+    keys = places.key_folder
+    key = keys.seal_key
     try:
-        fits = name_of(places, key).encode() in _held(places)
+        tried = [key, *([keys.next_seal_key] if keys.next_seal_key.exists() else [])]
+        fits = any(name_of(places, one).encode() in _held(places) for one in tried)
     except OSError:
         fits = False
     if fits:

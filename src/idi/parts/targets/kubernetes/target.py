@@ -63,7 +63,8 @@ class Releases(Protocol):
 
 class KubernetesTarget:
     """`reach` says who may call a module and whom it may call; `answers` whether the agent at an address does: asked
-    where a proxy lost its stream or never came, which by itself is no death; `reached` whether any proxy has one."""
+    where a proxy lost its stream or never came, which by itself is no death; `reached` whether any proxy has one;
+    `ended` is told the uid of each pod that is no more."""
 
     def __init__(
         self,
@@ -78,6 +79,7 @@ class KubernetesTarget:
         reach: Callable[[ModuleName], Reach],
         answers: Callable[[str], Awaitable[bool]],
         reached: Callable[[], bool] = lambda: True,
+        ended: Callable[[str], None] = lambda _uid: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._api = api
@@ -88,6 +90,7 @@ class KubernetesTarget:
         self._retire = retire
         self._supply = supply
         self._reach = reach
+        self._ended = ended
         self._clock = clock
         self._owned = OwnedTasks()
         self._silence = Silence(self._owned, answers, reached, self._dead)
@@ -270,7 +273,12 @@ class KubernetesTarget:
         name = InstanceId(event.object["metadata"]["name"])
         seen = None if event.kind is Kind.DELETED else pod_seen(event.object)
         before = self._known.get(name)
-        if seen is None or (before and before.pod and before.pod.uid != seen.uid):
+        former = before.pod.uid if before and before.pod else ""
+        if event.kind is Kind.DELETED:
+            self._ended(event.object["metadata"]["uid"])
+        elif former not in ("", event.object["metadata"]["uid"]):
+            self._ended(former)  # one that was replaced unseen
+        if seen is None or (former and former != seen.uid):
             self._gone(name)
         if seen is not None and (known := self._of(name)) is not None:
             known.pod = seen

@@ -16,10 +16,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from idi.declaration.types import External, ModuleName
+from idi.declaration.types import External, KubernetesTarget, ModuleName, Platform
+from idi.parts.errors import Bug
 from idi.parts.targets.kubernetes.pods import MODULE, REVISION, numbers
 from idi.parts.targets.recorded import document_of
 from idi.parts.targets.references import Needed, Place, fill, needed
+from idi.plan.bus import BUS
 from idi.world.types import InstanceId, RevisionSpec
 
 POD = InstanceId("$(IDI_INSTANCE)")
@@ -51,6 +53,34 @@ class Settings:
     sidecar_image: str
     storage_class: str = ""
     dns: tuple[str, ...] = ()
+
+
+def settings_of(platform: Platform, namespace: str, sidecar_image: str) -> Settings:
+    target = platform.target
+    if not isinstance(target, KubernetesTarget):
+        raise Bug(f"{platform.environment} is not declared for a cluster.")
+    return Settings(
+        platform=platform.name,
+        environment=platform.environment,
+        namespace=namespace,
+        sidecar_image=sidecar_image,
+        storage_class=target.storage_class,
+        dns=target.dns,
+    )
+
+
+def reach_of(platform: Platform, module: ModuleName) -> Reach:
+    """Who may call a module, and whom it may call, as declared."""
+    if module not in platform.modules:
+        return Reach()
+    declared = platform.modules[module]
+    return Reach(
+        callers=tuple(m.name for m in platform.modules.values() if module in m.calls),
+        gateway=bool(declared.routes),
+        control=module == BUS,
+        calls=tuple(name for name in declared.calls if name in platform.modules),
+        externals=tuple(platform.externals[name] for name in declared.calls if name in platform.externals),
+    )
 
 
 def release_values(
