@@ -14,10 +14,10 @@ from typing import Any
 
 from idi.api.cluster import Cluster
 from idi.declaration.demand import UNDECLARED_QUOTA, most
-from idi.declaration.plain import plain
 from idi.declaration.types import KubernetesTarget, Platform
 from idi.parts.clients.helm import Helm, Reach, charts, find
-from idi.parts.errors import PartError, Refused
+from idi.parts.clients.profiles import profile_values
+from idi.parts.errors import Refused
 
 RELEASE = "idi"
 INSTALL_S = 300.0
@@ -49,24 +49,12 @@ def release_values(platform: Platform) -> dict[str, Any]:
             "sidecar": target.images.sidecar,
             **({"relay": target.images.relay} if target.images.relay else {}),
         },
-        "control": {"storage": {"class": target.storage_class or None}},
+        **({"control": {"storage": {"class": target.storage_class}}} if target.storage_class else {}),
         "gateway": {"service": {"type": target.gateway}},
         **({"networkPolicy": {"dns": {"cidrs": list(target.dns)}}} if target.dns else {}),
         **({"quota": quota} if quota else {}),
     }
-    return merged(profile_values(target.profile), declared) if target.profile else declared
-
-
-def profile_values(name: str) -> dict[str, Any]:
-    """What charts/profiles says for a provider's clusters."""
-    path = charts() / "profiles" / f"{name}.yaml"
-    try:
-        found: dict[str, Any] = plain(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise PartError(
-            f"Profile {name} cannot be read: {error}", "Install it again.", retryable=False
-        ) from error
-    return found
+    return merged(profile_values(target.profile), declared)
 
 
 def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from idi.control.loop import Loop
+from idi.parts.clients.quota_words import WAY_OUT
 from idi.parts.errors import Bug, IdiError, Refused
 from idi.parts.store.interface import JSON, ChangeId, StepId, Store
 from idi.parts.store.interface import Step as JournalStep
@@ -39,6 +40,8 @@ from idi.plan.types import (
 from idi.world.types import Instance, InstanceId, ModuleWorld, RevisionSpec, World
 
 log = logging.getLogger(__name__)
+
+REFUSED_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,19 +112,37 @@ class Executor:
             case Detach(_, instance):
                 await self.detach(instance)
 
-    async def await_ready(self, step: AwaitReady) -> None:
-        """Wait for readiness; a failed instance ends the wait at once with its last lines."""
+    async def settles(self, step: AwaitReady) -> bool:
+        """Wait until it is decided; False where that takes too long, or the target can make no more of them."""
 
         def settled(world: World) -> bool:
             return self.leaving or enough(world, step) or failed(world, step)
 
-        in_time = await self.loop.wait(settled, step.deadline_s)
+        deadline = time.monotonic() + step.deadline_s
+        while True:
+            left = max(0.0, deadline - time.monotonic())
+            if not await self.loop.wait(lambda world: settled(world) or bool(refused(world, step)), left):
+                return False
+            if settled(self.loop.world):
+                return True
+            # What ends elsewhere may make room; what is refused for so long stays refused.
+            left = max(0.0, min(REFUSED_S, deadline - time.monotonic()))
+            if not await self.loop.wait(lambda world: settled(world) or not refused(world, step), left):
+                return False
+
+    async def await_ready(self, step: AwaitReady) -> None:
+        """Wait for readiness; a failed instance ends the wait at once with its last lines."""
+
+        in_time = await self.settles(step)
         world = self.loop.world
         if enough(world, step):
             return
         if self.leaving:
             raise StepFailed("Not waited for any longer, since the platform is to go down.")
         there = mine(world, step)
+        if why := refused(world, step):
+            made = f"{len(there)} of {step.count} instances of {step.module} could be made"
+            raise StepFailed(f"{made}: {why}.", WAY_OUT)
         culprits = [i for i in there if i.state == "failed"] or [i for i in there if i.state != "ready"]
         if not culprits:
             raise StepFailed(f"{step.module} has no instance of revision {step.revision}.")
@@ -156,6 +177,16 @@ def mine(world: World, step: AwaitReady) -> list[Instance]:
 
 def enough(world: World, step: AwaitReady) -> bool:
     return sum(i.state == "ready" for i in mine(world, step)) >= step.count
+
+
+def refused(world: World, step: AwaitReady) -> str:
+    """Why the target can make no more of them, where nothing is under way that could change that."""
+    module = world.modules.get(step.module, ModuleWorld())
+    revision = module.revisions.get(step.revision)
+    if revision is None or not revision.degraded or len(mine(world, step)) >= step.count:
+        return ""
+    under_way = any(i.state in ("starting", "stopping") for i in module.instances.values())
+    return "" if under_way else revision.degraded
 
 
 def failed(world: World, step: AwaitReady) -> bool:

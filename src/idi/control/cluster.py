@@ -14,7 +14,6 @@ from idi.parts.errors import PartError
 PROXY = "idi-proxy"
 """The ConfigMap that every sidecar mounts."""
 MOUNTED = "/etc/idi/proxy"
-TOKEN = "/var/run/idi/token/token"
 ADMIN = "/run/idi/envoy.admin"
 ROOTS = "ca.crt"
 XDS_PORT = 8444

@@ -45,9 +45,9 @@ from idi.control.releases import ModuleReleases
 from idi.control.retiring import Retiring
 from idi.control.secrets import Secrets
 from idi.control.settings import Settings
-from idi.declaration.types import EdgeLimits, KubernetesTarget, ModuleName
+from idi.declaration.types import EdgeLimits, KubernetesTarget, ModuleName, Scale
 from idi.parts.certificates.serving import ServingAuthority
-from idi.parts.clients import token_review
+from idi.parts.clients import profiles, token_review
 from idi.parts.clients.helm import Helm
 from idi.parts.clients.helm import Reach as helm_reach
 from idi.parts.clients.helm import find as helm_program
@@ -210,6 +210,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             retire=retiring.retire,
             supply=supply,
             reach=lambda module: reach(loop, module),
+            scale=lambda module: scale(loop, module),
             answers=answers,
             reached=lambda: any(plane.connected().values()),
         )
@@ -282,8 +283,8 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
 
 async def publish_bootstrap(api: Kubernetes, cluster: Cluster, root: bytes) -> None:
     """What every sidecar is started with: whom to ask, whom to trust in it, and nothing that is secret."""
-    xds = ClusterXds(f"xds.{cluster.namespace}.svc", place.XDS_PORT, place.MOUNTED, place.TOKEN)
-    files = {place.ROOTS: root, **cluster_files(xds, place.ADMIN, EdgeLimits().connections)}
+    xds = ClusterXds(f"xds.{cluster.namespace}.svc", place.XDS_PORT, place.MOUNTED)
+    files = {place.ROOTS: root, **cluster_files(xds, root, place.ADMIN, EdgeLimits().connections)}
     name = path("v1", "configmaps", cluster.namespace, place.PROXY)
     document = {
         "apiVersion": "v1",
@@ -309,8 +310,8 @@ def release_settings(settings: Settings, cluster: Cluster, loop: Loop) -> Releas
         environment=settings.environment,
         namespace=cluster.namespace,
         sidecar_image=cluster.sidecar_image,
-        storage_class=platform.target.storage_class,
-        dns=platform.target.dns,
+        storage_class=profiles.storage_class(platform.target),
+        dns=profiles.name_servers(platform.target),
     )
 
 
@@ -327,6 +328,11 @@ def reach(loop: Loop, module: ModuleName) -> Reach:
         calls=tuple(name for name in declared.calls if name in platform.modules),
         externals=tuple(platform.externals[name] for name in declared.calls if name in platform.externals),
     )
+
+
+def scale(loop: Loop, module: ModuleName) -> Scale | None:
+    platform = loop.platform
+    return platform.modules[module].scale if platform and module in platform.modules else None
 
 
 def no_sidecar(_instance: Instance) -> SidecarSpec:

@@ -37,6 +37,7 @@ class Stage:
             retire=self.retire,
             supply=nothing,
             reach=lambda _: Reach(),
+            scale=lambda _: None,
             answers=nothing,
         )
 
