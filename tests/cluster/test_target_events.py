@@ -90,6 +90,7 @@ async def test_what_is_told_late_of_a_removed_module_makes_no_ghost_of_it(
         retire=nothing,
         supply=nothing,
         reach=lambda _: Reach(),
+        scale=lambda _: None,
         answers=nothing,
     ) as target:
         await target.adopt()

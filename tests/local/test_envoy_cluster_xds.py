@@ -1,6 +1,7 @@
 """Proxies as in pods, real Envoys: the plane by name and port with TLS, a token that changes while they run."""
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -42,6 +43,11 @@ def judged_by(judge: Callable[[str], Awaitable[str | None]]) -> Callable[[Mesh],
     return change
 
 
+def inotify_instances(pid: int) -> int:
+    links = [os.readlink(each.path) for each in os.scandir(f"/proc/{pid}/fd")]
+    return links.count("anon_inode:inotify")
+
+
 def cam_and_jede(m: Mesh, cam: Upstream) -> None:
     m.module("cam")
     m.module("jede", calls=["cam"])
@@ -55,7 +61,9 @@ async def test_a_reconnect_carries_the_token_as_it_is_then() -> None:
     async with pods(judged_by(judge)) as (m, p), upstream("cam") as cam:
         cam_and_jede(m, cam)
         for node in ("cam-1", "jede-1"):
-            await p.start(node)
+            proxy = await p.start(node)
+            # A node has 128 for all pods of ours, unless somebody raised that.
+            assert inotify_instances(proxy.process.pid) == 2
         assert "credential-of-jede-1" in judge.asked
         url = f"{m.instances['jede-1'].url('cam')}/x"
         async with load([url]) as running:

@@ -10,10 +10,12 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from idi.parts.gateway.envoy.arguments import cluster_argv
+from idi.agent.token import subscription
+from idi.parts.clients import private_file
+from idi.parts.gateway.envoy.arguments import TOKEN_FILE, cluster_argv
 from idi.parts.gateway.envoy.binary import ENVOY
 from idi.parts.gateway.envoy.listening import ServerCertificate, TlsPort
-from idi.parts.gateway.envoy.render.cluster_bootstrap import ClusterXds
+from idi.parts.gateway.envoy.render.cluster_bootstrap import ROOTS_FILE, ClusterXds, roots_subscription
 from idi.parts.gateway.envoy.start import ProxyStart, cluster_files
 from idi.traffic.types import GATEWAY
 from tests.support.envoy import Authority, Mesh, Proxy, free_port, identity_of, mesh
@@ -53,22 +55,29 @@ class Pods:
         return self.m.runtime / f"{node}.pod"
 
     def token(self, node: str, token: str) -> None:
-        project(self.folder(node) / "token", {"token": token.encode()})
+        """As its agent hands it on."""
+        run = self.folder(node) / "run"
+        run.mkdir(parents=True, exist_ok=True)
+        beside = run / "beside"
+        private_file.write(beside, subscription(token))
+        if USER is not None:
+            os.chown(beside, USER, USER)
+        os.replace(beside, run / TOKEN_FILE)
 
     def roots(self, node: str, roots: bytes) -> None:
-        project(self.folder(node), {"ca.crt": roots})
+        project(self.folder(node), {ROOTS_FILE: roots_subscription(roots)})
 
     def launch(self, node: str, *, claims: str = "", gateway: bool = False, host: str = NAME) -> Proxy:
         """Start it; `claims`: the node that it says it is. The files that a test has put are left as they are."""
         folder = self.folder(node)
-        if not (folder / "ca.crt").exists():
+        if not (folder / ROOTS_FILE).exists():
             self.roots(node, self.edge.roots)
-        if not (folder / "token" / "token").exists():
+        if not (folder / "run" / TOKEN_FILE).exists():
             self.token(node, f"credential-of-{node}")
-        xds = ClusterXds(host, self.port, str(folder), str(folder / "token" / "token"))
+        xds = ClusterXds(host, self.port, str(folder))
         admin = folder / "run" / "admin"
-        admin.parent.mkdir(exist_ok=True)
-        files = cluster_files(xds, str(admin), gateway_connections=1000)
+        files = dict(cluster_files(xds, b"", str(admin), gateway_connections=1000))
+        del files[ROOTS_FILE]
         argv = cluster_argv(str(ENVOY.find()), str(folder), claims or node, gateway=gateway)
         project(folder, files)
         if USER is not None:

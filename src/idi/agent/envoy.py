@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from idi.agent.settings import Readiness, Settings
+from idi.agent.token import Token
 from idi.parts.errors import PartError
 from idi.parts.gateway.envoy import admin
 from idi.parts.gateway.envoy.arguments import cluster_argv
@@ -50,7 +51,7 @@ class Envoy:
             workers=1 if sidecar else GATEWAY_WORKERS,
         )
         self._bootstrap = settings.bootstrap
-        self._token = settings.token
+        self._token = Token(settings.token)
         self._tell = tell
         self._ended = asyncio.Event()
         self._code = 0
@@ -64,6 +65,7 @@ class Envoy:
             self._start()
             began = loop.time()
             async with asyncio.TaskGroup() as tasks:
+                handing = tasks.create_task(self._token.keep(self.admin_socket.parent))
                 asking = tasks.create_task(
                     watch(
                         ASKED,
@@ -75,6 +77,7 @@ class Envoy:
                 )
                 await self._ended.wait()
                 asking.cancel()
+                handing.cancel()
             if self._stopped.is_set():
                 return
             reason = f"Envoy {_ended(self._code)}"
@@ -115,7 +118,8 @@ class Envoy:
                 self._ended.set()
 
     async def _prepare(self) -> None:
-        """Wait for what control and the kubelet put there; an Envoy without it would only die."""
+        """Wait for what control and the kubelet put there; an Envoy without it would only die. Then it gets its
+        token."""
         pause, said = 0.02, ""
         while missing := self._missing():
             if missing != said:
@@ -124,10 +128,11 @@ class Envoy:
                 self._tell(False, missing)
             await asyncio.sleep(pause)
             pause = min(1.2 * pause, 1.0)
+        self._token.hand_on(self.admin_socket.parent)
 
     def _missing(self) -> str:
-        if not self._token.exists():
-            return f"there is no {self._token} yet"
+        if not self._token.path.exists():
+            return f"there is no {self._token.path} yet"
         try:
             with open(self._bootstrap, "rb") as file:
                 document = json.loads(file.read(LONGEST_BOOTSTRAP))

@@ -15,10 +15,10 @@ from typing import Any
 
 from idi.api.cluster import Cluster
 from idi.declaration.demand import UNDECLARED_QUOTA, most
-from idi.declaration.plain import plain
 from idi.declaration.types import KubernetesTarget, Platform, Seal
 from idi.parts.clients.helm import Helm, Reach, charts, find
-from idi.parts.errors import PartError, Refused
+from idi.parts.clients.profiles import profile_values
+from idi.parts.errors import Refused
 
 RELEASE = "idi"
 INSTALL_S = 300.0
@@ -59,7 +59,7 @@ def release_values(platform: Platform) -> dict[str, Any]:
         **({"networkPolicy": {"dns": {"cidrs": list(target.dns)}}} if target.dns else {}),
         **({"quota": quota} if quota else {}),
     }
-    return merged(profile_values(target.profile), declared) if target.profile else declared
+    return merged(profile_values(target.profile), declared)
 
 
 def seal_values(seal: Seal) -> dict[str, Any]:
@@ -68,18 +68,6 @@ def seal_values(seal: Seal) -> dict[str, Any]:
         "key": seal.key,
         **({"previous": seal.previous} if seal.previous else {}),
     }
-
-
-def profile_values(name: str) -> dict[str, Any]:
-    """What charts/profiles says for a provider's clusters."""
-    path = charts() / "profiles" / f"{name}.yaml"
-    try:
-        found: dict[str, Any] = plain(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise PartError(
-            f"Profile {name} cannot be read: {error}", "Install it again.", retryable=False
-        ) from error
-    return found
 
 
 def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from idi.api.preflight_rights import rights
 from idi.api.preflight_trial import TRIAL_S, Trial
 from idi.declaration.demand import Demand, cpu_text, least, memory_text, most
 from idi.declaration.types import Platform
-from idi.parts.clients import helm
+from idi.parts.clients import helm, profiles
 from idi.parts.errors import IdiError
 from idi.plan.bus import with_bus
 
@@ -166,7 +166,7 @@ def permitted(cluster: Cluster, _: Platform) -> Iterator[Finding]:
 
 def storage(cluster: Cluster, platform: Platform) -> Iterator[Finding]:
     every = (cluster.get("storageclasses.storage.k8s.io") or {}).get("items", [])
-    yield judged_storage(every, target_of(platform).storage_class)
+    yield judged_storage(every, profiles.storage_class(target_of(platform)))
 
 
 def judged_storage(every: Sequence[Mapping[str, Any]], wanted: str) -> Finding:

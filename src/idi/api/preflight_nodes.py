@@ -13,7 +13,7 @@ from typing import Any
 
 from idi.api.finding import Finding
 from idi.declaration.demand import Demand, cpu_text, memory_text, pod
-from idi.declaration.types import Module, Platform
+from idi.declaration.types import KubernetesTarget, Module, Platform
 
 POOL = "idi.dev/pool"
 KEEPS_OUT = ("NoSchedule", "NoExecute")
@@ -47,6 +47,7 @@ def nodes(every: Sequence[Node], platform: Platform) -> Iterator[Finding]:
         )
     else:
         yield Finding("nodes", "ok", f"{len(usable)} that pods can run on{away}")
+    resource = platform.target.gpu if isinstance(platform.target, KubernetesTarget) else ""
     pools: dict[str, list[Module]] = {}
     for module in platform.modules.values():
         pools.setdefault(module.pool, []).append(module)
@@ -55,6 +56,8 @@ def nodes(every: Sequence[Node], platform: Platform) -> Iterator[Finding]:
         for module in modules:
             largest = largest.at_least(pod(module))
         yield pool(name, [module.name for module in modules], usable, largest)
+        if asking := [module for module in modules if module.resources.gpu]:
+            yield gpu(name, resource, asking, usable)
 
 
 def pool(name: str, modules: Sequence[str], usable: Sequence[Node], largest: Demand) -> Finding:
@@ -95,6 +98,27 @@ def pool(name: str, modules: Sequence[str], usable: Sequence[Node], largest: Dem
             f"kubectl taint nodes -l {POOL}={name} {POOL}={name}:NoSchedule",
         )
     return Finding(title, "ok", many)
+
+
+def gpu(pool: str, resource: str, modules: Sequence[Module], usable: Sequence[Node]) -> Finding:
+    whose = ", ".join(module.name for module in modules)
+    most = max(module.resources.gpu for module in modules)
+    own = [node for node in usable if node["metadata"].get("labels", {}).get(POOL) == pool]
+    having = [
+        node for node in own if quantity(node["status"].get("allocatable", {}).get(resource, "0")) >= most
+    ]
+    if having:
+        many = f"{len(having)} node{'s' if len(having) != 1 else ''} of pool {pool}"
+        return Finding("gpu", "ok", f"{resource} on {many} for {whose}")
+    count = f"{most} of " if most > 1 else ""
+    asks = f"ask{'s' if len(modules) == 1 else ''}"
+    return Finding(
+        "gpu",
+        "fail",
+        f"no node of pool {pool} has {count}{resource}, which {whose} {asks} for",
+        "Install the maker's device plugin on nodes that have one, name what they call it (target.kubernetes.gpu), or "
+        "take gpu out of the module's resources; a pool that grows from nothing has no node to be seen here.",
+    )
 
 
 def ready(node: Node) -> bool:

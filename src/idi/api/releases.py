@@ -46,7 +46,12 @@ def releases(platform: Platform) -> list[Release]:
         its = needed(module.spec)
         mounts = module.spec.workload.mounts if module.spec.workload else {}
         given = values.release_values(
-            settings, module.spec, module.count, values.reach_of(whole, name), around=module.around
+            settings,
+            module.spec,
+            module.count,
+            values.reach_of(whole, name),
+            around=module.around,
+            scale=whole.modules[name].scale,
         )
         found.append(Release(name, charts() / "module", given, bool(its.texts or its.files or mounts)))
     return found

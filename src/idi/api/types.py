@@ -37,8 +37,14 @@ class FiguresView(TypedDict):
     denied: int
 
 
+class ScaleView(TypedDict):
+    least: int
+    most: int
+
+
 class ModuleView(TypedDict):
-    """`routes` are the paths under which the gateway serves it, as long as it is declared."""
+    """`routes` are the paths under which the gateway serves it, as long as it is declared. With `scale` an autoscaler
+    says how many there are, and `desired` is what it says now."""
 
     name: str
     version: str
@@ -49,6 +55,7 @@ class ModuleView(TypedDict):
     reason: str
     instances: list[InstanceView]
     routes: NotRequired[list[str]]
+    scale: NotRequired[ScaleView]
     figures: NotRequired[FiguresView]
 
 

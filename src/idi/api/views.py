@@ -123,21 +123,30 @@ def module_view(name: ModuleName, desired: Desired, module: ModuleWorld, around:
     # Of two that are as bad, the one that is wanted: what an earlier version suffered from is over.
     worst = min(instances, key=lambda i: (STATES.index(i.state), i.revision != current), default=None)
     count = wanted.count if wanted else 0
+    if wanted and wanted.most and count:
+        # An autoscaler says how many, within these bounds; what it said of the version before holds for this one.
+        count = max(count, *(revision.scaled for revision in module.revisions.values()), 0)
     version = wanted.spec.version if wanted else next((r.spec.version for r in module.revisions.values()), "")
+    state = worst.state if worst else ("ready" if count == 0 else "starting")
+    refused = next((one.degraded for one in module.revisions.values() if one.degraded), "")
+    if state == "ready" and len(ready) < count and refused:
+        state = "starting"  # those that there are do; the target can make no more of them
     document: ModuleView = {
         "name": name,
         "version": version,
         "desired": count,
         "ready": len(ready),
-        "state": worst.state if worst else ("ready" if count == 0 else "starting"),
+        "state": state,
         "since": rfc3339(worst.since if worst else around.since),
         "reason": trouble(worst, module, current, around)
         if worst
         else ""
         if count == 0
-        else "not started yet",
+        else refused or "not started yet",
         "instances": [instance_view(i, around) for i in instances],
     }
+    if wanted and wanted.most:
+        document["scale"] = {"least": wanted.count, "most": wanted.most}
     figures = around.figures.get(name)
     if figures is not None:
         document["figures"] = figures

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from idi.control.loop import Loop
+from idi.parts.clients.quota_words import WAY_OUT
 from idi.parts.errors import Bug, IdiError, Refused
 from idi.parts.store.interface import JSON, ChangeId, StepId, Store
 from idi.parts.store.interface import Step as JournalStep
@@ -39,6 +40,8 @@ from idi.plan.types import (
 from idi.world.types import Instance, InstanceId, ModuleWorld, RevisionSpec, World
 
 log = logging.getLogger(__name__)
+
+REFUSED_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +134,7 @@ class Executor:
 
     async def await_ready(self, step: AwaitReady, say: Say = nobody) -> None:
         """Wait for readiness; a failed instance ends the wait at once with its last lines, and so does it where for
-        the step's time none more got ready."""
+        the step's time none more got ready, or the target can make no more of them."""
 
         def settled(world: World) -> bool:
             return bool(self.unwanted()) or enough(world, step) or failed(world, step)
@@ -142,6 +145,9 @@ class Executor:
             return
         if why := self.unwanted():
             raise StepFailed(f"Not waited for any longer, since {why}.")
+        if why := refused(world, step):
+            made = f"{len(mine(world, step))} of {step.count} instances of {step.module} could be made"
+            raise StepFailed(f"{made}: {why}.", WAY_OUT)
         culprits = lacking(world, step)
         if not culprits:
             raise StepFailed(f"{step.module} has no instance of revision {step.revision}.")
@@ -156,19 +162,27 @@ class Executor:
         )
 
     async def _progress(self, step: AwaitReady, settled: Callable[[World], bool], say: Say) -> bool:
-        """Until it is settled, or for its time none more got ready (False)."""
-        said, pause_s, last = "", SAY_S, time.monotonic()
+        """Until it is settled; False where for its time none more got ready, or the target can make no more."""
+        said, pause_s, last, since = "", SAY_S, time.monotonic(), 0.0
         while not settled(self.loop.world):
-            left_s = last + step.deadline_s - time.monotonic()
+            now = time.monotonic()
+            left_s = last + step.deadline_s - now
+            was = refused(self.loop.world, step)
+            # What ends elsewhere may make room; what is refused for so long stays refused.
+            since = (since or now) if was else 0.0
+            if since:
+                left_s = min(left_s, since + REFUSED_S - now)
             if left_s <= 0:
                 return False
             before = count_ready(self.loop.world, step)
 
-            def moved(world: World, before: int = before) -> bool:
-                return settled(world) or count_ready(world, step) > before
+            def moved(world: World, before: int = before, was: bool = bool(was)) -> bool:
+                more = count_ready(world, step) > before
+                return settled(world) or more or bool(refused(world, step)) != was
 
             if await self.loop.wait(moved, min(left_s, pause_s)):
-                last = time.monotonic()
+                if count_ready(self.loop.world, step) > before:
+                    last = time.monotonic()
                 continue
             if (words := self.waits_for(step)) != said:
                 say(words)
@@ -218,6 +232,16 @@ def count_ready(world: World, step: AwaitReady) -> int:
 
 def enough(world: World, step: AwaitReady) -> bool:
     return count_ready(world, step) >= step.count
+
+
+def refused(world: World, step: AwaitReady) -> str:
+    """Why the target can make no more of them, where nothing is under way that could change that."""
+    module = world.modules.get(step.module, ModuleWorld())
+    revision = module.revisions.get(step.revision)
+    if revision is None or not revision.degraded or len(mine(world, step)) >= step.count:
+        return ""
+    under_way = any(i.state in ("starting", "stopping") for i in module.instances.values())
+    return "" if under_way else revision.degraded
 
 
 def failed(world: World, step: AwaitReady) -> bool:

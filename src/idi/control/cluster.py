@@ -15,7 +15,6 @@ from idi.plan.pods import GATEWAY_PORT, gateway_url
 PROXY = "idi-proxy"
 """The ConfigMap that every sidecar mounts."""
 MOUNTED = "/etc/idi/proxy"
-TOKEN = "/var/run/idi/token/token"
 ADMIN = "/run/idi/envoy.admin"
 ROOTS = "ca.crt"
 XDS_PORT = 8444
@@ -52,9 +51,7 @@ class Cluster:
         return gateway_url(self.namespace)
 
 
-def cluster_of(
-    namespace: str, environment: Mapping[str, str] = os.environ, seal: Path = SEAL
-) -> Cluster:
+def cluster_of(namespace: str, environment: Mapping[str, str] = os.environ, seal: Path = SEAL) -> Cluster:
     """Raises `PartError` where the chart did not say which images there are."""
     image = environment.get("IDI_SIDECAR_IMAGE", "")
     if not image:

@@ -45,7 +45,7 @@ from idi.control.releases import ModuleReleases
 from idi.control.retiring import Retiring
 from idi.control.secrets import Secrets
 from idi.control.settings import Settings
-from idi.declaration.types import EdgeLimits, ModuleName
+from idi.declaration.types import EdgeLimits, ModuleName, Scale
 from idi.parts.certificates.serving import ServingAuthority
 from idi.parts.clients import token_review
 from idi.parts.clients.helm import Helm
@@ -214,6 +214,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             retire=retiring.retire,
             supply=supply,
             reach=lambda module: reach(loop, module),
+            scale=lambda module: scale(loop, module),
             answers=answers,
             reached=lambda: any(plane.connected().values()),
             ended=reviews.ended,
@@ -287,8 +288,8 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
 
 async def publish_bootstrap(api: Kubernetes, cluster: Cluster, root: bytes) -> None:
     """What every sidecar is started with: whom to ask, whom to trust in it, and nothing that is secret."""
-    xds = ClusterXds(f"xds.{cluster.namespace}.svc", place.XDS_PORT, place.MOUNTED, place.TOKEN)
-    files = {place.ROOTS: root, **cluster_files(xds, place.ADMIN, EdgeLimits().connections)}
+    xds = ClusterXds(f"xds.{cluster.namespace}.svc", place.XDS_PORT, place.MOUNTED)
+    files = {place.ROOTS: root, **cluster_files(xds, root, place.ADMIN, EdgeLimits().connections)}
     name = path("v1", "configmaps", cluster.namespace, place.PROXY)
     document = {
         "apiVersion": "v1",
@@ -314,6 +315,11 @@ def release_settings(cluster: Cluster, loop: Loop) -> ReleaseSettings:
 
 def reach(loop: Loop, module: ModuleName) -> Reach:
     return Reach() if loop.platform is None else reach_of(loop.platform, module)
+
+
+def scale(loop: Loop, module: ModuleName) -> Scale | None:
+    platform = loop.platform
+    return platform.modules[module].scale if platform and module in platform.modules else None
 
 
 def no_sidecar(_instance: Instance) -> SidecarSpec:

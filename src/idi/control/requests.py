@@ -24,6 +24,7 @@ from idi.plan.applicable import Applicable, applicable
 from idi.plan.bus import BUS, OWN, logs_in
 from idi.plan.configured import fitted
 from idi.plan.desired import strategy_of
+from idi.plan.room import lacking
 from idi.plan.scaled import fitting
 from idi.plan.types import Overlays, Run
 from idi.plan.unbuilt import unbuilt
@@ -56,6 +57,7 @@ def what_is_asked(
             found = load_declaration(request["text"], request["file"], environment, wanted.overlays)
             keep_the_name(found.platform, platform, world)
             keep_where_events_are(found.platform, platform)
+            has_room(found.platform, found.overlays)
             after = replace(
                 wanted, up=True, text=request["text"], file=request["file"], overlays=found.overlays
             )
@@ -70,6 +72,10 @@ def what_is_asked(
                 check_count(platform, name, count)
             instances = {**wanted.overlays.instances, **counts}
             overlays = fitting(platform, replace(wanted.overlays, instances=instances))
+            before = {name: module.instances for name, module in platform.modules.items()}
+            before |= wanted.overlays.instances
+            if any(count > before[name] for name, count in counts.items()):
+                has_room(platform, overlays)
             detail: dict[str, JSON] = {"modules": dict(request["modules"])}
             return Asked(replace(wanted, overlays=overlays), detail, platform, counts)
         case "restart":
@@ -214,6 +220,12 @@ def with_run(wanted: Wanted, name: ModuleName, run: Run | None) -> Wanted:
     if run is not None:
         runs[name] = run
     return replace(wanted, overlays=replace(wanted.overlays, runs=runs))
+
+
+def has_room(platform: Platform, overlays: Overlays) -> None:
+    reason, way_out = lacking(platform, overlays.instances)
+    if reason:
+        raise Refused(reason, way_out)
 
 
 def check_count(platform: Platform, name: ModuleName, count: int) -> None:

@@ -6,14 +6,13 @@ conflict of a release. Here it is a line of the file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from ipaddress import ip_network
 
-from idi.declaration.demand import Demand, cpu_text, least, memory_text, most, quota_of
+from idi.declaration.demand import bounds, least, most, quota_of
 from idi.declaration.nodes import Node, Scalar, Table, find, items, keys
 from idi.declaration.reader import Reader
 from idi.declaration.scalars import shown
-from idi.declaration.types import KubernetesTarget, ModuleName, Platform, Quota
+from idi.declaration.types import KubernetesTarget, ModuleName, Platform
 
 LONGEST_NAMESPACE = 63
 POLICIES = frozenset({"idi-default", "idi-control", "idi-xds", "idi-gateway"})
@@ -61,13 +60,6 @@ def _addresses(place: Node, reader: Reader) -> None:
             ip_network(cidr.text)
         except ValueError as error:
             reader.report(cidr, f"dns has {shown(cidr.text)}: {error}; write a range such as 10.96.0.10/32.")
-    profile = find(place, "kubernetes", "profile")
-    if isinstance(profile, Scalar) and profile.text == "gke" and find(place, "kubernetes", "dns") is None:
-        reader.warn(
-            profile,
-            "name servers of GKE are no pods (NodeLocal DNSCache, Cloud DNS), so modules would find nobody by name; "
-            "write dns: [169.254.20.10/32, 169.254.169.254/32].",
-        )
 
 
 def _name(tree: Table, key: Scalar, reader: Reader) -> None:
@@ -105,7 +97,7 @@ def _quota(platform: Platform, place: Node, reader: Reader) -> None:
     assert isinstance(platform.target, KubernetesTarget)
     holds = quota_of(platform.target)
     needed, largest = least(platform), most(platform)
-    for name, bound, need, text in _bounds(holds, needed):
+    for name, bound, need, text in bounds(holds, needed):
         node = find(place, "kubernetes", "quota", name)
         said = text(bound) if node else f"{text(bound)} where nothing is declared"
         where = node or find(place, "kubernetes", "quota") or find(place, "kubernetes") or place
@@ -115,7 +107,7 @@ def _quota(platform: Platform, place: Node, reader: Reader) -> None:
                 f"quota {name} is {said}, and the platform's parts and the modules ask for {text(need)} with one pod "
                 f"more to roll; write quota: {{{name}: {text(need)}}} or more, or lower instances or resources.",
             )
-    for name, bound, need, text in _bounds(holds, largest):
+    for name, bound, need, text in bounds(holds, largest):
         node = find(place, "kubernetes", "quota", name)
         if node is not None and need > bound and not reader.mistakes:
             reader.warn(
@@ -123,9 +115,3 @@ def _quota(platform: Platform, place: Node, reader: Reader) -> None:
                 f"quota {name} is {text(bound)}: enough to begin with, but not for every module at its largest and "
                 f"rolling at once, which asks for {text(need)}; what has no room waits.",
             )
-
-
-def _bounds(quota: Quota, demand: Demand) -> Iterator[tuple[str, int, int, Callable[[int], str]]]:
-    yield "cpu", quota.cpu_millicores, demand.cpu_millicores, cpu_text
-    yield "memory", quota.memory_bytes, demand.memory_bytes, memory_text
-    yield "pods", quota.pods, demand.pods, str

@@ -7,6 +7,7 @@ made; `most` is for the day on which every module is at its largest and rolls.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from idi.declaration.types import KubernetesTarget, Module, Platform, Quota
@@ -138,6 +139,13 @@ def quota_of(target: KubernetesTarget) -> Quota:
         declared.memory_bytes or QUOTA.memory_bytes,
         declared.pods or QUOTA.pods,
     )
+
+
+def bounds(quota: Quota, demand: Demand) -> Iterator[tuple[str, int, int, Callable[[int], str]]]:
+    """What is bounded, to how much, how much of it is asked for, and how to write that."""
+    yield "cpu", quota.cpu_millicores, demand.cpu_millicores, cpu_text
+    yield "memory", quota.memory_bytes, demand.memory_bytes, memory_text
+    yield "pods", quota.pods, demand.pods, str
 
 
 def cpu_text(millicores: int) -> str:

@@ -120,6 +120,13 @@ OBJECT = Text(
 )
 SECRET_KEY = Text("a key of a Secret", r"[-._a-zA-Z0-9]+", "seal.key", longest=253)
 
+RESOURCE = Text(
+    "a resource that nodes have, such as nvidia.com/gpu",
+    r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9._]{0,61}[A-Za-z0-9])?",
+    "nvidia.com/gpu",
+    longest=317,
+)
+
 CIDR = Text(
     "a range of addresses such as 10.96.0.10/32",
     r"[0-9A-Fa-f.:]{2,45}/[0-9]{1,3}",

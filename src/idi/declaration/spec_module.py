@@ -43,15 +43,16 @@ CANARY_BAKE_S = 120.0
 
 SCALE = Record(
     "scale",
-    "Bounds for autoscaling, where the target has it (Kubernetes).",
+    "Autoscaling, where the target has it (Kubernetes); `instances` is the least.",
     Scale,
-    Field("max", Whole(1, 100, 10), "Instances at most; `instances` is the least.", needed=True),
+    Field("max", Whole(1, 100, 10), "Instances at most.", needed=True),
     Field(
         "cpu",
         Percent("1%", "100%", "70%"),
         "Share of its CPU request at which one more is started.",
         needed=True,
     ),
+    Field("down_after", Duration("0s", "1h", "5m"), "Instances end once fewer have been enough for so long."),
 )
 
 STORAGE = Record(
@@ -72,6 +73,13 @@ RESOURCES = Record(
     Resources,
     Field("cpu", Cpu(), "CPU.", quiet=True, default="no share reserved"),
     Field("memory", Size("1MiB", "64TiB", "256MiB"), "Memory.", quiet=True, default="no limit"),
+    Field(
+        "gpu",
+        Whole(0, 64, 1),
+        "Whole GPUs, on a cluster; a laptop has what it has.",
+        quiet=True,
+        default="none",
+    ),
 )
 
 SLO = Record(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from idi.declaration.demand import QUOTA as USUAL
+from idi.declaration.demand import cpu_text, memory_text
 from idi.declaration.names import (
     ADDRESS,
     ATTRIBUTE,
@@ -16,6 +18,7 @@ from idi.declaration.names import (
     NAMESPACE,
     OBJECT,
     PLATFORM,
+    RESOURCE,
     SECRET_KEY,
     STORAGE_CLASS,
 )
@@ -182,9 +185,15 @@ QUOTA = Record(
     "quota",
     "What all pods of the environment may ask for together.",
     Quota,
-    Field("cpu", Cpu(), "CPU.", quiet=True, default="no bound"),
-    Field("memory", Size("1MiB", "1024TiB", "64GiB"), "Memory.", quiet=True, default="no bound"),
-    Field("pods", Whole(1, 100_000, 100), "Pods.", quiet=True, default="no bound"),
+    Field("cpu", Cpu(), "CPU.", quiet=True, default=cpu_text(USUAL.cpu_millicores)),
+    Field(
+        "memory",
+        Size("1MiB", "1024TiB", "64GiB"),
+        "Memory.",
+        quiet=True,
+        default=memory_text(USUAL.memory_bytes),
+    ),
+    Field("pods", Whole(1, 100_000, 100), "Pods.", quiet=True, default=str(USUAL.pods)),
 )
 
 SEAL = Record(
@@ -193,7 +202,9 @@ SEAL = Record(
     Seal,
     Field("secret", OBJECT, "The Secret.", needed=True, example="idi-seal"),
     Field("key", SECRET_KEY, "The key in it.", quiet=True, default="seal.key"),
-    Field("previous", SECRET_KEY, "The one before it, while it is being replaced.", quiet=True, default="none"),
+    Field(
+        "previous", SECRET_KEY, "The one before it, while it is being replaced.", quiet=True, default="none"
+    ),
 )
 
 KUBERNETES = Record(
@@ -217,7 +228,8 @@ KUBERNETES = Record(
         "Type of the gateway's Service.",
     ),
     Field("dns", Many(CIDR), "Where name servers are that are no pods of kube-system.", default="none"),
-    Field("quota", QUOTA, "What all pods may ask for together.", default="no bounds", example={"pods": 100}),
+    Field("gpu", RESOURCE, "What its nodes call a GPU.", quiet=True, example="amd.com/gpu"),
+    Field("quota", QUOTA, "What all pods may ask for together.", default="see below", example={"pods": 100}),
     Field("seal", SEAL, "OpenBao's seal key.", quiet=True, default="one on control's volume"),
 )
 

@@ -217,10 +217,12 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Bounds for autoscaling where the target has it (Kubernetes)."""
+    """Autoscaling where the target has it (Kubernetes): up to `max` above `cpu_ratio` of the CPU request, and down once
+    fewer have been enough for `down_after_s`."""
 
     max: int
     cpu_ratio: float
+    down_after_s: float = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +235,7 @@ class Storage:
 class Resources:
     cpu_millicores: int = 0
     memory_bytes: int = 0
+    gpu: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,7 +343,7 @@ class Images:
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """What all pods of the environment may ask for together; 0: no bound."""
+    """What all pods of the environment may ask for together; 0: as `demand.QUOTA` has it."""
 
     cpu_millicores: int = 0
     memory_bytes: int = 0
@@ -360,8 +363,8 @@ class Seal:
 @dataclass(frozen=True, slots=True)
 class KubernetesTarget:
     """`namespace` empty: `PLATFORM-ENVIRONMENT`. `storage_class` empty: the cluster's default. `gateway` is the type of
-    the gateway's Service, `dns` where name servers are that are no pods of kube-system, `profile` whose it is. Without
-    `seal` control makes OpenBao's seal key itself, on its volume."""
+    the gateway's Service, `dns` where name servers are that are no pods of kube-system, `profile` whose it is. `gpu` is
+    what its nodes call a GPU. Without `seal` control makes OpenBao's seal key itself, on its volume."""
 
     context: str
     namespace: str = ""
@@ -370,6 +373,7 @@ class KubernetesTarget:
     storage_class: str = ""
     gateway: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
     dns: tuple[str, ...] = ()
+    gpu: str = "nvidia.com/gpu"
     quota: Quota = Quota()
     seal: Seal | None = None
 

@@ -41,6 +41,8 @@ def describe(step: Step) -> Described:
         case Ensure(spec, count, was, reason, brief):
             symbol = "+" if was == 0 else "-" if count < was else "~"
             text = f"{instances(was)} -> {count}" if was else instances(count)
+            if step.most > count:
+                text += f", by load up to {step.most},"
             return Described(
                 spec.module, "ensure", symbol, f"{text} of revision {spec.revision}", reason, brief
             )

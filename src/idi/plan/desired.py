@@ -38,8 +38,14 @@ def desired(platform: Platform, overlays: Overlays, context: Context) -> Desired
             run=overlays.runs.get(name),
             rolls=isinstance(platform.target, KubernetesTarget),
             around=around(platform, module, context),
+            most=autoscaled(platform, module),
         )
     return Desired(modules, PARTS)
+
+
+def autoscaled(platform: Platform, module: Module) -> int:
+    """Up to how many the target makes of it by itself; 0 where it does not."""
+    return module.scale.max if module.scale and isinstance(platform.target, KubernetesTarget) else 0
 
 
 def strategy_of(module: Module) -> Strategy:
@@ -70,7 +76,9 @@ def revision_spec(
         grace_s=module.grace_s,
         storage=module.storage is not None,
         secrets=versions(module, kept),
-        workload=workload(module, context) if cluster else None,
+        workload=workload(platform.target, module, context)
+        if isinstance(platform.target, KubernetesTarget)
+        else None,
     )
     document = asdict(draft)
     if not draft.secrets:
@@ -90,10 +98,11 @@ def around(platform: Platform, module: Module, context: Context) -> str:
     callers = sorted(other.name for other in platform.modules.values() if module.name in other.calls)
     outside = [platform.externals[name].port for name in module.calls if name in platform.externals]
     told = [callers, bool(module.routes), sorted(module.calls), outside, target.dns, target.storage_class]
+    told += [target.profile, asdict(module.scale) if module.scale else None]
     return hashlib.sha256(json.dumps([*told, context.sidecar]).encode()).hexdigest()[:8]
 
 
-def workload(module: Module, context: Context) -> Workload:
+def workload(target: KubernetesTarget, module: Module, context: Context) -> Workload:
     own = module.name in OWN
     words = (Template((word,)) for word in ARGV.get(module.name, ()))
     return Workload(
@@ -103,9 +112,9 @@ def workload(module: Module, context: Context) -> Workload:
         pool=module.pool,
         cpu_millicores=module.resources.cpu_millicores,
         memory_bytes=module.resources.memory_bytes,
+        gpu=target.gpu if module.resources.gpu else "",
+        gpus=module.resources.gpu,
         storage_bytes=module.storage.size_bytes if module.storage else 0,
-        scale_max=module.scale.max if module.scale else 0,
-        cpu_ratio=module.scale.cpu_ratio if module.scale else 0.0,
         recreate=strategy_of(module) == "recreate",
     )
 

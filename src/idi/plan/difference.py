@@ -169,8 +169,8 @@ def grow(module: ModuleWorld, wanted: DesiredModule, present: Revision | None, w
     there, known = (kept(module, present), present.count) if present else (0, 0)
     moved = present is not None and present.around != wanted.around
     if known != count or there < count or moved:
-        reason = why or ("who may reach it, or its sidecar" if moved else "")
-        steps.append(Ensure(spec, count, there, reason, around=wanted.around))
+        reason = why or ("who may reach it, its sidecar, or how it scales" if moved else "")
+        steps.append(Ensure(spec, count, there, reason, around=wanted.around, most=wanted.most))
     if ready(module, spec.revision) < count:
         steps.extend(retry(module, spec))
         # Where nothing is brought in there is nothing to pull, and none that ends before.

@@ -71,7 +71,7 @@ class Context:
 class DesiredModule:
     """`origin` says where the number of instances came from; `run` that somebody runs one of them. `rolls`: the target
     brings a new revision in and the old one out by itself (a Deployment does). `around` is a digest of what the target
-    keeps for it beside its instances: who may reach it."""
+    keeps for it beside its instances: who may reach it. `most`: an autoscaler says how many, from `count` to that."""
 
     spec: RevisionSpec
     count: int
@@ -80,6 +80,7 @@ class DesiredModule:
     run: Run | None = None
     rolls: bool = False
     around: str = ""
+    most: int = 0
 
     @property
     def ours(self) -> int:
@@ -109,7 +110,8 @@ class StopPart:
 
 @dataclass(frozen=True, slots=True)
 class Ensure:
-    """Keep exactly `count` instances of this revision. `was` is what there is now (for people).
+    """Keep exactly `count` instances of this revision. `was` is what there is now, `most` up to how many an autoscaler
+    may make of them (both for people).
 
     `brief` is the reason without the values of configuration: what the journal keeps, for ever.
     """
@@ -120,6 +122,7 @@ class Ensure:
     reason: str = ""
     brief: str = ""
     around: str = ""
+    most: int = 0
 
 
 @dataclass(frozen=True, slots=True)

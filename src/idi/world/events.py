@@ -38,6 +38,15 @@ class RevisionDegraded:
 
 
 @dataclass(frozen=True, slots=True)
+class RevisionScaled:
+    """An autoscaler wants so many instances of this revision; 0: none has a say in it."""
+
+    module: ModuleName
+    revision: RevisionId
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class SharesSet:
     """Explicit traffic weights by revision; empty: by number of ready instances."""
 
@@ -120,6 +129,7 @@ Event = (
     RevisionEnsured
     | RevisionRemoved
     | RevisionDegraded
+    | RevisionScaled
     | SharesSet
     | InstanceSeen
     | InstanceReady

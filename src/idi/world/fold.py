@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from idi.declaration.types import ModuleName
 from idi.world.events import (
@@ -26,6 +26,7 @@ from idi.world.events import (
     RevisionDegraded,
     RevisionEnsured,
     RevisionRemoved,
+    RevisionScaled,
     SharesSet,
 )
 from idi.world.types import Instance, InstanceState, ModuleWorld, Part, Revision, World
@@ -45,7 +46,8 @@ def fold(world: World, event: Event) -> tuple[World, Dirty]:
         case RevisionEnsured(spec=spec, count=count, around=around):
             module = world.modules.get(spec.module, ModuleWorld())
             before = module.revisions.get(spec.revision)
-            revision = Revision(spec, count, before.degraded if before else "", around)
+            kept = before or Revision(spec, count)
+            revision = replace(kept, spec=spec, count=count, around=around)
             changed = replace(module, revisions=with_item(module.revisions, spec.revision, revision))
             return _put(world, spec.module, changed), frozenset({spec.module})
         case RevisionRemoved(module=name, revision=revision_id):
@@ -56,13 +58,10 @@ def fold(world: World, event: Event) -> tuple[World, Dirty]:
                 shares=without(module.shares, revision_id),
             )
             return _put(world, name, changed), frozenset({name})
-        case RevisionDegraded(module=name, revision=revision_id, reason=reason):
-            module = world.modules.get(name, ModuleWorld())
-            known = module.revisions.get(revision_id)
-            if known is None:
-                return world, NOTHING
-            revisions = with_item(module.revisions, revision_id, replace(known, degraded=reason))
-            return _put(world, name, replace(module, revisions=revisions)), NOTHING
+        case RevisionDegraded(reason=reason):
+            return _revision(world, event, degraded=reason), NOTHING
+        case RevisionScaled(count=count):
+            return _revision(world, event, scaled=count), NOTHING
         case SharesSet(module=name, shares=shares):
             module = world.modules.get(name, ModuleWorld())
             return _put(world, name, replace(module, shares=dict(shares))), frozenset({name})
@@ -107,6 +106,15 @@ def _put(world: World, name: ModuleName, module: ModuleWorld) -> World:
     if not module.revisions and not module.instances and not module.shares:
         return replace(world, modules=without(world.modules, name))
     return replace(world, modules=with_item(world.modules, name, module))
+
+
+def _revision(world: World, event: RevisionDegraded | RevisionScaled, **changes: Any) -> World:
+    module = world.modules.get(event.module, ModuleWorld())
+    known = module.revisions.get(event.revision)
+    if known is None:
+        return world
+    revisions = with_item(module.revisions, event.revision, replace(known, **changes))
+    return _put(world, event.module, replace(module, revisions=revisions))
 
 
 def _set_instance(world: World, instance: Instance) -> World:

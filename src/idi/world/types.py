@@ -41,9 +41,9 @@ class PeerPort:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What a cluster has to know of a revision beside what a process needs: which image, on which nodes, how much of
-    them, and how far it scales by itself (`scale_max` 0: not at all). `recreate`: never two writers. `command`: other
-    words than the image's own, with references as in `RevisionSpec`. `mounts`: by folder, whose Secret is in it."""
+    """What a cluster has to know of a revision beside what a process needs: which image, on which nodes, and how much
+    of them. `recreate`: never two writers. `command`: other words than the image's own, with references as in
+    `RevisionSpec`. `mounts`: by folder, whose Secret is in it. `gpu`: what nodes call one, where it asks for any."""
 
     image: str
     command: tuple[str, ...] = ()
@@ -51,9 +51,9 @@ class Workload:
     pool: str = "general"
     cpu_millicores: int = 0
     memory_bytes: int = 0
+    gpu: str = ""
+    gpus: int = 0
     storage_bytes: int = 0
-    scale_max: int = 0
-    cpu_ratio: float = 0.0
     recreate: bool = False
 
 
@@ -115,12 +115,14 @@ class Instance:
 @dataclass(frozen=True, slots=True)
 class Revision:
     """A revision the target knows: its spec, how many instances it keeps, whether it crash-loops, and a digest of what
-    is kept for it beside its instances."""
+    is kept for it beside its instances. `scaled`: how many an autoscaler wants now, where one says so; `count` is the
+    least then."""
 
     spec: RevisionSpec
     count: int
     degraded: str = ""
     around: str = ""
+    scaled: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -285,8 +285,8 @@ def test_a_pod_binds_its_own_address_and_reaches_its_module_by_loopback() -> Non
 
 
 def test_the_files_of_a_cluster_name_nobody_and_hold_no_token() -> None:
-    files = cluster_files(ClusterXds("xds.shop.svc", 8444), "/run/idi/envoy.admin", 1000)
-    assert set(files) == {"bootstrap.json", "gateway.json", "roots.json", "token.json"}
+    files = cluster_files(ClusterXds("xds.shop.svc", 8444), b"ROOTS", "/run/idi/envoy.admin", 1000)
+    assert set(files) == {"bootstrap.json", "gateway.json", "roots.json"}
     for name in ("bootstrap.json", "gateway.json"):
         document = json.loads(files[name])
         assert "node" not in document

@@ -38,6 +38,7 @@ class Stage:
             retire=self.retire,
             supply=nothing,
             reach=lambda _: Reach(),
+            scale=lambda _: None,
             answers=nothing,
             ended=self.ended.append,
         )

@@ -77,6 +77,7 @@ async def target(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
         retire=nothing,
         supply=nothing,
         reach=nothing,
+        scale=nothing,
         answers=stage.answers,
         reached=lambda: stage.anybody,
     ) as made:

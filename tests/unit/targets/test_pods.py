@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from idi.declaration.types import ModuleName
+from idi.declaration.types import ModuleName, Scale
 from idi.parts.targets.kubernetes.instances import Known
 from idi.parts.targets.kubernetes.pods import MODULE, REVISION, SPEC, PodSeen, numbers, pod_seen, trouble
 from idi.parts.targets.kubernetes.values import (
@@ -271,11 +271,11 @@ def test_configuration_of_the_version_before_stays_as_long_as_its_pods_may_start
 
 @pytest.mark.requirement("K2")
 def test_where_it_scales_by_itself_nobody_says_how_many() -> None:
-    its = replace(spec(), workload=Workload("x@sha256:1", cpu_millicores=100, scale_max=10, cpu_ratio=0.7))
-    values = release_values(SETTINGS, its, 2, Reach())
-    assert values["scale"] == {"min": 2, "max": 10, "cpuPercent": 70}
+    scale = Scale(10, 0.7, 60.0)
+    values = release_values(SETTINGS, spec(), 2, Reach(), scale=scale)
+    assert values["scale"] == {"min": 2, "max": 10, "cpuPercent": 70, "downAfter_s": 60}
     assert values["slots"]["stable"]["replicas"] is None
-    none = release_values(SETTINGS, its, 0, Reach())
+    none = release_values(SETTINGS, spec(), 0, Reach(), scale=scale)
     assert (none["scale"], none["slots"]["stable"]["replicas"]) == (None, 0)
 
 

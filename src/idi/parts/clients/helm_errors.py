@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from idi.parts.clients.quota_words import PATTERN, WAY_OUT, explained
 from idi.parts.errors import PartError
 
 LONGEST = 600
@@ -19,10 +20,6 @@ MOST_FINDINGS = 6
 _NOISE = re.compile(r"^(level=|time=|[IWE]\d{4} |\{\"level\"|walk\.go|WARNING: )")
 _AT = re.compile(r"(?:execution error at|template:) \(?[^ ]+\)?:? ?")
 _FINDING = re.compile(r"^\s*- at '(?P<where>[^']*)': (?P<what>.+)$")
-_QUOTA = re.compile(
-    r"exceeded quota: (?P<quota>[^,\s]+), requested: (?P<asked>.+?), used: (?P<used>.+?), "
-    r"limited: (?P<most>.+?)(?:$|\s*\()"
-)
 _FORBIDDEN = re.compile(
     r'(?P<who>User "[^"]+") cannot (?P<verb>\w+) resource "(?P<kind>[^"]+)" in API group "(?P<group>[^"]*)"'
 )
@@ -53,12 +50,9 @@ def _plain(words: str) -> Callable[[re.Match[str], str], str]:
 _MEANINGS = (
     _Meaning(
         "quota",
-        _QUOTA,
-        lambda match, _said: (
-            f"the quota {match['quota']} of the namespace is used up: {match['asked']} more was asked for, "
-            f"{match['used']} of {match['most']} is in use."
-        ),
-        "Make room (fewer instances, smaller requests), or raise `quota` in the values of release idi.",
+        PATTERN,
+        lambda match, _said: f"{explained(match[0])}.",
+        WAY_OUT,
     ),
     _Meaning(
         "forbidden",

@@ -31,7 +31,10 @@ def spec_of(document: dict[str, Any]) -> RevisionSpec:
     """The spec in a document. Raises KeyError, TypeError or ValueError on anything else."""
     workload = document.get("workload")
     if workload:
-        workload = {**workload, "command": tuple(workload.get("command", ()))}
+        # What an earlier version of IDI wrote has perhaps more in it; its pods serve all the same.
+        known = {each.name for each in dataclasses.fields(Workload)}
+        workload = {name: value for name, value in workload.items() if name in known}
+        workload["command"] = tuple(workload.get("command", ()))
     return RevisionSpec(
         **{
             **document,

@@ -11,6 +11,10 @@ SIDECAR_FILE = "bootstrap.json"
 GATEWAY_FILE = "gateway.json"
 """Names in the folder that every pod with a proxy has (`start.cluster_files`)."""
 
+TOKEN = "xds.token"
+TOKEN_FILE = "token.json"
+"""The secret with the pod's token, and the file beside Envoy's admin socket in which the agent hands it on."""
+
 LOG_FORMAT = "%Y-%m-%dT%T.%e %l %n %v"
 SIDECAR_DRAIN_S = 10
 GATEWAY_DRAIN_S = 300

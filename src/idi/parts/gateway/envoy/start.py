@@ -21,7 +21,12 @@ from idi.parts.gateway.envoy.arguments import (
 )
 from idi.parts.gateway.envoy.binary import ENVOY
 from idi.parts.gateway.envoy.render.bootstrap import MIB, bootstrap
-from idi.parts.gateway.envoy.render.cluster_bootstrap import ClusterXds, cluster_bootstrap, secret_files
+from idi.parts.gateway.envoy.render.cluster_bootstrap import (
+    ROOTS_FILE,
+    ClusterXds,
+    cluster_bootstrap,
+    roots_subscription,
+)
 from idi.traffic.types import GATEWAY
 
 MAX_SOCKET_PATH = 104
@@ -87,11 +92,13 @@ def _start(
     return ProxyStart(argv, {str(config): content}, admin_socket=str(admin))
 
 
-def cluster_files(xds: ClusterXds, admin_socket: str, gateway_connections: int) -> Mapping[str, bytes]:
-    """What lies beside `ca.crt` in the folder of every proxy in a cluster: a bootstrap for sidecars, one for
-    gateways, and the secrets that both point to."""
+def cluster_files(
+    xds: ClusterXds, roots: bytes, admin_socket: str, gateway_connections: int
+) -> Mapping[str, bytes]:
+    """What lies in the folder of every proxy in a cluster: a bootstrap for sidecars, one for gateways, and the roots
+    of the plane that both watch."""
     return {
-        **secret_files(xds),
+        ROOTS_FILE: roots_subscription(roots),
         SIDECAR_FILE: cluster_bootstrap(
             xds, admin_socket, connections=SIDECAR_CONNECTIONS, heap_bytes=SIDECAR_HEAP_BYTES
         ),

@@ -19,9 +19,9 @@ from idi.world.types import InstanceId, RevisionId, RevisionSpec
 
 MODULE, PART = "idi.dev/module", "idi.dev/part"
 SLOT, REVISION, SPEC = "idi.dev/slot", "idi.dev/revision", "idi.dev/spec"
-AROUND, COUNT = "idi.dev/around", "idi.dev/count"
-"""On what makes the pods: a digest of what the release has beside them, and how many were asked for (an autoscaler
-may have another number)."""
+AROUND, COUNT, SCALES = "idi.dev/around", "idi.dev/count", "idi.dev/scales-to"
+"""On what makes the pods: a digest of what the release has beside them, how many were asked for, and up to how many an
+autoscaler may make of that, where there is one."""
 
 ACCOUNT = "idi-"
 """With what the names of workloads' service accounts begin."""

@@ -16,14 +16,25 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from idi.declaration.types import ModuleName
+from idi.declaration.types import ModuleName, Scale
 from idi.parts.clients.kubernetes import Kubernetes, path
 from idi.parts.clients.kubernetes_watch import Event, Kind, Watch
 from idi.parts.clients.owned_tasks import OwnedTasks
+from idi.parts.clients.quota_words import explained
 from idi.parts.errors import PartError, Refused
 from idi.parts.targets.interface import Emit, Retire, Supply, Variable
 from idi.parts.targets.kubernetes.instances import Known
-from idi.parts.targets.kubernetes.pods import AROUND, COUNT, MAIN, MODULE, SPEC, pod_seen, shorten
+from idi.parts.targets.kubernetes.pods import (
+    AROUND,
+    COUNT,
+    MAIN,
+    MODULE,
+    SCALES,
+    SPEC,
+    pod_seen,
+    shorten,
+)
+from idi.parts.targets.kubernetes.replicas import Replicas
 from idi.parts.targets.kubernetes.silence import COMES_S, Silence
 from idi.parts.targets.kubernetes.values import (
     POD,
@@ -32,12 +43,18 @@ from idi.parts.targets.kubernetes.values import (
     module_of,
     place_of,
     release_values,
-    scales,
     secret_of,
 )
 from idi.parts.targets.recorded import spec_of
 from idi.parts.targets.references import needed, own
-from idi.world.events import InstanceGone, InstanceSeen, RevisionDegraded, RevisionEnsured, RevisionRemoved
+from idi.world.events import (
+    InstanceGone,
+    InstanceSeen,
+    RevisionDegraded,
+    RevisionEnsured,
+    RevisionRemoved,
+    RevisionScaled,
+)
 from idi.world.types import Instance, InstanceId, RevisionId, RevisionSpec
 
 log = logging.getLogger(__name__)
@@ -62,9 +79,9 @@ class Releases(Protocol):
 
 
 class KubernetesTarget:
-    """`reach` says who may call a module and whom it may call; `answers` whether the agent at an address does: asked
-    where a proxy lost its stream or never came, which by itself is no death; `reached` whether any proxy has one;
-    `ended` is told the uid of each pod that is no more."""
+    """`reach` says who may call a module and whom it may call, `scale` how it scales by itself; `answers` whether the
+    agent at an address does: asked where a proxy lost its stream or never came, which by itself is no death; `reached`
+    whether any proxy has one; `ended` is told the uid of each pod that is no more."""
 
     def __init__(
         self,
@@ -77,6 +94,7 @@ class KubernetesTarget:
         retire: Retire,
         supply: Supply,
         reach: Callable[[ModuleName], Reach],
+        scale: Callable[[ModuleName], Scale | None],
         answers: Callable[[str], Awaitable[bool]],
         reached: Callable[[], bool] = lambda: True,
         ended: Callable[[str], None] = lambda _uid: None,
@@ -90,6 +108,8 @@ class KubernetesTarget:
         self._retire = retire
         self._supply = supply
         self._reach = reach
+        self._scale = scale
+        self._replicas = Replicas(api, namespace)
         self._ended = ended
         self._clock = clock
         self._owned = OwnedTasks()
@@ -98,6 +118,7 @@ class KubernetesTarget:
         self._revisions: dict[ModuleName, tuple[RevisionSpec, int]] = {}
         self._degraded: dict[ModuleName, str] = {}
         self._unknown: set[ModuleName] = set()
+        self._scaled: dict[ModuleName, tuple[RevisionId, int]] = {}
         self._locks: dict[ModuleName, asyncio.Lock] = {}
         self._changed = asyncio.Event()
         self._synced = asyncio.Event()
@@ -132,11 +153,17 @@ class KubernetesTarget:
                     name = secret["metadata"]["name"]
                     await self._api.apply(self._path("v1", "secrets", name), secret, force=True)
             running = self._running(spec)
-            values = release_values(settings, spec, count, self._reach(spec.module), running, around)
+            scale = self._scale(spec.module) if count else None
+            reach = self._reach(spec.module)
+            values = release_values(settings, spec, count, reach, running, around, scale)
+            if scale:
+                await self._replicas.keep(spec.module)
             await self._releases.put(spec.module, values)
+            if scale:
+                await self._replicas.least(spec.module, count)
             self._holds(spec, count, around)
             await self._forget_secrets(spec.module, {spec.revision, *(one.revision for one in running)})
-        if before is not None and before[0] == spec and before[1] > count and not scales(spec, count):
+        if before is not None and before[0] == spec and before[1] > count and not scale:
             await self._fewer(spec, count)
 
     async def retry(self, module: ModuleName, revision: RevisionId) -> None:
@@ -161,6 +188,7 @@ class KubernetesTarget:
             await self._forget_secrets(module, set())
             self._revisions.pop(module, None)
             self._degraded.pop(module, None)
+            self._scaled.pop(module, None)
             self._emit(RevisionRemoved(module, revision))
 
     def sidecar_ready(self, instance: InstanceId, ready: bool) -> None:
@@ -322,15 +350,15 @@ class KubernetesTarget:
 
     def _deployed(self, document: Mapping[str, Any]) -> None:
         template = document["spec"]["template"]["metadata"]
+        annotations = document["metadata"].get("annotations", {})
+        replicas = document["spec"].get("replicas", 1)
         try:
             spec = spec_of(json.loads(template.get("annotations", {})[SPEC]))
         except (KeyError, TypeError, ValueError):
             return  # none of ours
         if spec.module not in self._revisions:
-            around = document["metadata"].get("annotations", {}).get(AROUND, "")
-            replicas = document["spec"].get("replicas", 1)
-            declared = document["metadata"].get("annotations", {}).get(COUNT, "")
-            self._holds(spec, int(declared) if declared.isdigit() else replicas, around)
+            declared = annotations.get(COUNT, "")
+            self._holds(spec, int(declared) if declared.isdigit() else replicas, annotations.get(AROUND, ""))
         why = next(
             (
                 one.get("message", "")
@@ -342,7 +370,11 @@ class KubernetesTarget:
         runs = self._revisions[spec.module][0].revision == spec.revision
         if runs and why != self._degraded.get(spec.module, ""):
             self._degraded[spec.module] = why
-            self._emit(RevisionDegraded(spec.module, spec.revision, shorten(why)))
+            self._emit(RevisionDegraded(spec.module, spec.revision, explained(why) or shorten(why)))
+        scaled = replicas if SCALES in annotations else 0
+        if (spec.revision, scaled) != self._scaled.get(spec.module):
+            self._scaled[spec.module] = (spec.revision, scaled)
+            self._emit(RevisionScaled(spec.module, spec.revision, scaled))
 
     def _holds(self, spec: RevisionSpec, count: int, around: str) -> None:
         before = self._revisions.get(spec.module)

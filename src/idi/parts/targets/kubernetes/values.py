@@ -1,4 +1,4 @@
-"""A revision as the values of its module's chart, and its secrets as one object: pure.
+"""A revision as the values of its module's chart, and its secrets as one object: pure, but that a profile is read.
 
 What an instance is told comes three ways. Values that are the same in every pod are a ConfigMap, named by its content;
 those that name the pod are variables that Kubernetes fills in; those with a secret in them are a Secret object of that
@@ -16,7 +16,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from idi.declaration.types import External, KubernetesTarget, ModuleName, Platform
+from idi.declaration.types import External, KubernetesTarget, ModuleName, Platform, Scale
+from idi.parts.clients import profiles
 from idi.parts.errors import Bug
 from idi.parts.targets.kubernetes.pods import MODULE, REVISION, numbers
 from idi.parts.targets.recorded import document_of
@@ -64,8 +65,8 @@ def settings_of(platform: Platform, namespace: str, sidecar_image: str) -> Setti
         environment=platform.environment,
         namespace=namespace,
         sidecar_image=sidecar_image,
-        storage_class=target.storage_class,
-        dns=target.dns,
+        storage_class=profiles.storage_class(target),
+        dns=profiles.name_servers(target),
     )
 
 
@@ -90,19 +91,22 @@ def release_values(
     reach: Reach,
     running: Sequence[RevisionSpec] = (),
     around: str = "",
+    scale: Scale | None = None,
 ) -> dict[str, Any]:
-    """`running` are the other revisions that pods run: their configuration stays as long as they may start again."""
+    """`running` are the other revisions that pods run: their configuration stays as long as they may start again. With
+    `scale` an autoscaler says how many there are; none does where there are to be none."""
     work = spec.workload
     if work is None:
         raise ValueError(f"{spec.module} has no workload")
     its = needed(spec)
     plain, mine = variables(spec, its)
+    scale = scale if count else None
     slot: dict[str, Any] = {
         "revision": spec.revision,
         "image": work.image,
         "command": command(spec) or None,
         "mounts": [{"path": where, "secret": name} for where, name in sorted(work.mounts.items())],
-        "replicas": None if scales(spec, count) else count,
+        "replicas": None if scale else count,
         "spec": json.dumps(document_of(spec), sort_keys=True, separators=(",", ":")),
         "env": [{"name": name, "value": value} for name, value in mine.items()],
         "config": plain,
@@ -123,9 +127,8 @@ def release_values(
         "strategy": "recreate" if work.recreate else "rolling",
         "pool": work.pool,
         "resources": resources(work.cpu_millicores, work.memory_bytes),
-        "scale": {"min": max(1, count), "max": work.scale_max, "cpuPercent": round(100 * work.cpu_ratio)}
-        if scales(spec, count)
-        else None,
+        "gpu": {"resource": work.gpu, "count": work.gpus} if work.gpus else None,
+        "scale": scaling(scale, count) if scale else None,
         "count": count,
         "storage": {"size": str(work.storage_bytes), "class": settings.storage_class or None}
         if work.storage_bytes
@@ -144,9 +147,13 @@ def release_values(
     }
 
 
-def scales(spec: RevisionSpec, count: int) -> bool:
-    """Whether an autoscaler says how many there are; none does where there are to be none."""
-    return bool(spec.workload and spec.workload.scale_max and count)
+def scaling(scale: Scale, least: int) -> dict[str, Any]:
+    return {
+        "min": least,
+        "max": max(scale.max, least),
+        "cpuPercent": max(1, round(100 * scale.cpu_ratio)),
+        "downAfter_s": round(scale.down_after_s),
+    }
 
 
 def resources(cpu_millicores: int, memory_bytes: int) -> dict[str, Any]:

@@ -5,17 +5,17 @@ by the command line. The plane is found by its DNS name and proves it by the roo
 proves itself by the token that Kubernetes keeps fresh in a file, put into each request at each (re)connect, so no
 stream ever comes with the token of an hour ago.
 
-Roots and token are watched. Envoy does that only for a secret that a subscription delivers, hence the two files
-with one secret each: the subscription is to a file that never changes, which says which file to watch. Each takes
-two of the kernel's inotify instances, of which a user has fs.inotify.max_user_instances on a node (128 unless it
-was raised); an Envoy that gets none does not start.
+Roots and token are watched, by one of the kernel's inotify instances each: a user has fs.inotify.max_user_instances
+of them on a node (128 unless it was raised), an Envoy that gets none does not start, and all our pods are one user.
+So each is a secret within the file of its subscription. A subscription that names another file, with what Envoy shall
+read, would take two; a secret without a subscription is read once. The roots' file is control's, like the bootstrap.
+The token's is written by the pod's agent, into memory, whenever kubelet has put a new one there.
 """
 
 from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,11 +27,12 @@ from envoy.extensions.filters.http.credential_injector.v3 import credential_inje
 from envoy.extensions.filters.http.upstream_codec.v3 import upstream_codec_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm
 from envoy.extensions.http.injected_credentials.generic.v3 import generic_pb2
-from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
+from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import Message
 
+from idi.parts.gateway.envoy.arguments import TOKEN, TOKEN_FILE
 from idi.parts.gateway.envoy.render import tls
 from idi.parts.gateway.envoy.render.bootstrap import common_bootstrap, xds_cluster
 from idi.parts.gateway.envoy.render.clusters import HTTP_OPTIONS
@@ -39,44 +40,33 @@ from idi.parts.gateway.envoy.render.http import http_filter
 from idi.parts.gateway.envoy.render.proto import extension, is_ip, packed, seconds, socket_address
 
 ROOTS = "xds.roots"
-TOKEN = "xds.token"
 ROOTS_FILE = "roots.json"
-TOKEN_FILE = "token.json"
 DNS_REFRESH_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterXds:
-    """Where proxies find the plane. `folder` holds the files of `cluster_files` and `ca.crt` in each pod; `token`
-    is the projected token."""
+    """Where proxies find the plane. `folder` holds the files of `cluster_files` in each pod."""
 
     host: str
     port: int
     folder: str = "/etc/idi/proxy"
-    token: str = "/var/run/idi/token/token"
-
-    @property
-    def roots(self) -> str:
-        return posixpath.join(self.folder, "ca.crt")
 
 
-def secret_files(xds: ClusterXds) -> Mapping[str, bytes]:
-    """The two subscriptions, by their names in the folder."""
-    token = secret_pb2.GenericSecret(
-        secret=base_pb2.DataSource(
-            filename=xds.token,
-            watched_directory=base_pb2.WatchedDirectory(path=posixpath.dirname(xds.token)),
-        )
-    )
-    return {
-        ROOTS_FILE: _subscription(tls.roots_secret(ROOTS, xds.roots)),
-        TOKEN_FILE: _subscription(secret_pb2.Secret(name=TOKEN, generic_secret=token)),
-    }
+def roots_subscription(roots: bytes) -> bytes:
+    """The subscription to the roots of the plane."""
+    trusted = common_pb2.CertificateValidationContext(trusted_ca=base_pb2.DataSource(inline_bytes=roots))
+    secret = secret_pb2.Secret(name=ROOTS, validation_context=trusted)
+    return _json(discovery_pb2.DiscoveryResponse(resources=[packed(secret)]))
 
 
 def cluster_bootstrap(xds: ClusterXds, admin_socket: str, *, connections: int, heap_bytes: int) -> bytes:
     message = common_bootstrap(
-        _cluster(xds), admin_socket, metadata=(), connections=connections, heap_bytes=heap_bytes
+        _cluster(xds, posixpath.dirname(admin_socket)),
+        admin_socket,
+        metadata=(),
+        connections=connections,
+        heap_bytes=heap_bytes,
     )
     document = json.loads(_json(message))
     _say_bearer(document)
@@ -90,13 +80,16 @@ def _say_bearer(document: Any) -> None:
     bearer["header_value_prefix"] = "Bearer "
 
 
-def _cluster(xds: ClusterXds) -> cluster_pb2.Cluster:
+def _cluster(xds: ClusterXds, runtime: str) -> cluster_pb2.Cluster:
     address = socket_address(xds.host, xds.port)
     cluster, options = xds_cluster(address)
     if not is_ip(xds.host):
         cluster.cluster_type.CopyFrom(_by_name())
-    cluster.transport_socket.CopyFrom(tls.named_by(xds.host, _from_file(ROOTS, xds, ROOTS_FILE), "h2"))
-    bearer = generic_pb2.Generic(credential=_from_file(TOKEN, xds, TOKEN_FILE), header="authorization")
+    # What control puts there changes all at once, by a link that is renamed; the agent renames its file.
+    roots = _from_file(ROOTS, posixpath.join(xds.folder, ROOTS_FILE), xds.folder)
+    cluster.transport_socket.CopyFrom(tls.named_by(xds.host, roots, "h2"))
+    token = _from_file(TOKEN, posixpath.join(runtime, TOKEN_FILE))
+    bearer = generic_pb2.Generic(credential=token, header="authorization")
     injector = credential_injector_pb2.CredentialInjector(
         overwrite=True, credential=extension("envoy.http.injected_credentials.generic", bearer)
     )
@@ -120,16 +113,13 @@ def _by_name() -> cluster_pb2.Cluster.CustomClusterType:
     return cluster_pb2.Cluster.CustomClusterType(name="envoy.cluster.dns", typed_config=packed(dns))
 
 
-def _from_file(name: str, xds: ClusterXds, file: str) -> secret_pb2.SdsSecretConfig:
+def _from_file(name: str, path: str, watched: str = "") -> secret_pb2.SdsSecretConfig:
+    folder = base_pb2.WatchedDirectory(path=watched) if watched else None
     source = config_source_pb2.ConfigSource(
-        path_config_source=config_source_pb2.PathConfigSource(path=posixpath.join(xds.folder, file)),
+        path_config_source=config_source_pb2.PathConfigSource(path=path, watched_directory=folder),
         resource_api_version=config_source_pb2.ApiVersion.V3,
     )
     return secret_pb2.SdsSecretConfig(name=name, sds_config=source)
-
-
-def _subscription(secret: secret_pb2.Secret) -> bytes:
-    return _json(discovery_pb2.DiscoveryResponse(resources=[packed(secret)]))
 
 
 def _json(message: Message) -> bytes:
