@@ -11,7 +11,7 @@ from tests.support.cluster import faults
 from tests.support.cluster.cluster import Cluster
 from tests.support.cluster.environment import Environment
 
-pytestmark = [pytest.mark.requirement("K1", "D1"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.requirement("K1", "D1"), pytest.mark.timeout(600)]
 
 
 def test_a_pod_that_only_kubelet_finds_well_loses_its_traffic(environment: Environment, own: Cluster) -> None:

@@ -53,8 +53,9 @@ async def test_a_refusal_is_tried_again_and_is_no_answer() -> None:
         made.start_module()
         await made.door.until(ready=True, envoy="live")
         count = len(made.door.told)
-        await asyncio.sleep(1)
-        assert 1 <= len(made.door.told) - count < 10
+        await until(lambda: len(made.door.told) > count, 6)
+        await asyncio.sleep(0.5)
+        assert len(made.door.told) - count < 10
         assert (await made.ask("/ready"))[0] == 503
         made.door.status = 200
         await made.until_ready()
@@ -178,7 +179,7 @@ async def test_a_gateways_pod() -> None:
                     await asyncio.sleep(0.05)
                 assert answer.headers["connection"] == "close"
                 assert (await stop)[0] == 200
-            assert 2.5 < time.monotonic() - began < 5
+            assert 2.5 < time.monotonic() - began < 10
             assert made.agent is not None
             made.agent.send_signal(signal.SIGTERM)
             assert await made.ended() == 0

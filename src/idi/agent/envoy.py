@@ -17,8 +17,9 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from idi.agent.settings import Readiness, Settings
+from idi.agent.settings import Settings
 from idi.agent.token import Token
+from idi.declaration.readiness import Readiness
 from idi.parts.errors import PartError
 from idi.parts.gateway.envoy import admin
 from idi.parts.gateway.envoy.arguments import cluster_argv

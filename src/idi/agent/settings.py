@@ -10,9 +10,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from idi.declaration.readiness import Readiness
 from idi.parts.errors import PartError
 from idi.parts.gateway.envoy.arguments import GATEWAY_FILE, SIDECAR_FILE
 
@@ -20,20 +20,6 @@ PORT = 20000
 PROXY_DIR = "/etc/idi/proxy"
 TOKEN = "/var/run/idi/token/token"
 DRAIN_S = 30.0
-
-
-class Readiness(NamedTuple):
-    """The fields and defaults of the declaration's; loading the declaration would cost a twentieth of our memory."""
-
-    http: str = "/ready"
-    tcp: bool = False
-    command: str = ""
-    port: str = "http"
-    every_s: float = 2.0
-    timeout_s: float = 2.0
-    after: int = 1
-    failures: int = 2
-    deadline_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from typing import Protocol
 
 from idi.api.cluster import Cluster
 from idi.api.paths import Paths, make_private, paths_for
+from idi.api.problem import MEDIA_TYPE, problem
 from idi.parts.clients.owned_tasks import OwnedTasks
 from idi.parts.errors import IdiError
 
@@ -201,16 +202,9 @@ def with_identity(head: bytes, token: str, gateway_port: int) -> bytes:
 
 
 def refusal(status: int, detail: str, way_out: str = "") -> bytes:
-    body = json.dumps(
-        {
-            "type": "about:blank",
-            "title": "Not reachable",
-            "status": status,
-            "detail": detail,
-            "way_out": way_out,
-        }
-    ).encode()
-    head = f"HTTP/1.1 {status} Not reachable\r\ncontent-type: application/problem+json\r\n"
+    title = "Not reachable"
+    body = json.dumps(problem(status, title, detail, way_out)).encode()
+    head = f"HTTP/1.1 {status} {title}\r\ncontent-type: {MEDIA_TYPE}\r\n"
     return f"{head}content-length: {len(body)}\r\nconnection: close\r\n\r\n".encode() + body
 
 

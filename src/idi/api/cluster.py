@@ -27,9 +27,10 @@ from idi.api.kubectl import (
     find,
     run,
 )
+from idi.parts.clients.kubernetes_pod import trouble
 from idi.parts.errors import IdiError
 
-__all__ = ["Cluster", "Denied", "Failed", "Missing", "NoContext", "Unreachable", "Versions"]
+__all__ = ["Cluster", "Denied", "Failed", "Missing", "NoContext", "Unreachable", "Versions", "trouble_of"]
 
 AUDIENCE = "idi"
 TOKEN_LIFE = "10m"
@@ -177,3 +178,8 @@ class Cluster:
 
     def _explain(self, doing: str, said: str) -> IdiError:
         return explain(self.kubectl, self.context, self.namespace, doing, said)
+
+
+def trouble_of(pod: Mapping[str, Any], main: str) -> str:
+    """Why a pod does not run; empty where nothing keeps it from that. `main` is the container that is meant by "it"."""
+    return trouble(pod.get("status", {}), main)[1]

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
+from idi.api.problem import MEDIA_TYPE, problem
 from idi.api.types import Problem
 from idi.parts.errors import IdiError, PartError, Refused
 
@@ -24,22 +25,11 @@ class Invalid(Exception):
         self.mistakes = mistakes
 
 
-def problem(
-    status: int, title: str, detail: str, way_out: str = "", mistakes: list[str] | None = None
-) -> Problem:
-    document: Problem = {"type": "about:blank", "title": title, "status": status, "detail": detail}
-    if way_out:
-        document["way_out"] = way_out
-    if mistakes:
-        document["mistakes"] = mistakes
-    return document
-
-
 def problem_response(document: Problem) -> web.Response:
     return web.Response(
         status=document["status"],
         body=json.dumps(document).encode(),
-        content_type="application/problem+json",
+        content_type=MEDIA_TYPE,
     )
 
 

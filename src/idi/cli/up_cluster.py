@@ -50,6 +50,7 @@ def await_control(platform: Platform, signals: Signals) -> None:
     """Until control's pod is ready; what keeps it from that is said while one waits."""
     import time
 
+    from idi.api.cluster import trouble_of
     from idi.api.environments import cluster_of
 
     cluster = cluster_of(platform)
@@ -60,7 +61,7 @@ def await_control(platform: Platform, signals: Signals) -> None:
         if whole is not None and settled(whole):
             return
         if pod := cluster.get("pod", "control-0"):
-            why = waiting(pod)
+            why = trouble_of(pod, "control") or "it is starting"
         signals.wait([], LOOK_S)
         if signals.stops:
             raise Failure("Interrupted; what is installed goes on starting.", code=INTERRUPTED)
@@ -78,18 +79,6 @@ def settled(whole: dict[str, Any]) -> bool:
         and status.get("updateRevision") == status.get("currentRevision")
         and status.get("readyReplicas") == 1
     )
-
-
-def waiting(pod: dict[str, Any]) -> str:
-    status = pod.get("status", {})
-    for container in status.get("containerStatuses", []):
-        held = container.get("state", {}).get("waiting", {})
-        if held:
-            return str(held.get("message") or held.get("reason") or "it waits")
-    for condition in status.get("conditions", []):
-        if condition["status"] != "True" and condition.get("message"):
-            return str(condition["message"])
-    return "it is starting"
 
 
 def down(invocation: Invocation, platform: Platform, signals: Signals) -> int:

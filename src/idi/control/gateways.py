@@ -16,9 +16,10 @@ from typing import Any
 from idi.control.identities import Identities
 from idi.control.loop import Loop
 from idi.parts.clients.kubernetes import Kubernetes, path
+from idi.parts.clients.kubernetes_pod import trouble
 from idi.parts.clients.kubernetes_watch import Kind, Watch
 from idi.parts.errors import PartError, Refused
-from idi.parts.targets.kubernetes.pods import PART, lives_as, trouble
+from idi.parts.targets.kubernetes.pods import PART, lives_as
 from idi.traffic.types import GATEWAY
 from idi.world.events import PartChanged
 

@@ -86,10 +86,10 @@ def _scale(platform: Platform, module: Table, name: str, reader: Reader) -> None
 def _command(module: Table, name: str, reader: Reader) -> None:
     command = find(module, "readiness", "command")
     if command is not None:
-        reader.warn(
+        reader.report(
             command,
-            f"on a cluster kubelet runs this in {name}'s container, with its /bin/sh: an image without a shell never "
-            "gets ready; where it has none, write http or tcp.",
+            f"on a cluster {name} is asked by the agent beside it, which cannot run a command in another container; "
+            "write http or tcp.",
         )
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from typing import Literal, NewType
 
 from idi.declaration.frozen import Frozen
+from idi.declaration.readiness import DEFAULT_PORT as DEFAULT_PORT
+from idi.declaration.readiness import Readiness as Readiness
 
 ModuleName = NewType("ModuleName", str)
 """Lower-case name of a module, `[a-z]([-a-z0-9]{0,30}[a-z0-9])?`, never one of `RESERVED_NAMES`."""
@@ -28,9 +30,6 @@ RESERVED_NAMES = frozenset(
 
 OWN_EVENTS = "idi."
 """With what the platform's own topics begin; no event type may."""
-
-DEFAULT_PORT = "http"
-"""Name of the port of a module that declares none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,24 +171,6 @@ class Port:
 
 
 @dataclass(frozen=True, slots=True)
-class Readiness:
-    """When an instance counts as ready: exactly one of `http` (path), `tcp`, `command`.
-
-    `after` successes in a row make it ready; while starting it is asked more often than `every_s`.
-    """
-
-    http: str = "/ready"
-    tcp: bool = False
-    command: str = ""
-    port: str = DEFAULT_PORT
-    every_s: float = 2.0
-    timeout_s: float = 2.0
-    after: int = 1
-    failures: int = 2
-    deadline_s: float = 60.0
-
-
-@dataclass(frozen=True, slots=True)
 class HeaderMatch:
     name: str
     value: str
@@ -273,7 +254,7 @@ class Module:
     config: Mapping[str, Template] = field(default_factory=Frozen)
     secrets: Mapping[str, str] = field(default_factory=Frozen)
     secret_files: tuple[str, ...] = ()
-    readiness: Readiness = Readiness()
+    readiness: Readiness = field(default_factory=Readiness)
     grace_s: float = 10.0
     storage: Storage | None = None
     pool: str = "general"

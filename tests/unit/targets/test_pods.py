@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from idi.declaration.types import ModuleName, Scale
+from idi.parts.clients.kubernetes_pod import trouble
 from idi.parts.targets.kubernetes.instances import Known
-from idi.parts.targets.kubernetes.pods import MODULE, REVISION, SPEC, PodSeen, numbers, pod_seen, trouble
+from idi.parts.targets.kubernetes.pods import MODULE, REVISION, SPEC, PodSeen, numbers, pod_seen
 from idi.parts.targets.kubernetes.values import (
     Reach,
     Settings,
@@ -177,7 +178,7 @@ def test_what_is_none_of_ours_is_nothing(made: dict[str, Any]) -> None:
     ],
 )
 def test_why_it_does_not_run(status: dict[str, Any], failed: bool, words: str) -> None:
-    found, reason = trouble(status)
+    found, reason = trouble(status, "module")
     assert found == failed
     assert words in reason
     assert bool(reason) == bool(words)

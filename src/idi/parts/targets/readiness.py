@@ -13,29 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from idi.declaration.readiness import Readiness
 from idi.parts.targets.http_probe import HttpProbe
 
 FIRST_S = 0.02
 GROWTH = 1.2
-
-
-class Rules(Protocol):
-    """What a declaration says of it (`declaration.types.Readiness`), for whoever must not load the declaration."""
-
-    @property
-    def http(self) -> str: ...
-    @property
-    def tcp(self) -> bool: ...
-    @property
-    def every_s(self) -> float: ...
-    @property
-    def timeout_s(self) -> float: ...
-    @property
-    def after(self) -> int: ...
-    @property
-    def failures(self) -> int: ...
-    @property
-    def deadline_s(self) -> float: ...
 
 
 class Judge:
@@ -95,7 +77,7 @@ class TcpProbe:
         """Nothing is kept open."""
 
 
-def network_probe(readiness: Rules, port: int) -> tuple[str, Probe]:
+def network_probe(readiness: Readiness, port: int) -> tuple[str, Probe]:
     """What is asked on this port, for people, and who asks; not for a command."""
     if readiness.tcp:
         return f"port {port}", TcpProbe(port, readiness.timeout_s)
@@ -103,7 +85,7 @@ def network_probe(readiness: Rules, port: int) -> tuple[str, Probe]:
 
 
 async def watch(
-    readiness: Rules,
+    readiness: Readiness,
     what: str,
     probe: Probe,
     tell: Callable[[Verdict], None],

@@ -10,7 +10,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from idi.parts.targets.kubernetes.pods import ACCOUNT, MAIN, MODULE, PART, containers
+from idi.parts.clients.kubernetes_pod import containers
+from idi.parts.targets.kubernetes.pods import ACCOUNT, MAIN, MODULE, PART
 
 SIDECAR = "sidecar"
 SINGLE = frozenset({"control"})

@@ -8,12 +8,13 @@ anew knows everything from one list.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from idi.declaration.types import ModuleName
+from idi.parts.clients.kubernetes_pod import trouble
 from idi.parts.targets.recorded import spec_of
 from idi.world.types import InstanceId, RevisionId, RevisionSpec
 
@@ -30,18 +31,6 @@ AGENT_PORT = 20000
 APP_PORT, MESH_PORT, OUTBOUND_PORT = 20001, 20101, 20201
 """The first of each kind; a pod has an address of its own, so the same numbers do for all."""
 
-CANNOT_START = frozenset(
-    {
-        "CreateContainerConfigError",
-        "CreateContainerError",
-        "ErrImageNeverPull",
-        "ImagePullBackOff",
-        "InvalidImageName",
-        "RunContainerError",
-    }
-)
-CRASHES = "CrashLoopBackOff"
-MOST_REASON = 300
 MAIN = "module"
 """Name of the container that is the module's own."""
 
@@ -95,7 +84,7 @@ def pod_seen(document: Mapping[str, Any]) -> PodSeen | None:
         spec = spec_of(json.loads(metadata.get("annotations", {})[SPEC]))
     except (KeyError, TypeError, ValueError):
         return None
-    failed, reason = trouble(status)
+    failed, reason = trouble(status, MAIN)
     return PodSeen(
         InstanceId(metadata["name"]),
         ModuleName(labels[MODULE]),
@@ -118,54 +107,6 @@ def lives_as(document: Mapping[str, Any], workload: str) -> bool:
     account = (document.get("spec") or {}).get("serviceAccountName")
     phase = (document.get("status") or {}).get("phase")
     return account == f"{ACCOUNT}{workload}" and phase not in ("Succeeded", "Failed")
-
-
-def trouble(status: Mapping[str, Any]) -> tuple[bool, str]:
-    """Whether it has failed, and why it does not run; empty where it does."""
-    for container in containers(status):
-        waiting = container.get("state", {}).get("waiting", {})
-        reason = waiting.get("reason", "")
-        if reason == CRASHES:
-            return True, f"{of(container)}it {ended(container) or 'ends'} again and again"
-        if reason in CANNOT_START:
-            return True, shorten(f"{of(container)}{waiting.get('message') or reason}")
-        if reason == "ErrImagePull":
-            return False, shorten(f"{of(container)}its image cannot be pulled: {waiting.get('message', '')}")
-    for condition in status.get("conditions", []):
-        if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return False, shorten(
-                f"waits for a node: {condition.get('message', condition.get('reason', ''))}"
-            )
-    for container in containers(status):
-        if "running" not in container.get("state", {}) and (how := ended(container)):
-            return False, f"{of(container)}it {how} and is started again"
-    return False, ""
-
-
-def containers(status: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    yield from status.get("initContainerStatuses", [])
-    yield from status.get("containerStatuses", [])
-
-
-def of(container: Mapping[str, Any]) -> str:
-    return "" if container["name"] == MAIN else f"its {container['name']}: "
-
-
-def ended(container: Mapping[str, Any]) -> str:
-    """How it ended the last time."""
-    for state in (container.get("state", {}), container.get("lastState", {})):
-        if over := state.get("terminated"):
-            if over.get("reason") == "OOMKilled":
-                return "took more memory than it may have"
-            if signal := over.get("signal"):
-                return f"was ended by signal {signal}"
-            return f"exited with {over.get('exitCode', '?')}"
-    return ""
-
-
-def shorten(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= MOST_REASON else f"{text[: MOST_REASON - 3]}..."
 
 
 def seconds(timestamp: str) -> float:

@@ -18,22 +18,14 @@ from typing import Any, Protocol, Self
 
 from idi.declaration.types import ModuleName, Scale
 from idi.parts.clients.kubernetes import Kubernetes, path
+from idi.parts.clients.kubernetes_pod import shorten
 from idi.parts.clients.kubernetes_watch import Event, Kind, Watch
 from idi.parts.clients.owned_tasks import OwnedTasks
 from idi.parts.clients.quota_words import explained
 from idi.parts.errors import PartError, Refused
 from idi.parts.targets.interface import Emit, Retire, Supply, Variable
 from idi.parts.targets.kubernetes.instances import Known
-from idi.parts.targets.kubernetes.pods import (
-    AROUND,
-    COUNT,
-    MAIN,
-    MODULE,
-    SCALES,
-    SPEC,
-    pod_seen,
-    shorten,
-)
+from idi.parts.targets.kubernetes.pods import AROUND, COUNT, MAIN, MODULE, SCALES, SPEC, pod_seen
 from idi.parts.targets.kubernetes.replicas import Replicas
 from idi.parts.targets.kubernetes.silence import COMES_S, Silence
 from idi.parts.targets.kubernetes.values import (
