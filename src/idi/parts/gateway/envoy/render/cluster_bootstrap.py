@@ -43,6 +43,8 @@ TOKEN = "xds.token"
 ROOTS_FILE = "roots.json"
 TOKEN_FILE = "token.json"
 DNS_REFRESH_S = 1.0
+SILENT_S = 5.0
+"""As the plane asks its proxies: one whose node died is left for another replica within ten seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ def _say_bearer(document: Any) -> None:
 
 def _cluster(xds: ClusterXds) -> cluster_pb2.Cluster:
     address = socket_address(xds.host, xds.port)
-    cluster, options = xds_cluster(address)
+    cluster, options = xds_cluster(address, SILENT_S)
     if not is_ip(xds.host):
         cluster.cluster_type.CopyFrom(_by_name())
     cluster.transport_socket.CopyFrom(tls.named_by(xds.host, _from_file(ROOTS, xds, ROOTS_FILE), "h2"))
