@@ -54,13 +54,24 @@ spec:
     - name: {{ . }}
     {{- end }}
   {{- end }}
-  {{- with $values.pool }}
   affinity:
+    # Not as a constraint of topology: beside another one the scheduler minds it only on nodes that have both labels,
+    # and many a node is in no zone.
+    podAntiAffinity:
+      preferredDuringSchedulingIgnoredDuringExecution:
+        - weight: 100
+          podAffinityTerm:
+            topologyKey: kubernetes.io/hostname
+            labelSelector:
+              matchLabels: {idi.dev/module: {{ $values.module }}, idi.dev/slot: {{ $.name }}}
+    {{- with $values.pool }}
     nodeAffinity:
       requiredDuringSchedulingIgnoredDuringExecution:
         nodeSelectorTerms:
           - matchExpressions:
               - {key: idi.dev/pool, operator: In, values: [{{ . | toJson }}]}
+    {{- end }}
+  {{- with $values.pool }}
   tolerations:
     - {key: idi.dev/pool, operator: Equal, value: {{ . | toJson }}, effect: NoSchedule}
   {{- end }}

@@ -39,24 +39,33 @@ imagePullSecrets:
   - name: {{ . }}
   {{- end }}
 {{- end }}
-{{- with .own.pool }}
 affinity:
+  # Not as a constraint of topology: beside another one the scheduler minds it only on nodes that have both labels, and
+  # many a node is in no zone.
+  podAntiAffinity:
+    preferredDuringSchedulingIgnoredDuringExecution:
+      - weight: 100
+        podAffinityTerm:
+          topologyKey: kubernetes.io/hostname
+          labelSelector:
+            matchLabels: {idi.dev/part: {{ .part }}}
+  {{- with .own.pool }}
   nodeAffinity:
     requiredDuringSchedulingIgnoredDuringExecution:
       nodeSelectorTerms:
         - matchExpressions:
             - {key: idi.dev/pool, operator: In, values: [{{ . | toJson }}]}
+  {{- end }}
+{{- with .own.pool }}
 tolerations:
   - {key: idi.dev/pool, operator: Equal, value: {{ . | toJson }}, effect: NoSchedule}
 {{- end }}
 topologySpreadConstraints:
-  {{- range list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
-  - topologyKey: {{ . }}
+  - topologyKey: topology.kubernetes.io/zone
     maxSkew: 1
     whenUnsatisfiable: ScheduleAnyway
     labelSelector:
-      matchLabels: {idi.dev/part: {{ $.part }}}
-  {{- end }}
+      matchLabels: {idi.dev/part: {{ .part }}}
 {{- end }}
 
 {{/* DNS, as a rule of egress. */}}

@@ -41,7 +41,7 @@ from idi.control.pod_door import PORT as DOOR_PORT
 from idi.control.pod_door import PodDoor, listening
 from idi.control.pod_figures import PodFigures
 from idi.control.pod_logs import PodLogs
-from idi.control.releases import ModuleReleases
+from idi.control.releases import ModuleReleases, at_work_on
 from idi.control.retiring import Retiring
 from idi.control.secrets import Secrets
 from idi.control.settings import Settings
@@ -205,10 +205,11 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             except (aiohttp.ClientError, TimeoutError, OSError):
                 return False
 
+        releases = ModuleReleases(helm, cluster.namespace, at_work_on(await store.unfinished()))
         target = Pods(
             api=api,
             namespace=cluster.namespace,
-            releases=ModuleReleases(helm, cluster.namespace),
+            releases=releases,
             settings=lambda: release_settings(cluster, loop),
             emit=loop.emit,
             retire=retiring.retire,
@@ -261,6 +262,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
         ).desk
         # Before anything is published: what is not known yet would be taken from the proxies.
         await own.adopt()
+        await releases.recover()
         await target.adopt()
         changes.create_task(gateways.follow())
         async with asyncio.timeout(KNOWN_S):

@@ -2,6 +2,8 @@
 
 import json
 import re
+import socket
+import sys
 from dataclasses import replace
 
 import pytest
@@ -221,6 +223,20 @@ def test_a_cluster_accepts_exactly_one_identity() -> None:
     assert identity("cam").encode() in message.transport_socket.typed_config.value
     plain = cluster_pb2.Cluster.FromString(content(shared[Kind.CLUSTER]["warehouse"]))
     assert not plain.HasField("transport_socket")
+
+
+@pytest.mark.requirement("D1", "G2")
+def test_a_machine_that_vanished_is_noticed_by_the_kernel_of_whoever_calls_it() -> None:
+    shared, _ = render(traffic())
+    message = cluster_pb2.Cluster.FromString(content(shared[Kind.CLUSTER]["cam"]))
+    keepalive = message.upstream_connection_options.tcp_keepalive
+    assert keepalive.keepalive_time.value + keepalive.keepalive_interval.value * 3 <= 4
+    if sys.platform == "linux":
+        [option] = message.upstream_bind_config.socket_options
+        assert (option.level, option.name) == (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+        assert option.int_value == 3000
+    outside = cluster_pb2.Cluster.FromString(content(shared[Kind.CLUSTER]["warehouse"]))
+    assert not outside.HasField("upstream_bind_config")
 
 
 def test_the_key_is_in_its_secret_alone() -> None:

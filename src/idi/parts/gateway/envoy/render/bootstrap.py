@@ -86,12 +86,14 @@ def common_bootstrap(
 
 
 def xds_cluster(
-    address: address_pb2.Address,
+    address: address_pb2.Address, silent_s: float = 30.0
 ) -> tuple[cluster_pb2.Cluster, upstream_http.HttpProtocolOptions]:
-    """The plane, and the options of its HTTP/2 that are still to be put into it."""
+    """The plane, and the options of its HTTP/2 that are still to be put into it. A plane that says nothing for
+    `silent_s` is asked whether it is there."""
     options = upstream_http.HttpProtocolOptions()
-    options.explicit_http_config.http2_protocol_options.connection_keepalive.interval.CopyFrom(seconds(30))
-    options.explicit_http_config.http2_protocol_options.connection_keepalive.timeout.CopyFrom(seconds(10))
+    keepalive = options.explicit_http_config.http2_protocol_options.connection_keepalive
+    keepalive.interval.CopyFrom(seconds(silent_s))
+    keepalive.timeout.CopyFrom(seconds(min(silent_s, 10.0)))
     endpoint = endpoint_components_pb2.LbEndpoint(endpoint=endpoint_components_pb2.Endpoint(address=address))
     cluster = cluster_pb2.Cluster(
         name=XDS_CLUSTER,

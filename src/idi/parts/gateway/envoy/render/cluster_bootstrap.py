@@ -42,6 +42,8 @@ from idi.parts.gateway.envoy.render.proto import extension, is_ip, packed, secon
 ROOTS = "xds.roots"
 ROOTS_FILE = "roots.json"
 DNS_REFRESH_S = 1.0
+SILENT_S = 5.0
+"""As the plane asks its proxies: one whose node died is left for another replica within ten seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ def _say_bearer(document: Any) -> None:
 
 def _cluster(xds: ClusterXds, runtime: str) -> cluster_pb2.Cluster:
     address = socket_address(xds.host, xds.port)
-    cluster, options = xds_cluster(address)
+    cluster, options = xds_cluster(address, SILENT_S)
     if not is_ip(xds.host):
         cluster.cluster_type.CopyFrom(_by_name())
     # What control puts there changes all at once, by a link that is renamed; the agent renames its file.

@@ -2,16 +2,19 @@
 
 A service's cluster is the same for all its callers. Its members come by EDS alone: there is no active health
 check, membership is the platform's word, sent within milliseconds. Outlier detection only bridges the time
-until then, and never takes out more than half. Each revision is a locality, so shares are weights of
+until then, and never takes out more than half. A machine that vanished without a word is noticed by the kernel,
+which costs an idle proxy nothing: what is sent and not acknowledged, or asked and not answered, for `SILENT_S` ends
+the connection, and what may be tried again is. Each revision is a locality, so shares are weights of
 localities and a shift is an assignment, not a route. A member that is taken out finishes its requests.
 """
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2, outlier_detection_pb2
-from envoy.config.core.v3 import protocol_pb2
+from envoy.config.core.v3 import address_pb2, protocol_pb2, socket_option_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2 as upstream_http
 from envoy.type.v3 import percent_pb2
@@ -34,6 +37,10 @@ from idi.traffic.types import Inbound, Service, TlsServer
 
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 CONNECT_TIMEOUT_S = 1.0
+SILENT_S = 3.0
+"""Four tries of the kernel to send the same again; a proxy that is slow is not silent, its kernel acknowledges."""
+TCP_USER_TIMEOUT = (6, 18)
+"""Level and name of the socket option on Linux."""
 BUFFER_BYTES = 1024 * 1024
 APP_IDLE_S = 1.5
 """Idle connections to the module are given up before its own server does so (gunicorn: 2 s, Node: 5 s), or a
@@ -59,6 +66,7 @@ def service_cluster(service: Service, lives: Lives) -> Resource:
     cluster.type = cluster_pb2.Cluster.EDS
     cluster.eds_cluster_config.eds_config.CopyFrom(ads())
     cluster.eds_cluster_config.service_name = service.name
+    _notice_silence(cluster)
     http = service.protocol != "tcp"
     cluster.transport_socket.CopyFrom(tls.upstream(service.identity, tls.BETWEEN_PROXIES if http else ""))
     if http:
@@ -70,6 +78,19 @@ def service_cluster(service: Service, lives: Lives) -> Resource:
         options.explicit_http_config.http2_protocol_options.CopyFrom(http2_between_proxies())
         cluster.typed_extension_protocol_options[HTTP_OPTIONS].CopyFrom(packed(options))
     return encode_resource(Kind.CLUSTER, service.name, cluster, ((Kind.ASSIGNMENT, service.name), *tls.NEEDS))
+
+
+def _notice_silence(cluster: cluster_pb2.Cluster) -> None:
+    keepalive = cluster.upstream_connection_options.tcp_keepalive
+    for field in (keepalive.keepalive_time, keepalive.keepalive_interval):
+        field.value = 1
+    keepalive.keepalive_probes.value = int(SILENT_S)
+    if sys.platform == "linux":  # proxies run where this does, or in pods
+        level, name = TCP_USER_TIMEOUT
+        option = socket_option_pb2.SocketOption(
+            level=level, name=name, int_value=int(SILENT_S * 1000), description="a peer that is gone"
+        )
+        cluster.upstream_bind_config.CopyFrom(address_pb2.BindConfig(socket_options=[option]))
 
 
 def _external(service: Service, host: str, port: int) -> Resource:
