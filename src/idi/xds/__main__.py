@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Iterator
 
+from idi.parts.clients.collector import quiet_collector
 from idi.parts.clients.kubernetes import Access, Kubernetes, in_cluster
 from idi.parts.clients.token_review import TokenReviews
 from idi.parts.errors import PartError
@@ -20,6 +21,7 @@ from idi.xds.settings import Settings, from_environment
 
 async def run(settings: Settings, access: Access) -> None:
     """Until it is told to end."""
+    quiet_collector()
     async with Kubernetes(access) as client, asyncio.TaskGroup() as tasks:
         reviews = TokenReviews(client, access.namespace)
         replica = tasks.create_task(Replica(settings.control, settings.listen, reviews.verify).run())
