@@ -18,9 +18,9 @@ from typing import Any
 
 from bench.figure import cpu_seconds, memory_mb
 from idi.control.loop import Edge, Loop
-from idi.control.main import quiet_collector
 from idi.declaration.load import Loaded, load
 from idi.declaration.types import ModuleName
+from idi.parts.clients.collector import quiet_collector
 from idi.parts.gateway.envoy.plane import EnvoyPlane
 from idi.traffic.types import EmbeddedKeys
 from idi.world.events import InstanceReady, InstanceSeen, InstanceUnready

@@ -252,3 +252,16 @@ def unreachable(kube: Client, folder: Path) -> Path:
     server = f"https://{kube.api.host}:{kube.api.port}"
     path.write_text(kube.kubeconfig.read_text().replace(server, "https://127.0.0.1:1"))
     return path
+
+
+async def test_a_field_that_nobody_knows_is_refused_by_the_cluster(
+    namespace: Namespace, helm: Helm, tmp_path: Path
+) -> None:
+    chart = tmp_path / "chart"
+    (chart / "templates").mkdir(parents=True)
+    (chart / "Chart.yaml").write_text("apiVersion: v2\nname: wrong\nversion: 1.0.0\n")
+    (chart / "templates" / "one.yaml").write_text(
+        "apiVersion: v1\nkind: Service\nmetadata: {name: one}\nspec: {selectr: {a: b}, ports: [{port: 80}]}\n"
+    )
+    with pytest.raises(HelmError, match="selectr"):
+        await helm.upgrade("wrong", chart, namespace.name, {})

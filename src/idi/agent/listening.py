@@ -18,6 +18,7 @@ import logging
 import socket
 import struct
 
+from idi.parts.targets.http_probe import REFUSED
 from idi.parts.targets.readiness import TcpProbe
 
 NETLINK_SOCK_DIAG = 4
@@ -29,7 +30,6 @@ PORTS_AT = 16 + 4
 for one that listens."""
 TRY_EVERY_S = 1.0
 TIMEOUT_S = 2.0
-REFUSED = "connection refused"
 
 _log = logging.getLogger(__name__)
 

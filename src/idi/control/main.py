@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import gc
 import json
 import logging
 import os
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING
 from idi.api.paths import Paths, UnsafeFolder, make_private
 from idi.control import moved
 from idi.control.settings import Settings
+from idi.parts.clients.collector import quiet_collector
 from idi.parts.errors import IdiError
 
 if TYPE_CHECKING:
@@ -151,14 +151,6 @@ def use_all_descriptors() -> None:
     """An instance costs a few descriptors (its pidfd, its probe, its proxy's stream)."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def quiet_collector() -> None:
-    """What was made until now stays: keep the garbage collector from walking it, now (there is next to no
-    garbage in it) and at every push."""
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 100)
-    gc.enable()
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Iterator
 
+from idi.parts.clients.collector import quiet_collector
 from idi.parts.clients.kubernetes import Access, Kubernetes, in_cluster
 from idi.parts.clients.token_review import TokenReviews
 from idi.parts.errors import PartError
@@ -23,6 +24,7 @@ REMEMBERED_S = 2.0
 
 async def run(settings: Settings, access: Access) -> None:
     """Until it is told to end."""
+    quiet_collector()
     async with Kubernetes(access) as client, asyncio.TaskGroup() as tasks:
         reviews = TokenReviews(client, access.namespace, good_s=REMEMBERED_S)
         replica = tasks.create_task(Replica(settings.control, settings.listen, reviews.verify).run())

@@ -95,16 +95,34 @@ async def heard(
     return told
 
 
+def pauses(clock: Clock) -> list[float]:
+    found = [after - before for before, after in zip(clock.asked, clock.asked[1:], strict=False)]
+    assert [round(pause, 9) for pause in found] == sorted(round(pause, 9) for pause in found)
+    assert clock.asked[0] == 0.02
+    return found
+
+
 async def test_it_is_asked_soon_and_then_at_growing_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
-    await heard(clock, Readiness(every_s=2, deadline_s=1000), ["connection refused"] * 60)
-    pauses = [after - before for before, after in zip(clock.asked, clock.asked[1:], strict=False)]
-    assert clock.asked[0] == 0.02
-    assert [round(pause, 9) for pause in pauses] == sorted(round(pause, 9) for pause in pauses)
-    assert max(pauses) == pytest.approx(2)
+    await heard(clock, Readiness(every_s=2, deadline_s=1000), ["/ready answered 503"] * 60)
+    assert max(pauses(clock)) == pytest.approx(2)
     assert len([moment for moment in clock.asked if moment < 1]) < 25
-    for moment, pause in zip(clock.asked, pauses, strict=False):
+    for moment, pause in zip(clock.asked, pauses(clock), strict=False):
         assert pause <= max(0.021, moment / 4)
+
+
+@pytest.mark.requirement("D1")
+async def test_while_nothing_listens_it_is_asked_often_however_long_that_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever takes minutes to listen is known a quarter of a second later."""
+    clock = Clock(monkeypatch)
+    await heard(clock, Readiness(every_s=2, deadline_s=1000), ["connection refused"] * 500)
+    assert clock.asked[-1] > 60
+    assert max(pauses(clock)) == pytest.approx(0.25)
+    assert len([moment for moment in clock.asked if moment < 2]) < 60
+    for moment, pause in zip(clock.asked, pauses(clock), strict=False):
+        assert pause <= max(0.021, moment / 15)
 
 
 async def test_what_is_said_while_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +157,7 @@ async def test_the_deadline_is_met_exactly_and_told_until_it_is_ready(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = Clock(monkeypatch)
-    told = await heard(clock, Readiness(every_s=5, deadline_s=3), ["connection refused"] * 40 + [""])
+    told = await heard(clock, Readiness(every_s=5, deadline_s=3), ["/ready answered 503"] * 40 + [""])
     missed = [moment for moment, verdict in zip(clock.asked, told, strict=False) if verdict.missed]
     assert missed[0] == pytest.approx(3, abs=0.011)
     assert told[-1] == Verdict(True, "")

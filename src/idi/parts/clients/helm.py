@@ -144,7 +144,10 @@ class Helm:
 
         `wait` until everything is ready. A dry run is judged by the API server and changes nothing.
         """
-        flags = ["--install", "--reset-values", f"--history-max={KEPT_REVISIONS}", *_applying()]
+        # Fields that nobody knows are refused by the API server. Helm would fetch the schemas of all kinds there are and
+        # look too, which is most of the time of a run.
+        flags = ["--install", "--reset-values", "--disable-openapi-validation"]
+        flags += [f"--history-max={KEPT_REVISIONS}", *_applying()]
         flags += ["--wait"] if wait else []
         flags += [f"--dry-run={dry_run}"] if dry_run else []
         async with self._alone(release, namespace):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 
+REFUSED = "connection refused"
 LONGEST_HEAD = 16 * 1024
 LONGEST_BODY = 64 * 1024
 
@@ -35,7 +36,7 @@ class HttpProbe:
             self.close()
             return f"no answer within {self._timeout_s:g}s"
         except ConnectionRefusedError:
-            return "connection refused"
+            return REFUSED
         except ValueError as error:
             self.close()
             return str(error)
