@@ -31,6 +31,7 @@ from idi.control.events import Events
 from idi.control.figures import Figures, Reading
 from idi.control.logins import Logins
 from idi.control.loop import Edge, Loop
+from idi.control.outlook import Outlook
 from idi.control.registrations import Registrations
 from idi.control.rotation import Rotation
 from idi.control.runs import Runs
@@ -224,6 +225,7 @@ class Life:
                 tokens=NoTokens(),  # type: ignore[arg-type]
                 registrations=registrations,
                 runs=runs,
+                outlook=Outlook(target, loop, outside.store, tasks),
                 events=Events(no_broker, outside.store),
                 topics=Topics(no_broker),
                 secrets=Secrets(outside.store, outside.vault, no_own, clock=lambda: 1.0),

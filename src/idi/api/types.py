@@ -124,10 +124,35 @@ class StepView(TypedDict):
     reason: str
 
 
+class DriftView(TypedDict):
+    """What somebody changed on the cluster: `field` is empty where the whole object is gone, `declared` and `there`
+    where a value is not told. `manager` is the program that wrote it, as the cluster knows it; `left`: a controller
+    owns the field, and it stays as it is."""
+
+    module: str
+    object: str
+    field: str
+    declared: str
+    there: str
+    manager: str
+    left: bool
+
+
+class RefusedView(TypedDict):
+    """What would be refused if the plan was done: of which object, in whose words, and what helps."""
+
+    module: str
+    object: str
+    reason: str
+    way_out: str
+
+
 class PlanView(TypedDict):
     steps: list[StepView]
     origins: dict[str, str]
     warnings: list[str]
+    drift: list[DriftView]
+    refused: list[RefusedView]
 
 
 class Progress(TypedDict):

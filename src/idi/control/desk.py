@@ -56,6 +56,7 @@ from idi.control.events import Events
 from idi.control.figures import Figures
 from idi.control.issuer import keys_url_of, resolved
 from idi.control.loop import Loop
+from idi.control.outlook import Outlook
 from idi.control.registrations import Registrations
 from idi.control.requests import Asked, load_declaration, module_named, running, title_of, what_is_asked
 from idi.control.rotation import Rotation
@@ -82,6 +83,8 @@ log = logging.getLogger(__name__)
 QUEUE = 16
 RESUME_AFTER_S = 3.0
 ACKNOWLEDGED_S = 10.0
+LOOKS = ("up", "deploy")
+"""Who puts back what others changed."""
 
 
 class Printed(Protocol):
@@ -120,6 +123,7 @@ class Desk:
     rotation: Rotation
     keys: Callable[[], Awaitable[KeysView]]
     runs: Runs
+    outlook: Outlook
     places: Callable[[Platform], Mapping[str, str]] = lambda _: {}
     printed: Printed | None = None
     wanted: Wanted = field(default_factory=Wanted)
@@ -182,10 +186,13 @@ class Desk:
         environment, overlays = self.settings.environment, self.wanted.overlays
         found = load_declaration(request["text"], request["file"], environment, overlays)
         wanted = replace(self.wanted, overlays=found.overlays)
+        unseen = await self.outlook.look()
         plan = difference(self.desired_of(found.platform, wanted), self.loop.world)
+        refused, untried = await self.outlook.refused(plan)
         values = origins(found.platform, found.overlays)
-        notes = [*found.notes, *await self.topics.ahead(found.platform)]
-        return plan_view(describe_all(plan), values, [*found.warnings, *notes])
+        notes = [*found.notes, *await self.topics.ahead(found.platform), *unseen, *untried]
+        warnings = [*found.warnings, *notes]
+        return plan_view(describe_all(plan), values, warnings, self.loop.world, refused)
 
     async def config(self) -> ConfigView:
         running(self.wanted, self.loop.platform)
@@ -360,6 +367,9 @@ class Desk:
             for name, missing in still_missing(platform, kept, asked.secret.users).items():
                 change.message(f"{name} does not start before {', '.join(missing)} is set, too.")
         goal = self.desired_of(platform, wanted) if platform and wanted.up else Desired()
+        if action in LOOKS:
+            for unseen in await self.outlook.look():
+                change.message(unseen)
         plan = difference(goal, self.loop.world)
         if asked.only is not None and not interrupted:
             # What fails elsewhere is no failure of this change.

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from idi.declaration.plain import plains
 from idi.parts.clients.helm import Helm, charts
 
 
@@ -16,6 +17,9 @@ class ModuleReleases:
 
     async def put(self, module: str, values: Mapping[str, Any]) -> None:
         await self.helm.upgrade(module, charts() / "module", self.namespace, values)
+
+    async def render(self, module: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return plains(await self.helm.template(module, charts() / "module", self.namespace, values))
 
     async def drop(self, module: str) -> None:
         await self.helm.uninstall(module, self.namespace)

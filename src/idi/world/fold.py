@@ -24,6 +24,7 @@ from idi.world.events import (
     InstanceUnready,
     PartChanged,
     RevisionDegraded,
+    RevisionDrifted,
     RevisionEnsured,
     RevisionRemoved,
     SharesSet,
@@ -62,6 +63,13 @@ def fold(world: World, event: Event) -> tuple[World, Dirty]:
             if known is None:
                 return world, NOTHING
             revisions = with_item(module.revisions, revision_id, replace(known, degraded=reason))
+            return _put(world, name, replace(module, revisions=revisions)), NOTHING
+        case RevisionDrifted(module=name, revision=revision_id, drift=drift):
+            module = world.modules.get(name, ModuleWorld())
+            known = module.revisions.get(revision_id)
+            if known is None:
+                return world, NOTHING
+            revisions = with_item(module.revisions, revision_id, replace(known, drift=drift))
             return _put(world, name, replace(module, revisions=revisions)), NOTHING
         case SharesSet(module=name, shares=shares):
             module = world.modules.get(name, ModuleWorld())

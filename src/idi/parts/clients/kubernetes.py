@@ -145,13 +145,19 @@ class Kubernetes:
         return await self.call("POST", path, document, query=_writing(dry_run))
 
     async def apply(
-        self, path: str, document: Mapping[str, Any], *, force: bool = False, dry_run: bool = False
+        self,
+        path: str,
+        document: Mapping[str, Any],
+        *,
+        force: bool = False,
+        dry_run: bool = False,
+        manager: str = FIELD_MANAGER,
     ) -> Json:
         """Server-side apply of the object at `path`: fields named before and no longer are removed.
 
         A field that another manager owns is a `conflict`, unless `force` takes it over.
         """
-        query = _writing(dry_run) | {"force": "true" if force else "false"}
+        query = _writing(dry_run) | {"force": "true" if force else "false", "fieldManager": manager}
         return await self.call("PATCH", path, document, query=query, kind=APPLY)
 
     async def patch(self, path: str, changes: Mapping[str, Any], *, dry_run: bool = False) -> Json:

@@ -11,7 +11,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -21,9 +21,11 @@ from idi.parts.clients.kubernetes import Kubernetes, path
 from idi.parts.clients.kubernetes_watch import Event, Kind, Watch
 from idi.parts.clients.owned_tasks import OwnedTasks
 from idi.parts.errors import PartError, Refused
-from idi.parts.targets.interface import Emit, Retire, Supply, Variable
+from idi.parts.targets.interface import Emit, Objection, Retire, Supply, Variable
+from idi.parts.targets.kubernetes.behind import Behind
 from idi.parts.targets.kubernetes.instances import Known
 from idi.parts.targets.kubernetes.pods import AROUND, COUNT, MAIN, MODULE, SPEC, pod_seen, shorten
+from idi.parts.targets.kubernetes.survey import Survey
 from idi.parts.targets.kubernetes.values import (
     POD,
     Reach,
@@ -36,6 +38,7 @@ from idi.parts.targets.kubernetes.values import (
 )
 from idi.parts.targets.recorded import spec_of
 from idi.parts.targets.references import needed, own
+from idi.plan.difference import rollout_s, surge
 from idi.world.events import InstanceGone, InstanceSeen, RevisionDegraded, RevisionEnsured, RevisionRemoved
 from idi.world.types import Instance, InstanceId, RevisionId, RevisionSpec
 
@@ -56,6 +59,9 @@ class Releases(Protocol):
 
     async def put(self, module: str, values: Mapping[str, Any]) -> None:
         """Install or change it. Raises `PartError`; then it is as it was."""
+
+    async def render(self, module: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The objects that these values make. Raises `PartError`."""
 
     async def drop(self, module: str) -> None:
         """Uninstall it; volumes stay. Idempotent."""
@@ -98,6 +104,14 @@ class KubernetesTarget:
         self._locks: dict[ModuleName, asyncio.Lock] = {}
         self._changed = asyncio.Event()
         self._synced = asyncio.Event()
+        self._arounds: dict[ModuleName, str] = {}
+        self._behind = Behind(
+            Survey(api, namespace, releases),
+            emit,
+            values=self._held_values,
+            busy=lambda module: module in self._locks and self._locks[module].locked(),
+            tasks=lambda: self._owned.group,
+        )
 
     async def __aenter__(self) -> Self:
         await self._owned.__aenter__()
@@ -129,10 +143,12 @@ class KubernetesTarget:
                     name = secret["metadata"]["name"]
                     await self._api.apply(self._path("v1", "secrets", name), secret, force=True)
             running = self._running(spec)
-            values = release_values(settings, spec, count, self._reach(spec.module), running, around)
+            values = self._values(spec, count, around)
             await self._releases.put(spec.module, values)
             self._holds(spec, count, around)
             await self._forget_secrets(spec.module, {spec.revision, *(one.revision for one in running)})
+            again = before is not None and before[0] == spec and count > 0
+            await self._behind.written(spec, values, again=again, timeout_s=rollout_s(spec, count))
         if before is not None and before[0] == spec and before[1] > count and not scales(spec, count):
             await self._fewer(spec, count)
 
@@ -158,6 +174,7 @@ class KubernetesTarget:
             await self._forget_secrets(module, set())
             self._revisions.pop(module, None)
             self._degraded.pop(module, None)
+            self._behind.forget(module)
             self._emit(RevisionRemoved(module, revision))
 
     def sidecar_ready(self, instance: InstanceId, ready: bool) -> None:
@@ -176,6 +193,22 @@ class KubernetesTarget:
             return await self._api.logs(instance, MAIN, tail=count)
         except PartError as error:
             return [f"(its log cannot be had: {error.message})"]
+
+    # --- what others do to it, and what would be said
+
+    async def survey(self, modules: Collection[ModuleName] | None = None) -> None:
+        await self._behind.look([*self._revisions] if modules is None else modules)
+
+    async def trial(self, spec: RevisionSpec, count: int, around: str = "") -> list[Objection]:
+        before = self._revisions.get(spec.module)
+        beside = 0 if scales(spec, count) and before else max(0, count - (before[1] if before else 0))
+        new = before is None or before[0] != spec
+        if before and new and spec.workload and not spec.workload.recreate:
+            beside += surge(count)  # the new ones come before the old ones go
+        values = self._values(spec, count, around)
+        return await self._behind.survey.objections(
+            spec.module, values, pods=beside, new=new or beside > 0, fresh=before is None
+        )
 
     # --- what only a laptop can do
 
@@ -250,6 +283,16 @@ class KubernetesTarget:
             self._known[instance] = Known()
         return self._known[instance]
 
+    def _values(self, spec: RevisionSpec, count: int, around: str) -> dict[str, Any]:
+        reach, running = self._reach(spec.module), self._running(spec)
+        return release_values(self._settings(), spec, count, reach, running, around)
+
+    def _held_values(self, module: ModuleName) -> tuple[RevisionId, dict[str, Any]] | None:
+        held = self._revisions.get(module)
+        if held is None:
+            return None
+        return held[0].revision, self._values(*held, self._arounds.get(module, ""))
+
     def _running(self, spec: RevisionSpec) -> list[RevisionSpec]:
         """Other revisions of its module that pods run: what they need to start again has to stay."""
         there = {
@@ -280,6 +323,9 @@ class KubernetesTarget:
         async for event in Watch(self._api, self._path("apps/v1", kind), labels=MODULE):
             if event.kind in (Kind.ADDED, Kind.MODIFIED):
                 self._deployed(event.object)
+            if event.kind in (Kind.ADDED, Kind.MODIFIED, Kind.DELETED):
+                name = ModuleName(event.object["metadata"].get("labels", {}).get(MODULE, ""))
+                self._behind.heard(name, event.object, gone=event.kind is Kind.DELETED)
 
     async def _forget_secrets(self, module: ModuleName, but: set[str]) -> None:
         """Those of revisions whose pods cannot start any more."""
@@ -314,6 +360,7 @@ class KubernetesTarget:
     def _holds(self, spec: RevisionSpec, count: int, around: str) -> None:
         before = self._revisions.get(spec.module)
         self._revisions[spec.module] = (spec, count)
+        self._arounds[spec.module] = around
         self._emit(RevisionEnsured(spec, count, around))
         if before is not None and before[0].revision != spec.revision:
             self._emit(RevisionRemoved(spec.module, before[0].revision))
