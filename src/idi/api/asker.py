@@ -34,7 +34,7 @@ DEVELOP = frozenset(
         "GET /v1/keys",
     }
 )
-DEPLOY = frozenset({"up", "scale", "restart", "config"})
+DEPLOY = frozenset({"up", "deploy", "scale", "restart", "config"})
 OPERATE = frozenset({"down", "secret", "keys", "client-secret"})
 CHANGES = "POST /v1/changes"
 

@@ -116,6 +116,7 @@ def seen_from(request: web.Request, view: StatusView) -> StatusView:
 
 CHANGES: Mapping[str, Mapping[str, type]] = {
     "up": {"text": str, "file": str},
+    "deploy": {"text": str, "file": str, "modules": list},
     "scale": {"modules": dict},
     "restart": {"modules": list},
     "config": {"module": str, "set": dict, "unset": list, "expect": int},

@@ -177,6 +177,15 @@ class UpRequest(TypedDict):
     file: str
 
 
+class DeployRequest(TypedDict):
+    """These modules as `text` declares them, the others as they run; no name means all of them."""
+
+    action: Literal["deploy"]
+    text: str
+    file: str
+    modules: list[str]
+
+
 class ScaleRequest(TypedDict):
     action: Literal["scale"]
     modules: dict[str, int]
@@ -245,6 +254,7 @@ class KeysRequest(TypedDict):
 
 ChangeRequest = (
     UpRequest
+    | DeployRequest
     | ScaleRequest
     | RestartRequest
     | ConfigRequest

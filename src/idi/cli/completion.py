@@ -168,7 +168,9 @@ def of_command(
         yield from ((key, "key") for key in (*NAMES, "all"))
     elif name == "config" and positionals(before, name) == [chosen]:
         yield from ((each, "module") for each in modules(file))
-    elif name in ("restart", "logs") or (name in ("call", "run", "env") and not positionals(before, name)):
+    elif name in ("deploy", "restart", "logs") or (
+        name in ("call", "run", "env") and not positionals(before, name)
+    ):
         yield from ((each, "module") for each in modules(file))
         if name == "logs":
             yield from ((source, "IDI's own") for source in SOURCES)

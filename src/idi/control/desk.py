@@ -75,6 +75,7 @@ from idi.parts.store.interface import Actor, Store
 from idi.plan.describe import describe_all
 from idi.plan.desired import desired
 from idi.plan.difference import difference
+from idi.plan.pushed import reached
 from idi.plan.scaled import fitting, origins
 from idi.plan.types import Context, Desired, Plan
 
@@ -83,8 +84,8 @@ log = logging.getLogger(__name__)
 QUEUE = 16
 RESUME_AFTER_S = 3.0
 ACKNOWLEDGED_S = 10.0
-LOOKS = ("up", "deploy")
-"""Who puts back what others changed."""
+FROM_FILE = ("up", "deploy")
+"""What brings a declaration along, and puts back what others changed."""
 
 
 class Printed(Protocol):
@@ -301,7 +302,7 @@ class Desk:
         asked = what_is_asked(
             request, self.wanted, self.loop.platform, self.loop.world, self.settings.environment
         )
-        if request["action"] == "up":
+        if request["action"] in FROM_FILE:
             self._refuse_elsewhere(asked)
             self.check()
         return asked
@@ -351,7 +352,7 @@ class Desk:
         asked: Asked,
     ) -> None:
         wanted, detail, platform = asked.wanted, asked.detail, asked.platform
-        if platform and action == "up":
+        if platform and action in FROM_FILE:
             platform = await resolved(self.resolve, platform, self.loop.platform, change.message)
             wanted = replace(wanted, keys_url=keys_url_of(platform))
         interrupted = await self._close_interrupted()
@@ -367,13 +368,14 @@ class Desk:
             for name, missing in still_missing(platform, kept, asked.secret.users).items():
                 change.message(f"{name} does not start before {', '.join(missing)} is set, too.")
         goal = self.desired_of(platform, wanted) if platform and wanted.up else Desired()
-        if action in LOOKS:
+        if action in FROM_FILE:
             for unseen in await self.outlook.look():
                 change.message(unseen)
         plan = difference(goal, self.loop.world)
         if asked.only is not None and not interrupted:
             # What fails elsewhere is no failure of this change.
-            plan = plan.only(asked.only)
+            also = reached(plan, self.loop.world) if action == "deploy" else ()
+            plan = plan.only({*asked.only, *also})
         changed = wanted != self.wanted or bool(plan.changes())
         if changed and change_id is None:
             change_id = await self.store.begin(
@@ -391,7 +393,7 @@ class Desk:
             for refusal in await self._refusals():
                 change.message(refusal)
                 failures.append(refusal)
-        if platform and action == "up" and not failures:
+        if platform and action in FROM_FILE and not failures:
             for note in await self.topics.tidy(platform):
                 change.message(note)
         # Who runs an instance themselves has the login with which it began.

@@ -85,7 +85,7 @@ def by(manager: str, fields: Json, **more: str) -> Json:
     }
 
 
-IMAGE = {
+IMAGE: Json = {
     "f:spec": {"f:template": {"f:spec": {"f:containers": {'k:{"name":"module"}': {".": {}, "f:image": {}}}}}}
 }
 
@@ -120,7 +120,7 @@ def test_a_deleted_object_is_gone() -> None:
 def test_who_counts_by_a_controller_is_left_alone_and_who_scales_by_hand_is_not() -> None:
     there = live()
     there["spec"]["replicas"] = 5
-    fields = {"f:spec": {"f:replicas": {}}}
+    fields: Json = {"f:spec": {"f:replicas": {}}}
     for manager, left in (("kube-controller-manager", True), ("keda", True), ("kubectl", False)):
         there["metadata"]["managedFields"] = [by(manager, fields, subresource="scale")]
         [one] = drift(declared(), there)

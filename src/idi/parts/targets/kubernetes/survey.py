@@ -212,7 +212,7 @@ def what_helps(error: KubernetesError) -> str:
         return "Leave it as it was; or remove that object first, with all that this ends, and run idi up."
     if error.forbidden and " cannot " in error.said:
         return error.way_out
-    if error.forbidden:
+    if error.forbidden or "denied" in error.said:
         return "A policy of the cluster is against it: change what it names, or ask who keeps the policy."
     if error.invalid:
         return "Change what it names in the declaration."
