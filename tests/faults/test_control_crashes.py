@@ -25,6 +25,7 @@ from idi.api.problems import Invalid
 from idi.api.types import ChangeRequest, Progress
 from idi.control.actors import CONTROL
 from idi.control.apply import Executor
+from idi.control.audit_pages import AuditPages
 from idi.control.broker import Broker, BrokerHere
 from idi.control.desk import Desk
 from idi.control.events import Events
@@ -225,6 +226,7 @@ class Life:
                 tokens=NoTokens(),  # type: ignore[arg-type]
                 registrations=registrations,
                 runs=runs,
+                pages=AuditPages(Path()),
                 outlook=Outlook(target, loop, outside.store, tasks),
                 events=Events(no_broker, outside.store),
                 topics=Topics(no_broker),

@@ -124,6 +124,18 @@ class StepView(TypedDict):
     reason: str
 
 
+class AuditView(TypedDict):
+    """A page of the audit log: the signed head (a C2SP checkpoint) and entries from `start` on, each in base64; `size`
+    entries are covered by the head. Fewer than asked for may come."""
+
+    origin: str
+    verifier: str
+    head: str
+    size: int
+    start: int
+    entries: list[str]
+
+
 class DriftView(TypedDict):
     """What somebody changed on the cluster: `field` is empty where the whole object is gone, `declared` and `there`
     where a value is not told. `manager` is the program that wrote it, as the cluster knows it; `left`: a controller

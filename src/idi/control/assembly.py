@@ -13,6 +13,7 @@ from typing import Protocol
 
 from idi.api.types import ChangeRequest, KeysView
 from idi.control.ahead import NAME as OPENBAO
+from idi.control.audit_pages import AuditPages
 from idi.control.authority import Authority
 from idi.control.broker import Broker
 from idi.control.bus_care import BusCare
@@ -175,6 +176,7 @@ def assemble(parts: Parts) -> Assembled:
         tokens=tokens,
         registrations=registrations,
         runs=runs,
+        pages=AuditPages(settings.paths.state / "journal"),
         outlook=Outlook(parts.target, loop, parts.store, parts.changes),
         events=Events(parts.broker.connect, parts.store),
         topics=Topics(parts.broker.connect),

@@ -32,6 +32,7 @@ from idi.control.cluster import Cluster
 from idi.control.credentials import Credentials
 from idi.control.desk import Desk
 from idi.control.figures import Figures
+from idi.control.gateway_way import leading
 from idi.control.gateways import Gateways
 from idi.control.identities import Identities
 from idi.control.logins import version_of
@@ -277,6 +278,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
 
         people = Server(desk).application(prove)
         await stack.enter_async_context(listening(people, "127.0.0.1", place.PEOPLE_PORT))
+        await stack.enter_async_context(leading(f"gateway.{cluster.namespace}.svc", place.GATEWAY_PORT))
         yield desk
 
 

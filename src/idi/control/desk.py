@@ -24,6 +24,7 @@ from idi import __version__
 from idi.api.asker import Asker, Role
 from idi.api.problems import Invalid
 from idi.api.types import (
+    AuditView,
     ChangeRequest,
     ConfigView,
     DeadView,
@@ -50,6 +51,7 @@ from idi.api.types import (
 from idi.api.views import Surroundings, plan_view, status_view
 from idi.control.actors import CONTROL, user
 from idi.control.apply import Application, Executor
+from idi.control.audit_pages import AuditPages
 from idi.control.changes import Change
 from idi.control.configuration import configuration, read, whole
 from idi.control.events import Events
@@ -125,6 +127,7 @@ class Desk:
     keys: Callable[[], Awaitable[KeysView]]
     runs: Runs
     outlook: Outlook
+    pages: AuditPages
     places: Callable[[Platform], Mapping[str, str]] = lambda _: {}
     printed: Printed | None = None
     wanted: Wanted = field(default_factory=Wanted)
@@ -209,6 +212,9 @@ class Desk:
 
     async def list_secrets(self) -> SecretsView:
         return secrets_view(self.loop.platform, self.wanted)
+
+    async def audit(self, start: int, limit: int) -> AuditView:
+        return await self.pages.page(start, limit)
 
     async def list_keys(self) -> KeysView:
         return await self.keys()
