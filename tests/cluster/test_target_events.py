@@ -57,6 +57,9 @@ class Deployments:
         document = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": about, "spec": spec}
         await self.api.apply(self.path(module), document, force=True)
 
+    async def render(self, module: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return []
+
     async def drop(self, module: str) -> None:
         await self.api.delete(self.path(module))
 

@@ -261,6 +261,8 @@ def test_plan_of_what_runs_comes_from_control(idi: Run, control: FakeControl, fo
         ],
         "origins": {},
         "warnings": [],
+        "drift": [],
+        "refused": [],
     }
     control.answers["POST", "/v1/plan"] = (200, view)
     found = idi("plan")
@@ -272,9 +274,48 @@ def test_plan_of_what_runs_comes_from_control(idi: Run, control: FakeControl, fo
     assert idi("plan", "--json").document == view
 
 
+NO_CHANGE: dict[str, object] = {"steps": [], "origins": {}, "warnings": [], "drift": [], "refused": []}
+
+
 def test_plan_without_a_change(idi: Run, control: FakeControl) -> None:
-    control.answers["POST", "/v1/plan"] = (200, {"steps": [], "origins": {}, "warnings": []})
+    control.answers["POST", "/v1/plan"] = (200, NO_CHANGE)
     assert idi("plan").out == "No changes: what runs is what is declared.\n"
+
+
+def test_what_the_cluster_would_refuse_is_said_and_is_1(idi: Run, control: FakeControl) -> None:
+    objection = {
+        "module": "jede",
+        "object": "Pod of Deployment jede-stable",
+        "reason": "exceeded quota: full",
+        "way_out": "Raise the environment's quota, or scale something else down.",
+    }
+    steps = [step("jede", "ensure", "+", "2 instances of revision b", "")]
+    control.answers["POST", "/v1/plan"] = (200, {**NO_CHANGE, "steps": steps, "refused": [objection]})
+    found = idi("plan")
+    assert found.code == 1
+    assert "jede  Pod of Deployment jede-stable\n      exceeded quota: full\n      Raise the" in found.out
+    assert "idi up does it" not in found.out
+    assert found.err.startswith("The cluster would refuse this; nothing was changed.\n")
+    found = idi("plan", "--json")
+    assert found.code == 1
+    assert found.document["refused"] == [objection]
+
+
+def test_what_a_controller_counts_is_left_and_said(idi: Run, control: FakeControl) -> None:
+    drift = {
+        "module": "cam",
+        "object": "Deployment cam-stable",
+        "field": "spec.replicas",
+        "declared": "2",
+        "there": "4",
+        "manager": "keda",
+        "left": True,
+    }
+    control.answers["POST", "/v1/plan"] = (200, {**NO_CHANGE, "drift": [drift]})
+    found = idi("plan")
+    assert found.code == 0
+    assert "Deployment cam-stable spec.replicas is 4, 2 is declared: left to keda" in found.out
+    assert "No changes" in found.out
 
 
 def test_plan_of_an_invalid_declaration_is_2(idi: Run, control: FakeControl) -> None:

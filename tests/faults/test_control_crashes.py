@@ -27,12 +27,14 @@ from idi.control import desk as desk_module
 from idi.control import turns as turns_module
 from idi.control.actors import CONTROL
 from idi.control.apply import Executor
+from idi.control.audit_pages import AuditPages
 from idi.control.broker import Broker, BrokerHere
 from idi.control.desk import Desk
 from idi.control.events import Events
 from idi.control.figures import Figures, Reading
 from idi.control.logins import Logins
 from idi.control.loop import Edge, Loop
+from idi.control.outlook import Outlook
 from idi.control.registrations import Registrations
 from idi.control.rotation import Rotation
 from idi.control.runs import Runs
@@ -227,6 +229,8 @@ class Life:
                 tokens=NoTokens(),  # type: ignore[arg-type]
                 registrations=registrations,
                 runs=runs,
+                pages=AuditPages(Path()),
+                outlook=Outlook(target, loop, outside.store, tasks),
                 events=Events(no_broker, outside.store),
                 topics=Topics(no_broker),
                 secrets=Secrets(outside.store, outside.vault, no_own, clock=lambda: 1.0),

@@ -69,7 +69,7 @@ def consequences(world: World, step: Step, now: float) -> list[Event]:
         case Ensure(wanted, count):
             module = world.modules.get(wanted.module, ModuleWorld())
             mine = [i for i in module.instances.values() if i.revision == wanted.revision]
-            events: list[Event] = [RevisionEnsured(wanted, count)]
+            events: list[Event] = [RevisionEnsured(wanted, count, step.around)]
             taken = {i.id for i in module.instances.values()}
             slot = 0
             for _ in range(count - len(mine)):

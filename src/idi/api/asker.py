@@ -34,16 +34,17 @@ DEVELOP = frozenset(
         "GET /v1/keys",
     }
 )
-DEPLOY = frozenset({"up", "scale", "restart", "config"})
+DEPLOY = frozenset({"up", "deploy", "scale", "restart", "config"})
 OPERATE = frozenset({"down", "secret", "keys", "client-secret"})
 CHANGES = "POST /v1/changes"
+AUDIT = "GET /v1/audit"
 
 RIGHTS: dict[str, frozenset[str]] = {
     "viewer": READ,
-    "auditor": READ,
+    "auditor": READ | {AUDIT},
     "developer": READ | DEVELOP,
     "deployer": READ | DEVELOP | DEPLOY | {CHANGES},
-    "operator": READ | DEVELOP | DEPLOY | OPERATE | {CHANGES},
+    "operator": READ | DEVELOP | DEPLOY | OPERATE | {CHANGES, AUDIT},
 }
 """By role: requests, and what a change may be. What needs a process of this machine (`idi run`) is nobody's there."""
 

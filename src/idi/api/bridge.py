@@ -21,7 +21,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,20 +31,22 @@ from typing import Protocol
 from idi.api.cluster import Cluster
 from idi.api.paths import Paths, make_private, paths_for
 from idi.api.problem import MEDIA_TYPE, problem
+from idi.api.pumping import first_of, pump
+from idi.api.roles import highest
 from idi.parts.clients.owned_tasks import OwnedTasks
 from idi.parts.errors import IdiError
 
 log = logging.getLogger(__name__)
 
 CONTROL, PORT = "pod/control-0", 8446
-GATEWAY, GATEWAY_PORT = "service/gateway", 8080
+GATEWAY_PORT = 8447
+"""In control's pod: the gateway's own pods have no names that a role could be bound to."""
 HEAD_BYTES = 64 * 1024
 HEAD_S = 10.0
 CONNECTIONS = 64
 SILENCE_S = 900.0
 TOKEN_S = 300.0
 """A token lives for ten minutes; half of that is left whenever one is used."""
-CHUNK = 64 * 1024
 LOOK_S = 5.0
 GATEWAY_S = 3.0
 MEND_S = 8.0
@@ -59,23 +61,22 @@ def address(paths: Paths) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Which cluster, which namespace, as which role."""
+    """Which cluster, which namespace."""
 
     context: str
     namespace: str
-    role: str = "operator"
 
     def write(self, paths: Paths) -> None:
         for folder in (paths.state.parent, paths.state):
             make_private(folder)
-        document = {"context": self.context, "namespace": self.namespace, "role": self.role}
+        document = {"context": self.context, "namespace": self.namespace}
         address(paths).write_text(json.dumps(document), encoding="utf-8")
 
     @staticmethod
     def read(paths: Paths) -> Way | None:
         try:
             document = json.loads(address(paths).read_text(encoding="utf-8"))
-            return Way(document["context"], document["namespace"], document["role"])
+            return Way(document["context"], document["namespace"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -170,27 +171,6 @@ class Bridge:
             return self._token
 
 
-async def first_of(*ways: Coroutine[None, None, None]) -> None:
-    """Until one of them ends, which ends the others. Raises what it raised."""
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(quietly(way)) for way in ways]
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in tasks:
-            task.cancel()
-
-
-async def quietly(way: Coroutine[None, None, None]) -> None:
-    """That a side is gone is how it ends, and no error."""
-    with contextlib.suppress(OSError):
-        await way
-
-
-async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(CHUNK):
-        writer.write(data)
-        await writer.drain()
-
-
 def with_identity(head: bytes, token: str, gateway_port: int) -> bytes:
     """The request's head with who asks in it, and by which address the gateway is reached from here."""
     first, *rest = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
@@ -213,7 +193,7 @@ async def reach_gateway(bridge: Bridge, cluster: Cluster) -> None:
     said = ""
     while True:
         try:
-            async with cluster.forward(GATEWAY, GATEWAY_PORT) as forward:
+            async with cluster.forward(CONTROL, GATEWAY_PORT) as forward:
                 bridge.gateway = forward
                 bridge.reached.set()
                 await asyncio.Event().wait()
@@ -224,14 +204,15 @@ async def reach_gateway(bridge: Bridge, cluster: Cluster) -> None:
         await asyncio.sleep(LOOK_S)
 
 
-async def run(paths: Paths, way: Way) -> None:
-    """Serve until it was silent for a while, or a signal."""
+async def run(paths: Paths, way: Way, role: str) -> None:
+    """Serve until it was silent for a while, or a signal. Without a role in the highest that the user has."""
     cluster = Cluster(way.context, way.namespace)
+    role = role or await asyncio.to_thread(highest, cluster)
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     async with cluster.forward(CONTROL, PORT) as control, OwnedTasks() as tasks:
-        bridge = Bridge(cluster, way.role, control, tasks)
+        bridge = Bridge(cluster, role, control, tasks)
         await bridge.fresh()  # who may not is told before anybody waits
         tasks.create_task(reach_gateway(bridge, cluster))
         with contextlib.suppress(TimeoutError):
@@ -266,15 +247,15 @@ async def listening(bridge: Bridge, socket: Path) -> AsyncIterator[None]:
 
 
 def main() -> int:
-    """`python -m idi.api.bridge FILE ENVIRONMENT`: the way lies beside the state."""
-    file, environment = sys.argv[1:3]
-    paths = paths_for(file, environment)
+    """`python -m idi.api.bridge FILE ENVIRONMENT [ROLE]`: the way lies beside the state."""
+    file, environment, role = (*sys.argv[1:], "")[:3]
+    paths = paths_for(file, environment, role)
     way = Way.read(paths)
     if way is None:
         return 1
     try:
         make_private(paths.runtime)
-        asyncio.run(run(paths, way))
+        asyncio.run(run(paths, way, role))
     except IdiError as error:
         paths.start_error.write_text(
             json.dumps({"message": error.message, "way_out": error.way_out, "exit": 3}), encoding="utf-8"

@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
+import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from idi.api.cluster import Cluster
+from idi.api.cluster import Cluster, Denied
 from idi.declaration.demand import UNDECLARED_QUOTA, most
 from idi.declaration.types import KubernetesTarget, Platform, Seal
 from idi.parts.clients.helm import Helm, Reach, charts, find
+from idi.parts.clients.helm_errors import HelmError
 from idi.parts.clients.profiles import profile_values
-from idi.parts.errors import Refused
+from idi.parts.errors import IdiError, Refused
 
 RELEASE = "idi"
 INSTALL_S = 300.0
 SEAL_BYTES = 32
+DECLARED = "idi.dev/declared"
 
 
 def release_values(platform: Platform) -> dict[str, Any]:
@@ -101,12 +105,49 @@ def cluster_of(platform: Platform) -> Cluster:
 
 
 def install(platform: Platform) -> bool:
-    """Bring namespace and release to what is declared; whether that changed anything."""
-    cluster = cluster_of(platform)
-    values = release_values(platform)
-    cluster.apply(namespace_of(platform))
-    if seal := target_of(platform).seal:
-        check_seal(cluster, seal)
+    """Bring namespace and release to what is declared; whether that changed anything. Who may not install needs not
+    to, where what is there is what would be installed. Raises `Refused` where it is not."""
+    cluster, values = cluster_of(platform), release_values(platform)
+    values["declared"] = declared_digest(values)
+    try:
+        cluster.apply(namespace_of(platform))
+        if seal := target_of(platform).seal:
+            check_seal(cluster, seal)
+        return _installed(platform, values)
+    except (Denied, HelmError) as error:
+        if isinstance(error, HelmError) and error.kind != "forbidden":
+            raise
+        if installed_digest(cluster) == values["declared"]:
+            return False
+        raise Refused(
+            f"What is installed in {platform.namespace} is not what this declaration and this idi would install, and "
+            f"you may not install it: {error.message}",
+            f"Have somebody run idi up --env {platform.environment} once who may (idi doctor says what that needs); "
+            "modules alone are pushed by idi deploy.",
+        ) from error
+
+
+def declared_digest(values: Mapping[str, Any]) -> str:
+    """Of all that a release is made of: the values, and the chart itself."""
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
+    folder = charts() / "platform"
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            digest.update(f"{file.relative_to(folder)}\0".encode() + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def installed_digest(cluster: Cluster) -> str:
+    """The same of what is there; empty where nobody says, or may not look."""
+    try:
+        found = cluster.get("service", "control")
+    except IdiError:
+        return ""
+    annotations = (found or {}).get("metadata", {}).get("annotations") or {}
+    return str(annotations.get(DECLARED, ""))
+
+
+def _installed(platform: Platform, values: Mapping[str, Any]) -> bool:
 
     async def work(helm: Helm) -> bool:
         status = await helm.status(RELEASE, platform.namespace)

@@ -28,6 +28,7 @@ PATHS: list[tuple[str, str, str, type | None, str, type | None]] = [
     ("/v1/dead-letters/replay", "post", "Dead letters once more.", types.ReplayRequest, "200", types.ReplayView),
     ("/v1/logs", "get", "JSON lines of logs: ?source= ?tail= ?since= ?follow=1.", None, "200", types.LogView),
     ("/v1/keys", "get", "Which keys there are, since when, when they are due; no key.", None, "200", types.KeysView),
+    ("/v1/audit", "get", "The audit log's signed head and entries: ?start= ?limit=.", None, "200", types.AuditView),
     ("/v1/secrets", "get", "Which secrets are kept, used or missing; no values.", None, "200", types.SecretsView),
     ("/v1/openapi.json", "get", "This document.", None, "200", None),
 ]  # fmt: skip

@@ -14,7 +14,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from idi.api.place import place
+from idi.api.place import place, socket_name
 
 SOCKET_PATH_LIMIT = 104
 
@@ -33,10 +33,12 @@ class Paths:
     state: Path
     runtime: Path
     keys: Path
+    role: str = ""
+    """In which somebody acts on a cluster, where they said so."""
 
     @property
     def socket(self) -> Path:
-        return self.runtime / "control"
+        return self.runtime / socket_name(self.role)
 
     @property
     def lock(self) -> Path:
@@ -57,10 +59,10 @@ class Paths:
         return self.state / "start-error.json"
 
 
-def paths_for(file: str | os.PathLike[str], environment: str) -> Paths:
+def paths_for(file: str | os.PathLike[str], environment: str, role: str = "") -> Paths:
     """Paths of the platform declared in `file`; touches nothing."""
     real, hash8, state, runtime, keys = place(file, environment)
-    return Paths(Path(real), environment, hash8, Path(state), Path(runtime), Path(keys))
+    return Paths(Path(real), environment, hash8, Path(state), Path(runtime), Path(keys), role)
 
 
 def make_private(folder: Path) -> None:

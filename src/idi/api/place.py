@@ -42,6 +42,11 @@ def place(file: str | os.PathLike[str], environment: str) -> tuple[str, str, str
     return real, hash8, state, runtime, os.path.join(data, "idi", hash8)
 
 
-def socket_path(file: str | os.PathLike[str], environment: str) -> str:
-    """Where control listens; `paths_for(file, environment).socket`, as a text."""
-    return os.path.join(place(file, environment)[3], "control")
+def socket_path(file: str | os.PathLike[str], environment: str, role: str = "") -> str:
+    """Where control listens, or what leads to it in this role; `paths_for(file, environment, role).socket`, as a
+    text."""
+    return os.path.join(place(file, environment)[3], socket_name(role))
+
+
+def socket_name(role: str) -> str:
+    return f"control-{role}" if role else "control"

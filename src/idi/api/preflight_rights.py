@@ -44,7 +44,7 @@ GIVES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("autoscaling", "horizontalpodautoscalers", ALL),
     ("policy", "poddisruptionbudgets", ALL),
     ("networking.k8s.io", "networkpolicies", ALL),
-    ("", "pods", (*SEE, "patch", "delete")),
+    ("", "pods", (*SEE, "create", "patch", "delete")),
     ("", "events", SEE),
     ("", "resourcequotas", SEE),
     ("", "limitranges", SEE),

@@ -24,6 +24,7 @@ from idi.api.asking import Prove, bearer, body_of, may, need, need_each, peer_of
 from idi.api.openapi import openapi
 from idi.api.problems import problem_of, problems
 from idi.api.types import (
+    AuditView,
     ChangeRequest,
     ConfigView,
     DeadView,
@@ -54,6 +55,7 @@ WATCH_PAUSE_S = 0.1
 WATCH_EVERY_S = 1.0
 MOST_SOURCES = 100
 LATEST = 1e11
+MOST_DIGITS = 15
 EMPTY = object()
 
 
@@ -102,6 +104,8 @@ class Control(Protocol):
 
     async def list_secrets(self) -> SecretsView: ...
 
+    async def audit(self, start: int, limit: int) -> AuditView: ...
+
     async def list_keys(self) -> KeysView: ...
 
 
@@ -116,6 +120,7 @@ def seen_from(request: web.Request, view: StatusView) -> StatusView:
 
 CHANGES: Mapping[str, Mapping[str, type]] = {
     "up": {"text": str, "file": str},
+    "deploy": {"text": str, "file": str, "modules": list},
     "scale": {"modules": dict},
     "restart": {"modules": list},
     "config": {"module": str, "set": dict, "unset": list, "expect": int},
@@ -157,6 +162,7 @@ class Server:
         app.router.add_get("/v1/logs", self.logs)
         app.router.add_get("/v1/secrets", self.secrets)
         app.router.add_get("/v1/keys", self.keys)
+        app.router.add_get("/v1/audit", self.audit)
         app.router.add_get("/v1/openapi.json", self.openapi)
         return app
 
@@ -299,6 +305,14 @@ class Server:
     async def keys(self, request: web.Request) -> web.StreamResponse:
         peer_of(request)
         return web.json_response(await self.control.list_keys(), headers={"cache-control": "no-store"})
+
+    async def audit(self, request: web.Request) -> web.StreamResponse:
+        peer_of(request)
+        numbers = [request.query.get(name, "0") for name in ("start", "limit")]
+        if not all(one.isdecimal() and len(one) <= MOST_DIGITS for one in numbers):
+            raise web.HTTPBadRequest(text="'start' and 'limit' are whole numbers.")
+        answer = await self.control.audit(*map(int, numbers))
+        return web.json_response(answer, headers={"cache-control": "no-store"})
 
     async def _stream(self, request: web.Request, items: AsyncGenerator[object]) -> web.StreamResponse:
         """A line for each, until they end or the client is gone; either ends the other. What goes wrong in the

@@ -131,10 +131,47 @@ class StepView(TypedDict):
     reason: str
 
 
+class AuditView(TypedDict):
+    """A page of the audit log: the signed head (a C2SP checkpoint) and entries from `start` on, each in base64; `size`
+    entries are covered by the head. Fewer than asked for may come."""
+
+    origin: str
+    verifier: str
+    head: str
+    size: int
+    start: int
+    entries: list[str]
+
+
+class DriftView(TypedDict):
+    """What somebody changed on the cluster: `field` is empty where the whole object is gone, `declared` and `there`
+    where a value is not told. `manager` is the program that wrote it, as the cluster knows it; `left`: a controller
+    owns the field, and it stays as it is."""
+
+    module: str
+    object: str
+    field: str
+    declared: str
+    there: str
+    manager: str
+    left: bool
+
+
+class RefusedView(TypedDict):
+    """What would be refused if the plan was done: of which object, in whose words, and what helps."""
+
+    module: str
+    object: str
+    reason: str
+    way_out: str
+
+
 class PlanView(TypedDict):
     steps: list[StepView]
     origins: dict[str, str]
     warnings: list[str]
+    drift: list[DriftView]
+    refused: list[RefusedView]
 
 
 class Progress(TypedDict):
@@ -158,6 +195,15 @@ class UpRequest(TypedDict):
     action: Literal["up"]
     text: str
     file: str
+
+
+class DeployRequest(TypedDict):
+    """These modules as `text` declares them, the others as they run; no name means all of them."""
+
+    action: Literal["deploy"]
+    text: str
+    file: str
+    modules: list[str]
 
 
 class ScaleRequest(TypedDict):
@@ -228,6 +274,7 @@ class KeysRequest(TypedDict):
 
 ChangeRequest = (
     UpRequest
+    | DeployRequest
     | ScaleRequest
     | RestartRequest
     | ConfigRequest

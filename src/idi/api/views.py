@@ -8,12 +8,14 @@ from datetime import UTC, datetime
 
 from idi.api.types import (
     ConfigView,
+    DriftView,
     FiguresView,
     InstanceView,
     ModuleConfigView,
     ModuleView,
     PartView,
     PlanView,
+    RefusedView,
     RejectionView,
     StatusView,
     StepView,
@@ -25,10 +27,11 @@ from idi.parts.gateway.interface import Rejection
 from idi.plan.bus import OWN
 from idi.plan.describe import Described
 from idi.plan.types import Desired, Overlays
-from idi.world.types import Instance, ModuleWorld, Part, World
+from idi.world.types import Drift, Instance, ModuleWorld, Part, World
 
 STATES = ("failed", "unready", "starting", "stopping", "ready")
 """Worst first: a module shows the worst state of its instances."""
+NOTHING = World()
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,11 +215,36 @@ def step_view(step: Described) -> StepView:
     }
 
 
-def plan_view(steps: Iterable[Described], origins: Mapping[str, str], warnings: Iterable[str]) -> PlanView:
+def plan_view(
+    steps: Iterable[Described],
+    origins: Mapping[str, str],
+    warnings: Iterable[str],
+    world: World = NOTHING,
+    refused: Iterable[RefusedView] = (),
+) -> PlanView:
     return {
         "steps": [step_view(step) for step in steps],
         "origins": dict(origins),
         "warnings": list(warnings),
+        "drift": [
+            drift_view(name, one)
+            for name, module in world.modules.items()
+            for revision in module.revisions.values()
+            for one in revision.drift
+        ],
+        "refused": list(refused),
+    }
+
+
+def drift_view(module: str, drift: Drift) -> DriftView:
+    return {
+        "module": module,
+        "object": drift.object,
+        "field": drift.field,
+        "declared": drift.declared,
+        "there": drift.there,
+        "manager": drift.manager,
+        "left": drift.left,
     }
 
 

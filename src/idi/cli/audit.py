@@ -7,7 +7,7 @@ from idi.cli.failure import DONE, FAILED, Failure, usage
 from idi.cli.invocation import Invocation
 from idi.cli.left import never_ran
 from idi.cli.parser import count
-from idi.cli.remote import only_here
+from idi.cli.remote import is_remote
 from idi.cli.screen import Line
 from idi.cli.table import trimmed
 from idi.cli.words import plain
@@ -15,12 +15,16 @@ from idi.cli.words import plain
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import ArgumentParser
+    from contextlib import AbstractContextManager
     from typing import Any
 
+    from idi.api.audit import RemoteLog
     from idi.api.offline import AuditLog
     from idi.ledger.entry import Entry
+    from idi.ledger.verify import Report
 
 LIMIT = 20
+PAGE_S = 30.0
 MARGIN = 35  # where further lines of an entry begin, beside the name
 
 
@@ -59,12 +63,7 @@ def index(value: str) -> int:
 def run(invocation: Invocation) -> int:
     from idi.api.offline import journal_folder
 
-    only_here(
-        invocation,
-        "Its audit log lies in control's volume there, where this command cannot read it.",
-        "It is in the claim control-state, under control/state/journal.",
-    )
-    if not journal_folder(invocation.file, invocation.env).is_dir():
+    if not is_remote(invocation) and not journal_folder(invocation.file, invocation.env).is_dir():
         raise never_ran(
             invocation,
             f"Nothing has been changed for {invocation.where} yet, so there is no audit log.",
@@ -73,11 +72,20 @@ def run(invocation: Invocation) -> int:
     return {"list": show, "verify": verify, "prove": prove}[invocation.options.what](invocation)
 
 
-def show(invocation: Invocation) -> int:
+def opened(invocation: Invocation) -> AbstractContextManager[AuditLog | RemoteLog]:
+    """From the files here, or through control where they are on a cluster."""
+    if is_remote(invocation):
+        from idi.api.audit import RemoteLog
+
+        return RemoteLog.opened(invocation.client(timeout=PAGE_S))
     from idi.api.offline import audit_log
 
+    return audit_log(invocation.file, invocation.env)
+
+
+def show(invocation: Invocation) -> int:
     screen, options = invocation.screen, invocation.options
-    with audit_log(invocation.file, invocation.env) as log:
+    with opened(invocation) as log:
         entries, earlier = newest(log, options.limit, options.module or "", folded=not invocation.json)
         if invocation.json:
             for entry in reversed(entries):
@@ -102,7 +110,7 @@ def show(invocation: Invocation) -> int:
     return DONE
 
 
-def newest(log: AuditLog, limit: int, subject: str, *, folded: bool) -> tuple[list[Entry], int]:
+def newest(log: AuditLog | RemoteLog, limit: int, subject: str, *, folded: bool) -> tuple[list[Entry], int]:
     """The newest first, and how many come before them. `folded`: a step that has ended is told by its end, and
     its beginning neither shown nor counted."""
     found: list[Entry] = []
@@ -195,11 +203,24 @@ def as_document(entry: Entry) -> dict[str, Any]:
     return found
 
 
-def verify(invocation: Invocation) -> int:
+def verified(invocation: Invocation) -> Report:
+    """Judged here in any case."""
+    if is_remote(invocation):
+        from idi.api.audit import REMEMBERED, RemoteLog
+        from idi.api.paths import paths_for
+
+        log = RemoteLog.opened(invocation.client(timeout=PAGE_S))
+        return log.verify(
+            invocation.options.key, paths_for(invocation.file, invocation.env).state / REMEMBERED
+        )
     from idi.api.offline import verify_audit_log
 
+    return verify_audit_log(invocation.file, invocation.env, invocation.options.key)
+
+
+def verify(invocation: Invocation) -> int:
     screen = invocation.screen
-    report = verify_audit_log(invocation.file, invocation.env, invocation.options.key)
+    report = verified(invocation)
     if invocation.json:
         screen.document(
             {
@@ -230,10 +251,8 @@ def verify(invocation: Invocation) -> int:
 
 
 def prove(invocation: Invocation) -> int:
-    from idi.api.offline import audit_log
-
     wanted: int = invocation.options.index
-    with audit_log(invocation.file, invocation.env) as log:
+    with opened(invocation) as log:
         if wanted >= log.size:
             raise usage(f"There is no entry {wanted}: the log has {log.size}.", "idi audit list names them.")
         if invocation.options.entry:
@@ -267,6 +286,7 @@ COMMANDS = {
             "idi audit verify",
             "idi audit prove 12 > entry-12.tlog-proof",
         ),
-        about="Who changed what, and the proof of it. Reads the files alone, whether control runs or not.",
+        about="Who changed what, and the proof of it. On a laptop it reads the files alone, whether control runs or\n"
+        "not. On a cluster control hands out the entries, to auditors and operators, and all is checked here.",
     )
 }

@@ -53,14 +53,14 @@ def restart(invocation: Invocation) -> int:
     return apply(invocation, {"action": "restart", "modules": modules}, "Restarting")
 
 
-def apply(invocation: Invocation, request: ChangeRequest, what: str) -> int:
+def apply(invocation: Invocation, request: ChangeRequest, what: str, *, reasons: bool = False) -> int:
     """Ask for a change of what runs, show its steps, and say how it ended."""
     screen = invocation.screen
     with (
         Signals() as signals,
         Live(screen, signals) if screen.live else nullcontext() as live,
     ):
-        follower = Follower(screen, live, reasons=False)
+        follower = Follower(screen, live, reasons=reasons)
         with invocation.client().change(request) as stream:
             if not follow(stream, follower, signals):
                 follower.say([("The change goes on by itself; idi status shows it.", "")])

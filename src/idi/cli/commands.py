@@ -30,6 +30,7 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
         "Change",
         (
             ("plan", "plan", "what `up` would change, and why"),
+            ("deploy", "deploy", "push modules as they are declared now"),
             ("scale", "change", "another number of instances of a module"),
             ("restart", "change", "new instances for old, one after the other"),
             ("config", "config", "what modules are configured with, and other values"),

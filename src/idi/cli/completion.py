@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 
+from idi.api.roles import ROLES
 from idi.cli.commands import GROUPS, MODULES, SUMMARIES, Command, command
 from idi.cli.failure import DONE
 from idi.cli.invocation import Invocation
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from idi.cli.parser import Parser
 
 SHELLS = ("bash", "zsh", "fish")
-GLOBALS = ("--env", "--file", "--json", "--debug", "--help")
+GLOBALS = ("--env", "--file", "--role", "--json", "--debug", "--help")
 FILES = "files"
 """Stands for: complete a path here."""
 SOURCES = ("control", "gateway", "openbao")
@@ -118,6 +119,9 @@ def candidates(before: list[str], begun: str) -> Iterator[tuple[str, str]]:
     if before and before[-1] == "--env":
         yield from ((name, "environment") for name in environments(file))
         return
+    if before and before[-1] == "--role":
+        yield from ((name, "role") for name in ROLES)
+        return
     name = command_of(before)
     if not name:
         if begun.startswith("-"):
@@ -168,7 +172,9 @@ def of_command(
         yield from ((key, "key") for key in (*NAMES, "all"))
     elif name == "config" and positionals(before, name) == [chosen]:
         yield from ((each, "module") for each in modules(file))
-    elif name in ("restart", "logs") or (name in ("call", "run", "env") and not positionals(before, name)):
+    elif name in ("deploy", "restart", "logs") or (
+        name in ("call", "run", "env") and not positionals(before, name)
+    ):
         yield from ((each, "module") for each in modules(file))
         if name == "logs":
             yield from ((source, "IDI's own") for source in SOURCES)
@@ -193,7 +199,7 @@ def command_of(before: list[str]) -> str:
     for word in before:
         if takes:
             takes = False
-        elif word in ("--file", "--env"):
+        elif word in ("--file", "--env", "--role"):
             takes = True
         elif not word.startswith("-"):
             return word if word in MODULES else ""

@@ -26,6 +26,7 @@ class Invocation:
         self.options = options
         self.env: str = options.env
         self.file: str = options.file
+        self.role: str = options.role
         self.json: bool = options.json
         self.debug: bool = options.debug
         self.screen = Screen(as_json=self.json)
@@ -39,13 +40,22 @@ class Invocation:
         return f"{self.file} ({self.env})"
 
     def client(self, timeout: float = 0.0) -> Client:
-        return Client(socket_path(self.file, self.env), timeout or ANSWER_S, self._way)
+        if self.role and not self._on_cluster():
+            raise usage(
+                "--role is for an environment on a cluster: on a laptop you are the user of this machine."
+            )
+        return Client(socket_path(self.file, self.env, self.role), timeout or ANSWER_S, self._way)
+
+    def _on_cluster(self) -> bool:
+        from idi.cli.remote import is_remote
+
+        return is_remote(self)
 
     def _way(self) -> bool:
         """Nobody listens: an environment on a cluster is led to once more. Whether that makes sense."""
-        from idi.cli.remote import is_remote, lead_there
+        from idi.cli.remote import lead_there
 
-        if self._led or not is_remote(self):
+        if self._led or not self._on_cluster():
             return False
         self._led = True
         lead_there(self)

@@ -14,8 +14,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
 
-WITH_VALUE = ("--env", "--file")
+WITH_VALUE = ("--env", "--file", "--role")
 FLAGS = ("--json", "--debug")
+DEFAULTS: Mapping[str, object] = {
+    "env": "dev",
+    "file": "platform.yaml",
+    "role": "",
+    "json": False,
+    "debug": False,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -106,7 +113,7 @@ def quick(plain: Mapping[str, object] | None, words: list[str]) -> SimpleNamespa
     """
     if plain is None:
         return None
-    found: dict[str, object] = {"env": "dev", "file": "platform.yaml", "json": False, "debug": False, **plain}
+    found: dict[str, object] = {**DEFAULTS, **plain}
     at = 0
     while at < len(words):
         if words[at] in FLAGS:
@@ -119,7 +126,7 @@ def quick(plain: Mapping[str, object] | None, words: list[str]) -> SimpleNamespa
         at += 1
     from idi.cli.words import is_environment
 
-    if not is_environment(str(found["env"])):
+    if not is_environment(str(found["env"])) or found["role"]:
         return None
     return SimpleNamespace(**found)
 
@@ -131,7 +138,7 @@ def parse(name: str, rest: list[str], before: list[str]) -> Namespace:
     from idi.cli.commands import command
     from idi.cli.parser import Parser, add_globals, parser_for
 
-    options = Namespace(env="dev", file="platform.yaml", json=False, debug=False)
+    options = Namespace(**DEFAULTS)
     if before:
         first = Parser(prog="idi")
         add_globals(first)

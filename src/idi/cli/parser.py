@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 
+from idi.api.roles import ROLES
 from idi.cli.commands import SUMMARIES, Command
 from idi.cli.failure import usage
 from idi.cli.screen import size
@@ -116,6 +117,13 @@ def add_globals(parser: argparse.ArgumentParser) -> None:
     )
     every.add_argument(
         "--file", default=suppressed, metavar="FILE", help="the declaration (default: platform.yaml)"
+    )
+    every.add_argument(
+        "--role",
+        choices=ROLES,
+        default=suppressed,
+        metavar="NAME",
+        help=f"on a cluster: act in this role, of {', '.join(ROLES)} (default: the highest that you have)",
     )
     every.add_argument(
         "--json", action="store_true", default=suppressed, help="JSON on stdout, nothing else there"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from idi.api.client import NotRunning
 from idi.api.errors import IdiError
 from idi.cli.commands import Command
-from idi.cli.failure import DONE
+from idi.cli.failure import DONE, FAILED, Failure
 from idi.cli.invocation import Invocation
 from idi.cli.left import left_over
 from idi.cli.screen import Line, Screen
@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
-    from idi.api.types import PlanView, StepView
+    from idi.api.types import DriftView, PlanView, RefusedView, StepView
 
 SYMBOL_STYLES = {"+": "green", "~": "yellow", "-": "red", ".": "dim"}
 
@@ -39,11 +39,17 @@ def run(invocation: Invocation) -> int:
             instead = "control does not run: what it left running is not counted"
     if invocation.json:
         invocation.screen.document(view)
-        return DONE
+        return FAILED if view["refused"] else DONE
     if invocation.options.origins:
         show_origins(invocation.screen, view)
         return DONE
     show(invocation, view, instead)
+    if view["refused"]:
+        number = len(view["refused"])
+        raise Failure(
+            f"The cluster would refuse {'this' if number == 1 else f'{number} things of this'}; nothing was changed.",
+            way_out=f"Mend it as said above, then {invocation.command_line('plan')} again.",
+        )
     return DONE
 
 
@@ -81,6 +87,9 @@ def show(invocation: Invocation, view: PlanView, instead: str) -> None:
     for warning in view["warnings"]:
         screen.warn([(warning, "yellow")])
     changes = [step for step in view["steps"] if step["symbol"] != "."]
+    for one in view["drift"]:
+        if one["left"]:
+            screen.out([(f"  {plain(left(one))}", "dim")])
     if not changes and not view["steps"]:
         screen.out([("No changes: ", "green"), ("what runs is what is declared.", "")])
         return
@@ -88,7 +97,32 @@ def show(invocation: Invocation, view: PlanView, instead: str) -> None:
         screen.out(line)
     screen.out()
     screen.out(summary(changes, instead))
+    if view["refused"]:
+        screen.out()
+        for line in refusals(view["refused"], screen.width):
+            screen.out(line)
+        return
     screen.out([(f"{invocation.command_line('up')} does it; nothing was changed.", "dim")])
+
+
+def left(one: DriftView) -> str:
+    """What a controller of the cluster has set, and keeps."""
+    return (
+        f"{one['object']} {one['field']} is {one['there']}, {one['declared']} is declared: "
+        f"left to {one['manager']}, which owns it."
+    )
+
+
+def refusals(refused: list[RefusedView], width: int) -> list[Line]:
+    """What the cluster would refuse: of which object, in its own words, and what helps."""
+    found: list[Line] = []
+    for one in refused:
+        found.append([("  ✗ ", "red"), (one["module"], "bold"), (f"  {plain(one['object'])}", "")])
+        for piece in wrap(plain(one["reason"]), width and width - 6, 6):
+            found.append([("      ", ""), (piece, "red")])
+        for piece in wrap(plain(one["way_out"]), width and width - 6, 6):
+            found.append([("      ", ""), (piece, "dim")])
+    return found
 
 
 def lines(steps: list[StepView], width: int) -> list[Line]:
@@ -158,6 +192,7 @@ COMMANDS = {
         arguments,
         examples=("idi plan", "idi plan --origins", "idi plan --json | jq '.steps | length'"),
         about="What `idi up` would change, and why: + starts, ~ changes, - stops. Changes nothing itself.\n"
-        "Where nothing runs, it says what a first `idi up` would do.",
+        "Where nothing runs, it says what a first `idi up` would do. On a cluster it also says what somebody changed\n"
+        "there by other means, and asks the API server what it would refuse; then the exit code is 1.",
     )
 }

@@ -22,8 +22,8 @@ Every command takes these options, before the command or after it:
 {globals}
 
 With `--json` stdout carries one JSON document, or JSON lines where a command tells what happens (`up`, `down`,
-`scale`, `restart`, `config set`, `status --watch`, `logs`, `audit list`), and nothing else. An error is then one
-problem document (RFC 9457, with the exit code as `exit`) on stderr. Colour comes only on a terminal, and not with
+`deploy`, `scale`, `restart`, `config set`, `status --watch`, `logs`, `audit list`), and nothing else. An error is then
+one problem document (RFC 9457, with the exit code as `exit`) on stderr. Colour comes only on a terminal, and not with
 `NO_COLOR`.
 
 | exit code | |

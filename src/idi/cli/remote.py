@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
         file: str
         env: str
+        role: str
         remote: bool | None
 
         @property
@@ -81,11 +82,11 @@ def lead_there(invocation: Asked) -> None:
     """Start what leads to control in the cluster, and wait until it does. Raises `Failure` in its own words."""
     from idi.api.paths import make_private, paths_for
 
-    paths = paths_for(invocation.file, invocation.env)
+    paths = paths_for(invocation.file, invocation.env, invocation.role)
     for folder in (paths.state.parent, paths.state, paths.logs, paths.runtime):
         make_private(folder)
     paths.start_error.unlink(missing_ok=True)
-    command = [sys.executable, "-P", "-m", "idi.api.bridge", str(paths.file), invocation.env]
+    command = [sys.executable, "-P", "-m", "idi.api.bridge", str(paths.file), invocation.env, paths.role]
     with open(paths.logs / "bridge.log", "ab", opener=_private) as log:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True

@@ -16,6 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from idi.api.cluster import Cluster
     from idi.declaration.types import Platform
 
 CONTROL_S = 180.0
@@ -57,10 +58,10 @@ def await_control(platform: Platform, signals: Signals) -> None:
     deadline = time.monotonic() + CONTROL_S
     why = "there is no pod of it"
     while time.monotonic() < deadline:
-        whole = cluster.get("statefulset.apps", "control")
-        if whole is not None and settled(whole):
+        pod = cluster.get("pod", "control-0")
+        if control_is_there(cluster, pod):
             return
-        if pod := cluster.get("pod", "control-0"):
+        if pod:
             why = trouble_of(pod, "control") or "it is starting"
         signals.wait([], LOOK_S)
         if signals.stops:
@@ -69,6 +70,18 @@ def await_control(platform: Platform, signals: Signals) -> None:
         f"Control is not ready after {CONTROL_S:.0f} s: {why}.",
         way_out=f"kubectl --context {cluster.context} -n {cluster.namespace} describe pod control-0",
     )
+
+
+def control_is_there(cluster: Cluster, pod: dict[str, Any] | None) -> bool:
+    """Who may only use the environment sees its pod and nothing of what makes it; nor has it just been changed then."""
+    from idi.api.cluster import Denied
+
+    try:
+        whole = cluster.get("statefulset.apps", "control")
+    except Denied:
+        conditions = (pod or {}).get("status", {}).get("conditions", [])
+        return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+    return whole is not None and settled(whole)
 
 
 def settled(whole: dict[str, Any]) -> bool:
@@ -86,6 +99,7 @@ def down(invocation: Invocation, platform: Platform, signals: Signals) -> int:
     from idi.api.bridge import address
     from idi.api.environments import uninstall
     from idi.api.paths import paths_for
+    from idi.api.roles import ROLES
 
     follower = Follower(invocation.screen, None, reasons=False)
     client = invocation.client()
@@ -105,7 +119,8 @@ def down(invocation: Invocation, platform: Platform, signals: Signals) -> int:
         raise Failure(error.message, way_out=error.way_out, code=FAILED) from error
     paths = paths_for(invocation.file, invocation.env)
     address(paths).unlink(missing_ok=True)
-    paths.socket.unlink(missing_ok=True)  # what leads there ends when it sees that
+    for role in ("", *ROLES):  # what leads there ends when it sees that
+        paths_for(invocation.file, invocation.env, role).socket.unlink(missing_ok=True)
     if not invocation.screen.as_json:
         stay = f"; the namespace {platform.namespace} and its volumes stay."
         follower.say([("Stopped", "green"), (f" in {took(follower.seconds)}{stay}", "")])

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from idi.api.types import ChangeRequest, KeysView
 from idi.control.ahead import NAME as OPENBAO
+from idi.control.audit_pages import AuditPages
 from idi.control.authority import Authority
 from idi.control.broker import Broker
 from idi.control.bus_care import BusCare
@@ -24,6 +25,7 @@ from idi.control.identities import Identities
 from idi.control.keys import keys_view
 from idi.control.logins import Logins
 from idi.control.loop import Loop
+from idi.control.outlook import Outlook
 from idi.control.patience import Patience
 from idi.control.registrations import Registrations
 from idi.control.retiring import Retiring
@@ -36,7 +38,7 @@ from idi.declaration.types import EmbeddedIssuer, ExternalIssuer, Platform
 from idi.parts.discovery.registry import Registry
 from idi.parts.gateway.interface import DataPlane
 from idi.parts.store.interface import Actor, Store
-from idi.parts.targets.interface import Attaching, Lending, Target
+from idi.parts.targets.interface import Attaching, Lending, Surveyed, Target
 from idi.parts.tokens.embedded.service import ROTATE_EVERY_S, EmbeddedTokens
 from idi.parts.tokens.external import discover
 from idi.plan.bus import BUS, LOGIN_PATH
@@ -54,7 +56,7 @@ class Keeper(Protocol):
     async def take_up(self) -> None: ...
 
 
-class Whole(Target, Attaching, Lending, Protocol):
+class Whole(Target, Attaching, Lending, Surveyed, Protocol):
     """A target with everything that a desk may ask of one; what it cannot do it refuses."""
 
 
@@ -174,6 +176,8 @@ def assemble(parts: Parts) -> Assembled:
         tokens=tokens,
         registrations=registrations,
         runs=runs,
+        pages=AuditPages(settings.paths.state / "journal"),
+        outlook=Outlook(parts.target, loop, parts.store, parts.changes),
         events=Events(parts.broker.connect, parts.store),
         topics=Topics(parts.broker.connect),
         secrets=parts.secrets,

@@ -32,6 +32,7 @@ from idi.control.cluster import Cluster
 from idi.control.credentials import Credentials
 from idi.control.desk import Desk
 from idi.control.figures import Figures
+from idi.control.gateway_way import leading
 from idi.control.gateways import Gateways
 from idi.control.identities import Identities
 from idi.control.logins import version_of
@@ -71,7 +72,7 @@ from idi.parts.targets.kubernetes.values import Settings as ReleaseSettings
 from idi.parts.targets.local.output import Logs
 from idi.parts.targets.local.target import LocalTarget
 from idi.plan.bus import BUS, LOGIN_PATH
-from idi.plan.pods import PLACES
+from idi.plan.pods import GATEWAY_PORT, PLACES
 from idi.traffic.types import CONTROL, GATEWAY, TlsServer
 from idi.world.types import Instance, InstanceId, RevisionSpec
 
@@ -285,6 +286,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
 
         people = Server(desk).application(prove)
         await stack.enter_async_context(listening(people, "127.0.0.1", place.PEOPLE_PORT))
+        await stack.enter_async_context(leading(f"gateway.{cluster.namespace}.svc", GATEWAY_PORT))
         yield desk
 
 

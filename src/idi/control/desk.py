@@ -22,6 +22,7 @@ from idi import __version__
 from idi.api.asker import Asker, Role
 from idi.api.problems import Invalid
 from idi.api.types import (
+    AuditView,
     ChangeRequest,
     ConfigView,
     DeadView,
@@ -48,12 +49,14 @@ from idi.api.types import (
 from idi.api.views import Surroundings, plan_view, status_view
 from idi.control.actors import CONTROL, user
 from idi.control.apply import Application, Executor
+from idi.control.audit_pages import AuditPages
 from idi.control.changes import Change
 from idi.control.configuration import configuration, read, whole
 from idi.control.events import Events
 from idi.control.figures import Figures
 from idi.control.issuer import keys_url_of, resolved
 from idi.control.loop import Loop
+from idi.control.outlook import Outlook
 from idi.control.registrations import Registrations
 from idi.control.requests import Asked, load_declaration, module_named, running, title_of, what_is_asked
 from idi.control.rotation import Rotation
@@ -73,6 +76,7 @@ from idi.parts.store.interface import Actor, Store
 from idi.plan.describe import describe_all
 from idi.plan.desired import desired
 from idi.plan.difference import difference
+from idi.plan.pushed import reached
 from idi.plan.scaled import fitting, origins
 from idi.plan.types import Context, Desired, Plan
 
@@ -80,6 +84,8 @@ log = logging.getLogger(__name__)
 
 RESUME_AFTER_S = 3.0
 ACKNOWLEDGED_S = 10.0
+FROM_FILE = ("up", "deploy")
+"""What brings a declaration along, and puts back what others changed."""
 
 
 class Printed(Protocol):
@@ -118,6 +124,8 @@ class Desk:
     rotation: Rotation
     keys: Callable[[], Awaitable[KeysView]]
     runs: Runs
+    outlook: Outlook
+    pages: AuditPages
     places: Callable[[Platform], Mapping[str, str]] = lambda _: {}
     printed: Printed | None = None
     wanted: Wanted = field(default_factory=Wanted)
@@ -180,10 +188,13 @@ class Desk:
         environment, overlays = self.settings.environment, self.wanted.overlays
         found = load_declaration(request["text"], request["file"], environment, overlays)
         wanted = replace(self.wanted, overlays=found.overlays)
+        unseen = await self.outlook.look()
         plan = difference(self.desired_of(found.platform, wanted), self.loop.world)
+        refused, untried = await self.outlook.refused(plan)
         values = origins(found.platform, found.overlays)
-        notes = [*found.notes, *await self.topics.ahead(found.platform)]
-        return plan_view(describe_all(plan), values, [*found.warnings, *notes])
+        notes = [*found.notes, *await self.topics.ahead(found.platform), *unseen, *untried]
+        warnings = [*found.warnings, *notes]
+        return plan_view(describe_all(plan), values, warnings, self.loop.world, refused)
 
     async def config(self) -> ConfigView:
         running(self.wanted, self.loop.platform)
@@ -199,6 +210,9 @@ class Desk:
 
     async def list_secrets(self) -> SecretsView:
         return secrets_view(self.loop.platform, self.wanted)
+
+    async def audit(self, start: int, limit: int) -> AuditView:
+        return await self.pages.page(start, limit)
 
     async def list_keys(self) -> KeysView:
         return await self.keys()
@@ -289,7 +303,7 @@ class Desk:
         asked = what_is_asked(
             request, self.wanted, self.loop.platform, self.loop.world, self.settings.environment
         )
-        if request["action"] == "up":
+        if request["action"] in FROM_FILE:
             self._refuse_elsewhere(asked)
             self.check()
         return asked
@@ -331,7 +345,7 @@ class Desk:
         asked: Asked,
     ) -> None:
         wanted, detail, platform = asked.wanted, asked.detail, asked.platform
-        if platform and action == "up":
+        if platform and action in FROM_FILE:
             platform = await resolved(self.resolve, platform, self.loop.platform, change.message)
             wanted = replace(wanted, keys_url=keys_url_of(platform))
         interrupted = await self._close_interrupted()
@@ -347,10 +361,14 @@ class Desk:
             for name, missing in still_missing(platform, kept, asked.secret.users).items():
                 change.message(f"{name} does not start before {', '.join(missing)} is set, too.")
         goal = self.desired_of(platform, wanted) if platform and wanted.up else Desired()
+        if action in FROM_FILE:
+            for unseen in await self.outlook.look():
+                change.message(unseen)
         plan = difference(goal, self.loop.world)
         if asked.only is not None and not interrupted:
             # What fails elsewhere is no failure of this change.
-            plan = plan.only(asked.only)
+            also = reached(plan, self.loop.world) if action == "deploy" else ()
+            plan = plan.only({*asked.only, *also})
         changed = wanted != self.wanted or bool(plan.changes())
         if changed and change_id is None:
             change_id = await self.store.begin(
@@ -368,7 +386,7 @@ class Desk:
             for refusal in await self._refusals():
                 change.message(refusal)
                 failures.append(refusal)
-        if platform and action == "up" and not failures:
+        if platform and action in FROM_FILE and not failures:
             for note in await self.topics.tidy(platform):
                 change.message(note)
         # Who runs an instance themselves has the login with which it began.

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from idi.declaration.plain import plains
 from idi.ledger.changes import OpenChange
 from idi.parts.clients.helm import Helm, charts
 from idi.parts.errors import PartError
@@ -45,6 +46,9 @@ class ModuleReleases:
     async def put(self, module: str, values: Mapping[str, Any]) -> None:
         await self._put_right(module)
         await self.helm.upgrade(module, charts() / "module", self.namespace, values)
+
+    async def render(self, module: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return plains(await self.helm.template(module, charts() / "module", self.namespace, values))
 
     async def drop(self, module: str) -> None:
         await self.helm.uninstall(module, self.namespace)

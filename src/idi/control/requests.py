@@ -13,6 +13,7 @@ from idi.api.problems import Invalid
 from idi.api.types import ChangeRequest
 from idi.control import rotation
 from idi.control.configuration import reconfigured
+from idi.control.pushes import asked_push, told
 from idi.control.secrets import NewSecret, able, asked_secret
 from idi.control.wanted import Wanted
 from idi.control.wording import did_you_mean
@@ -62,6 +63,15 @@ def what_is_asked(
                 wanted, up=True, text=request["text"], file=request["file"], overlays=found.overlays
             )
             return Asked(after, {"file": request["file"]}, found.platform, notes=found.notes)
+        case "deploy":
+            running(wanted, platform)
+            push = asked_push(request, wanted, environment)
+            found = load_declaration(push.text, request["file"], environment, wanted.overlays)
+            keep_the_name(found.platform, platform, world)
+            keep_where_events_are(found.platform, platform)
+            after = replace(wanted, text=push.text, file=request["file"], overlays=found.overlays)
+            about_it = told(found.platform, push.names, request["file"])
+            return Asked(after, about_it, found.platform, push.names, found.notes)
         case "down":
             # What somebody runs themselves goes with the platform and does not come back with it.
             return Asked(replace(wanted, up=False, overlays=replace(wanted.overlays, runs={})), {}, platform)
@@ -190,6 +200,8 @@ def module_named(platform: Platform, name: str) -> ModuleName:
 def title_of(request: ChangeRequest) -> str:
     if request["action"] == "scale":
         return "scale " + " ".join(f"{name}={count}" for name, count in request["modules"].items())
+    if request["action"] == "deploy":
+        return " ".join(["deploy", *request["modules"]])[:256]
     if request["action"] == "restart":
         return "restart " + " ".join(request["modules"])
     if request["action"] == "config":

@@ -37,13 +37,14 @@ from idi.plan.types import (
     Step,
     StopPart,
 )
-from idi.world.types import Instance, ModuleWorld, Revision, RevisionId, RevisionSpec, Workload, World
+from idi.world.types import Drift, Instance, ModuleWorld, Revision, RevisionId, RevisionSpec, Workload, World
 
 UNDECLARED = "no longer declared"
 GOES_DOWN = "the platform goes down"
 GIVEN_BACK = "it is given back"
 PULL_S = 60.0
 """How much longer the next may take where a Deployment brings them in: its image is pulled, and a former one ends."""
+MOST_TOLD = 4
 
 
 def difference(desired: Desired, world: World) -> Plan:
@@ -85,7 +86,7 @@ def module_steps(wanted: DesiredModule | None, module: ModuleWorld, leaving: str
 def with_brief(step: Step, changed: str) -> Step:
     """`changed` names what differs between two revisions; a reason that is no such difference is brief itself."""
     if isinstance(step, Ensure | Remove):
-        return replace(step, brief=changed or step.reason)
+        return replace(step, brief=changed or step.brief or step.reason)
     return step
 
 
@@ -168,15 +169,41 @@ def grow(module: ModuleWorld, wanted: DesiredModule, present: Revision | None, w
     steps: list[Step] = []
     there, known = (kept(module, present), present.count) if present else (0, 0)
     moved = present is not None and present.around != wanted.around
-    if known != count or there < count or moved:
-        reason = why or ("who may reach it, its sidecar, or how it scales" if moved else "")
-        steps.append(Ensure(spec, count, there, reason, around=wanted.around, most=wanted.most))
+    undone = [one for one in present.drift if not one.left] if present is not None else []
+    if known != count or there < count or moved or undone:
+        reasons = [
+            why or ("who may reach it, its sidecar, or how it scales" if moved else ""),
+            put_back(undone),
+        ]
+        brief = put_back(undone, brief=True) if undone and not why else ""
+        reason = "; ".join(filter(None, reasons))
+        steps.append(Ensure(spec, count, there, reason, brief, around=wanted.around, most=wanted.most))
     if ready(module, spec.revision) < count:
         steps.extend(retry(module, spec))
         # Where nothing is brought in there is nothing to pull, and none that ends before.
         more_s = spec.grace_s + PULL_S if wanted.rolls and steps else 0.0
         steps.append(await_ready(spec, count, more_s))
     return steps
+
+
+def put_back(drift: list[Drift], *, brief: bool = False) -> str:
+    """Why what is declared is ensured again; `brief` without any value."""
+    if not drift:
+        return ""
+    told = [drift_words(one, brief=brief) for one in drift[:MOST_TOLD]]
+    more = [f"and {len(drift) - MOST_TOLD} more"] if len(drift) > MOST_TOLD else []
+    return f"changed on the cluster: {'; '.join([*told, *more])}"
+
+
+def drift_words(one: Drift, *, brief: bool = False) -> str:
+    by = f" ({one.manager})" if one.manager else ""
+    if not one.field:
+        return f"{one.object} is gone{by}"
+    if brief or not (one.declared or one.there):
+        return f"{one.object} {one.field} {'was added' if one.added else 'is another'}{by}"
+    if one.added:
+        return f"{one.object} {one.field} is {one.there}, and nobody declared it{by}"
+    return f"{one.object} {one.field} is {one.there} instead of {one.declared}{by}"
 
 
 def retry(module: ModuleWorld, spec: RevisionSpec) -> list[Step]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from idi.declaration.types import ModuleName
-from idi.world.types import Instance, InstanceId, PartState, RevisionId, RevisionSpec
+from idi.world.types import Drift, Instance, InstanceId, PartState, RevisionId, RevisionSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,16 @@ class RevisionEnsured:
     spec: RevisionSpec
     count: int
     around: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionDrifted:
+    """What the target keeps for this revision was changed by somebody else (`drift`), or is as it should be (empty).
+    Whoever ensures the revision puts it back."""
+
+    module: ModuleName
+    revision: RevisionId
+    drift: tuple[Drift, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +137,7 @@ class PartChanged:
 
 Event = (
     RevisionEnsured
+    | RevisionDrifted
     | RevisionRemoved
     | RevisionDegraded
     | RevisionScaled

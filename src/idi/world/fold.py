@@ -24,6 +24,7 @@ from idi.world.events import (
     InstanceUnready,
     PartChanged,
     RevisionDegraded,
+    RevisionDrifted,
     RevisionEnsured,
     RevisionRemoved,
     RevisionScaled,
@@ -62,6 +63,8 @@ def fold(world: World, event: Event) -> tuple[World, Dirty]:
             return _revision(world, event, degraded=reason), NOTHING
         case RevisionScaled(count=count):
             return _revision(world, event, scaled=count), NOTHING
+        case RevisionDrifted(drift=drift):
+            return _revision(world, event, drift=drift), NOTHING
         case SharesSet(module=name, shares=shares):
             module = world.modules.get(name, ModuleWorld())
             return _put(world, name, replace(module, shares=dict(shares))), frozenset({name})
@@ -108,7 +111,9 @@ def _put(world: World, name: ModuleName, module: ModuleWorld) -> World:
     return replace(world, modules=with_item(world.modules, name, module))
 
 
-def _revision(world: World, event: RevisionDegraded | RevisionScaled, **changes: Any) -> World:
+def _revision(
+    world: World, event: RevisionDegraded | RevisionScaled | RevisionDrifted, **changes: Any
+) -> World:
     module = world.modules.get(event.module, ModuleWorld())
     known = module.revisions.get(event.revision)
     if known is None:

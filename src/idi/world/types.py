@@ -113,16 +113,32 @@ class Instance:
 
 
 @dataclass(frozen=True, slots=True)
+class Drift:
+    """Somebody else changed what the target keeps for a revision: the object, its field (empty: the whole of it is
+    gone), what is declared and what is there (both empty where a value is not to be told), and the program that did
+    it, where that is known. `left`: a controller owns the field, and it stays as it is. `added`: nobody declared it."""
+
+    object: str
+    field: str = ""
+    declared: str = ""
+    there: str = ""
+    manager: str = ""
+    left: bool = False
+    added: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Revision:
-    """A revision the target knows: its spec, how many instances it keeps, whether it crash-loops, and a digest of what
-    is kept for it beside its instances. `scaled`: how many an autoscaler wants now, where one says so; `count` is the
-    least then."""
+    """A revision the target knows: its spec, how many instances it keeps, whether it crash-loops, a digest of what is
+    kept for it beside its instances, and what somebody else changed of all that. `scaled`: how many an autoscaler
+    wants now, where one says so; `count` is the least then."""
 
     spec: RevisionSpec
     count: int
     degraded: str = ""
     around: str = ""
     scaled: int = 0
+    drift: tuple[Drift, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -211,7 +211,7 @@ def test_a_head_keeps_what_is_the_clients_own() -> None:
 def test_the_way_is_kept_beside_the_state(tmp_path: Path) -> None:
     paths = paths_for(str(tmp_path / "platform.yaml"), "staging")
     assert Way.read(paths) is None
-    way = Way("context", "shop-staging", "viewer")
+    way = Way("context", "shop-staging")
     way.write(paths)
     assert Way.read(paths) == way
     address(paths).write_text("{}", encoding="utf-8")

@@ -21,9 +21,18 @@ class KubernetesError(PartError):
     """The API answered, and not with what was asked for."""
 
     def __init__(
-        self, message: str, way_out: str = "", *, status: int, reason: str = "", after_s: float = 0.0
+        self,
+        message: str,
+        way_out: str = "",
+        *,
+        status: int,
+        reason: str = "",
+        after_s: float = 0.0,
+        said: str = "",
     ) -> None:
         super().__init__(message, way_out, retryable=status in OVERLOADED)
+        self.said = said
+        """The server's own words."""
         self.status = status
         self.reason = reason
         self.after_s = after_s
@@ -100,6 +109,7 @@ def _from_status(doing: str, status: int, told: Mapping[str, Any], raw: bytes) -
         status=status,
         reason=str(told.get("reason") or ""),
         after_s=float(after) if isinstance(after, int) else 0.0,
+        said=said.rstrip("."),
     )
     error.way_out = _way_out(error)
     return error

@@ -97,6 +97,27 @@ class Target(Protocol):
         """The last lines of an instance's output, for messages."""
 
 
+@dataclass(frozen=True, slots=True)
+class Objection:
+    """What would be refused of a revision, in the words of who refuses it, and what helps."""
+
+    object: str
+    words: str
+    way_out: str = ""
+
+
+class Surveyed(Protocol):
+    """A target where others can change what it keeps, and which can be asked before something is done (a cluster is
+    one)."""
+
+    async def survey(self, modules: Collection[ModuleName] | None = None) -> None:
+        """Look at what is kept for these modules (None: for all), and emit `RevisionDrifted` where that is another
+        than it was, or none any more. Changes nothing. Raises `PartError` where it cannot be looked at."""
+
+    async def trial(self, spec: RevisionSpec, count: int, around: str = "") -> list[Objection]:
+        """What `ensure` with the same would be refused; changes nothing. Raises `PartError` where nobody judged it."""
+
+
 class Attaching(Protocol):
     """A target that can take in instances which somebody else runs (a laptop can)."""
 

@@ -12,7 +12,7 @@ import asyncio
 import heapq
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
@@ -20,7 +20,7 @@ from typing import Self
 from idi.declaration.types import ModuleName
 from idi.parts.clients.owned_tasks import OwnedTasks
 from idi.parts.errors import PartError
-from idi.parts.targets.interface import Emit, Retire
+from idi.parts.targets.interface import Emit, Objection, Retire
 from idi.parts.targets.local.ports import choose_ports, free_slots
 from idi.parts.targets.local.seats import by_kind, purposes
 from idi.world.events import (
@@ -164,6 +164,12 @@ class SimulatedTarget:
     async def tail(self, instance: InstanceId, count: int = 10) -> list[str]:
         known = instance in self.machine.instances
         return [f"{instance} line {number}" for number in range(1, 4)][-count:] if known and count else []
+
+    async def survey(self, modules: Collection[ModuleName] | None = None) -> None:
+        """Nobody else is here."""
+
+    async def trial(self, spec: RevisionSpec, count: int, around: str = "") -> list[Objection]:  # noqa: ARG002
+        return []
 
     # --- what a test does to it
 

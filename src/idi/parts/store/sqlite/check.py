@@ -39,6 +39,8 @@ class Log:
     size: int
     read_node: Callable[[int, int], bytes]
     read_entry: Callable[[int], bytes]
+    origin: str = ""
+    verifier: str = ""
 
 
 def verify_journal(
@@ -83,7 +85,7 @@ def open_log(directory: Path) -> Iterator[Log]:
             size = signed.checkpoint.size
             if size > view.size():
                 raise Damaged(f"the signed head names {size} entries, the database has {view.size()}")
-            yield Log(head or b"", size, view.node, view.data)
+            yield Log(head or b"", size, view.node, view.data, meta.origin, meta.verifier)
     except (Damaged, OtherVersion, sqlite3.Error) as error:
         raise _unreadable(path, error) from error
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -23,11 +24,13 @@ from idi.parts.clients.kubernetes_watch import Event, Kind, Watch
 from idi.parts.clients.owned_tasks import OwnedTasks
 from idi.parts.clients.quota_words import explained
 from idi.parts.errors import PartError, Refused
-from idi.parts.targets.interface import Emit, Retire, Supply, Variable
+from idi.parts.targets.interface import Emit, Objection, Retire, Supply, Variable
+from idi.parts.targets.kubernetes.behind import Behind
 from idi.parts.targets.kubernetes.instances import Known
 from idi.parts.targets.kubernetes.pods import AROUND, COUNT, MAIN, MODULE, SCALES, SPEC, pod_seen
 from idi.parts.targets.kubernetes.replicas import Replicas
 from idi.parts.targets.kubernetes.silence import COMES_S, Silence
+from idi.parts.targets.kubernetes.survey import Survey
 from idi.parts.targets.kubernetes.values import (
     POD,
     Reach,
@@ -39,6 +42,7 @@ from idi.parts.targets.kubernetes.values import (
 )
 from idi.parts.targets.recorded import spec_of
 from idi.parts.targets.references import needed, own
+from idi.plan.difference import PULL_S
 from idi.world.events import (
     InstanceGone,
     InstanceSeen,
@@ -65,6 +69,9 @@ class Releases(Protocol):
 
     async def put(self, module: str, values: Mapping[str, Any]) -> None:
         """Install or change it. Raises `PartError`; then it is as it was."""
+
+    async def render(self, module: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The objects that these values make. Raises `PartError`."""
 
     async def drop(self, module: str) -> None:
         """Uninstall it; volumes stay. Idempotent."""
@@ -114,6 +121,14 @@ class KubernetesTarget:
         self._locks: dict[ModuleName, asyncio.Lock] = {}
         self._changed = asyncio.Event()
         self._synced = asyncio.Event()
+        self._arounds: dict[ModuleName, str] = {}
+        self._behind = Behind(
+            Survey(api, namespace, releases),
+            emit,
+            values=self._held_values,
+            busy=lambda module: module in self._locks and self._locks[module].locked(),
+            tasks=lambda: self._owned.group,
+        )
 
     async def __aenter__(self) -> Self:
         await self._owned.__aenter__()
@@ -139,23 +154,24 @@ class KubernetesTarget:
     async def ensure(self, spec: RevisionSpec, count: int, around: str = "") -> None:
         async with self._locks.setdefault(spec.module, asyncio.Lock()):
             before = self._revisions.get(spec.module)
-            its, settings = needed(spec), self._settings()
+            its = needed(spec)
             if paths := its.texts | its.files:
-                for secret in secret_of(settings, spec, await self._supply(spec, paths)):
+                for secret in secret_of(self._settings(), spec, await self._supply(spec, paths)):
                     name = secret["metadata"]["name"]
                     await self._api.apply(self._path("v1", "secrets", name), secret, force=True)
             running = self._running(spec)
-            scale = self._scale(spec.module) if count else None
-            reach = self._reach(spec.module)
-            values = release_values(settings, spec, count, reach, running, around, scale)
-            if scale:
+            scales = self._scales(spec, count)
+            values = self._values(spec, count, around)
+            if scales:
                 await self._replicas.keep(spec.module)
             await self._releases.put(spec.module, values)
-            if scale:
+            if scales:
                 await self._replicas.least(spec.module, count)
             self._holds(spec, count, around)
             await self._forget_secrets(spec.module, {spec.revision, *(one.revision for one in running)})
-        if before is not None and before[0] == spec and before[1] > count and not scale:
+            again = before is not None and before[0] == spec and count > 0
+            await self._behind.written(spec, values, again=again, timeout_s=rollout_s(spec, count))
+        if before is not None and before[0] == spec and before[1] > count and not scales:
             await self._fewer(spec, count)
 
     async def retry(self, module: ModuleName, revision: RevisionId) -> None:
@@ -181,6 +197,7 @@ class KubernetesTarget:
             self._revisions.pop(module, None)
             self._degraded.pop(module, None)
             self._scaled.pop(module, None)
+            self._behind.forget(module)
             self._emit(RevisionRemoved(module, revision))
 
     def sidecar_ready(self, instance: InstanceId, ready: bool) -> None:
@@ -199,6 +216,22 @@ class KubernetesTarget:
             return await self._api.logs(instance, MAIN, tail=count)
         except PartError as error:
             return [f"(its log cannot be had: {error.message})"]
+
+    # --- what others do to it, and what would be said
+
+    async def survey(self, modules: Collection[ModuleName] | None = None) -> None:
+        await self._behind.look([*self._revisions] if modules is None else modules)
+
+    async def trial(self, spec: RevisionSpec, count: int, around: str = "") -> list[Objection]:
+        before = self._revisions.get(spec.module)
+        beside = 0 if self._scales(spec, count) and before else max(0, count - (before[1] if before else 0))
+        new = before is None or before[0] != spec
+        if before and new and spec.workload and not spec.workload.recreate:
+            beside += surge(count)  # the new ones come before the old ones go
+        values = self._values(spec, count, around)
+        return await self._behind.survey.objections(
+            spec.module, values, pods=beside, new=new or beside > 0, fresh=before is None
+        )
 
     # --- what only a laptop can do
 
@@ -273,6 +306,21 @@ class KubernetesTarget:
             self._known[instance] = Known()
         return self._known[instance]
 
+    def _values(self, spec: RevisionSpec, count: int, around: str) -> dict[str, Any]:
+        reach, running = self._reach(spec.module), self._running(spec)
+        scale = self._scale(spec.module) if count else None
+        return release_values(self._settings(), spec, count, reach, running, around, scale)
+
+    def _scales(self, spec: RevisionSpec, count: int) -> bool:
+        """Whether an autoscaler says how many there are."""
+        return count > 0 and self._scale(spec.module) is not None
+
+    def _held_values(self, module: ModuleName) -> tuple[RevisionId, dict[str, Any]] | None:
+        held = self._revisions.get(module)
+        if held is None:
+            return None
+        return held[0].revision, self._values(*held, self._arounds.get(module, ""))
+
     def _running(self, spec: RevisionSpec) -> list[RevisionSpec]:
         """Other revisions of its module that pods run: what they need to start again has to stay."""
         there = {
@@ -306,9 +354,12 @@ class KubernetesTarget:
 
     async def _follow(self, kind: str) -> None:
         async for event in Watch(self._api, self._path("apps/v1", kind), labels=MODULE):
-            if event.kind not in (Kind.ADDED, Kind.MODIFIED):
+            if event.kind not in (Kind.ADDED, Kind.MODIFIED, Kind.DELETED):
                 continue
             module = ModuleName(event.object["metadata"]["labels"][MODULE])
+            self._behind.heard(module, event.object, gone=event.kind is Kind.DELETED)
+            if event.kind is Kind.DELETED:
+                continue
             if module in self._revisions:
                 self._deployed(event.object)
             elif module not in self._unknown:
@@ -371,6 +422,7 @@ class KubernetesTarget:
     def _holds(self, spec: RevisionSpec, count: int, around: str) -> None:
         before = self._revisions.get(spec.module)
         self._revisions[spec.module] = (spec, count)
+        self._arounds[spec.module] = around
         self._emit(RevisionEnsured(spec, count, around))
         if before is not None and before[0].revision != spec.revision:
             self._degraded.pop(spec.module, None)
@@ -421,3 +473,15 @@ class KubernetesTarget:
         if known is not None:
             known.proxied = False
             self._judge(known)
+
+
+def surge(count: int) -> int:
+    """How many a Deployment brings in before it takes any out."""
+    return math.ceil(count / 4)
+
+
+def rollout_s(spec: RevisionSpec, count: int) -> float:
+    """How long it takes at most to make all pods anew, by quarters: each gets ready or is late, the former ones end,
+    an image is pulled."""
+    rounds = math.ceil(count / max(1, surge(count)))
+    return rounds * spec.readiness.deadline_s + spec.grace_s + PULL_S

@@ -22,7 +22,7 @@ from idi.parts.clients.machine import Machine, this_machine
 from idi.parts.clients.owned_tasks import OwnedTasks
 from idi.parts.errors import Bug, PartError, Refused
 from idi.parts.targets.backoff import Policy
-from idi.parts.targets.interface import Emit, Retire, Supply, Variable
+from idi.parts.targets.interface import Emit, Objection, Retire, Supply, Variable
 from idi.parts.targets.local import adoption, strays
 from idi.parts.targets.local.environment import base
 from idi.parts.targets.local.instance import LocalInstance
@@ -186,6 +186,12 @@ class LocalTarget:
 
     async def tail(self, instance: InstanceId, count: int = 10) -> list[str]:
         return self.last_lines(instance, count)
+
+    async def survey(self, modules: Collection[ModuleName] | None = None) -> None:
+        """Nobody else changes what is kept here: it is processes of this target's own."""
+
+    async def trial(self, spec: RevisionSpec, count: int, around: str = "") -> list[Objection]:  # noqa: ARG002
+        return []
 
     def last_lines(self, instance: InstanceId, count: int = 10) -> list[str]:
         return self.logs.last_lines(instance, count, self._first_lines.get(instance, 0))
