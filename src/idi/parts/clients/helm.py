@@ -144,8 +144,8 @@ class Helm:
 
         `wait` until everything is ready. A dry run is judged by the API server and changes nothing.
         """
-        # Fields that nobody knows are refused by the API server. Helm would fetch the schemas of all kinds there are and
-        # look too, which is most of the time of a run.
+        # The API server refuses fields that nobody knows. Helm would fetch the schemas of all kinds and look, too: most
+        # of the time of a run.
         flags = ["--install", "--reset-values", "--disable-openapi-validation"]
         flags += [f"--history-max={KEPT_REVISIONS}", *_applying()]
         flags += ["--wait"] if wait else []
