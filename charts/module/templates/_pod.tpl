@@ -63,7 +63,8 @@ spec:
           podAffinityTerm:
             topologyKey: kubernetes.io/hostname
             labelSelector:
-              matchLabels: {idi.dev/module: {{ $values.module }}, idi.dev/slot: {{ $.name }}}
+              # Of this revision alone, or those of the one before would decide where there is room.
+              matchLabels: {idi.dev/module: {{ $values.module }}, idi.dev/slot: {{ $.name }}, idi.dev/revision: {{ $slot.revision | quote }}}
     {{- with $values.pool }}
     nodeAffinity:
       requiredDuringSchedulingIgnoredDuringExecution:

@@ -216,6 +216,22 @@ def test_without_an_address_it_is_reached_by_nobody() -> None:
     assert (made.state, made.mesh) == ("starting", {})
 
 
+@pytest.mark.requirement("D1")
+def test_who_lost_its_address_has_no_traffic_and_stays_known() -> None:
+    """A pod whose node was killed: forgotten meanwhile, its proxy would come back to no certificate."""
+    known = Known(pod=seen(), reported=(True, ""), proxied=True)
+    before = known.told = known.judge(1.0)
+    assert before is not None
+    known.pod = seen(address="")
+    without = known.told = known.judge(2.0)
+    assert without is not None
+    assert (without.state, without.address, without.mesh) == ("unready", before.address, before.mesh)
+    known.pod = seen(address="10.0.9.9")
+    after = known.judge(3.0)
+    assert after is not None
+    assert (after.state, after.address) == ("ready", "10.0.9.9")
+
+
 def test_who_goes_is_not_brought_back_by_a_report() -> None:
     known = Known(pod=seen(), reported=(True, ""), proxied=True, stopping=True)
     made = known.judge(1.0)

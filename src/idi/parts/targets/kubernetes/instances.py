@@ -29,7 +29,9 @@ class Known:
 
     def judge(self, now: float) -> Instance | None:
         """The instance as it is now; None while the API server has not spoken of it. One that kubelet takes for ready
-        had traffic before this control knew of it, and keeps it until somebody says otherwise."""
+        had traffic before this control knew of it, and keeps it until somebody says otherwise. One that has lost its
+        address (its node lost power) gets another; until then it is by its last one what it was, a proxy with a
+        certificate, and has no traffic."""
         pod = self.pod
         if pod is None:
             return None
@@ -39,14 +41,15 @@ class Known:
         self.been_ready = self.been_ready or state == "ready"
         its = numbers(pod.spec)
         before = self.told
+        address = pod.address or (before.address if before else "")
         return Instance(
             id=pod.name,
             module=pod.module,
             revision=pod.revision,
             state=state,
-            address=pod.address,
+            address=address,
             ports=its.ports,
-            mesh=its.mesh if pod.address else {},
+            mesh=its.mesh if address else {},
             outbound=its.outbound,
             since=before.since if before and before.state == state else (now if before else pod.since or now),
             restarts=pod.restarts,
