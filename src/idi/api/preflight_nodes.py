@@ -104,7 +104,9 @@ def gpu(pool: str, resource: str, modules: Sequence[Module], usable: Sequence[No
     whose = ", ".join(module.name for module in modules)
     most = max(module.resources.gpu for module in modules)
     own = [node for node in usable if node["metadata"].get("labels", {}).get(POOL) == pool]
-    having = [node for node in own if quantity(node["status"].get("allocatable", {}).get(resource, "0")) >= most]
+    having = [
+        node for node in own if quantity(node["status"].get("allocatable", {}).get(resource, "0")) >= most
+    ]
     if having:
         many = f"{len(having)} node{'s' if len(having) != 1 else ''} of pool {pool}"
         return Finding("gpu", "ok", f"{resource} on {many} for {whose}")

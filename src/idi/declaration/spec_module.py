@@ -73,7 +73,13 @@ RESOURCES = Record(
     Resources,
     Field("cpu", Cpu(), "CPU.", quiet=True, default="no share reserved"),
     Field("memory", Size("1MiB", "64TiB", "256MiB"), "Memory.", quiet=True, default="no limit"),
-    Field("gpu", Whole(0, 64, 1), "Whole GPUs, on a cluster; a laptop has what it has.", quiet=True, default="none"),
+    Field(
+        "gpu",
+        Whole(0, 64, 1),
+        "Whole GPUs, on a cluster; a laptop has what it has.",
+        quiet=True,
+        default="none",
+    ),
 )
 
 SLO = Record(

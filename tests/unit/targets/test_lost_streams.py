@@ -58,6 +58,7 @@ async def served(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
         retire=nothing,
         supply=nothing,
         reach=nothing,
+        scale=nothing,
         answers=stage.answers,
         reached=lambda: stage.anybody,
     )

@@ -62,7 +62,11 @@ def roots_subscription(roots: bytes) -> bytes:
 
 def cluster_bootstrap(xds: ClusterXds, admin_socket: str, *, connections: int, heap_bytes: int) -> bytes:
     message = common_bootstrap(
-        _cluster(xds, posixpath.dirname(admin_socket)), admin_socket, metadata=(), connections=connections, heap_bytes=heap_bytes
+        _cluster(xds, posixpath.dirname(admin_socket)),
+        admin_socket,
+        metadata=(),
+        connections=connections,
+        heap_bytes=heap_bytes,
     )
     document = json.loads(_json(message))
     _say_bearer(document)
