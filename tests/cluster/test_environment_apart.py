@@ -97,20 +97,20 @@ def sides(request: pytest.FixtureRequest) -> Iterator[dict[str, Side]]:
 def two(staging: Environment) -> Iterator[dict[str, Side]]:
     """The session's environment is one already; its file gets a second section."""
     text = (staging.folder / "platform.yaml").read_text()
-    section = text[text.index(f"  {staging.env}:") :].replace(f"  {staging.env}:", "  production:", 1)
-    quota = f"        quota: {{cpu: 2, memory: 6GiB, pods: {QUOTA['production']}}}\n"
+    section = text[text.index(f"  {staging.env}:") :].replace(f"  {staging.env}:", "  dev:", 1)
+    quota = f"        quota: {{cpu: 2, memory: 6GiB, pods: {QUOTA['dev']}}}\n"
     modules = "    modules: {cam: {instances: 1}}\n"
     (staging.folder / "platform.yaml").write_text(text + section + quota + modules)
-    production = replace(staging, env="production")
+    dev = replace(staging, env="dev")
     began = time.monotonic()
-    production.done("up")
+    dev.done("up")
     print(f"a second environment of three modules: {time.monotonic() - began:.1f} s")
     yield {
         "staging": Side(staging, {"jede": 1, "cam": 2, "dere": 1}),
-        "production": Side(production, {"jede": 1, "cam": 1, "dere": 1}),
+        "dev": Side(dev, {"jede": 1, "cam": 1, "dere": 1}),
     }
-    production.idi("down")
-    staging.kube.kubectl("delete", "namespace", production.namespace, "--wait=false")
+    dev.idi("down")
+    staging.kube.kubectl("delete", "namespace", dev.namespace, "--wait=false")
     (staging.folder / "platform.yaml").write_text(text)
 
 
@@ -167,19 +167,19 @@ def test_each_has_its_namespace_quota_and_pods_on_their_pools(sides: dict[str, S
             assert pod["metadata"]["labels"]["idi.dev/environment"] == name
             assert pool[pod["spec"]["nodeName"]] == POOL.get(module, "general"), module
         [quota] = objects(one, "resourcequota")
-        declared = QUOTA[name] if len(sides) == len(THREE) or name == "production" else 150
+        declared = QUOTA[name] if len(sides) == len(THREE) or name == "dev" else 150
         assert quota["status"]["hard"]["pods"] == str(declared)
         assert int(quota["status"]["used"]["pods"]) == len(objects(one, "pods"))
 
 
 def test_a_change_in_one_is_none_in_another(sides: dict[str, Side]) -> None:
-    production = sides["production"].environment
-    others = [side.environment for name, side in sides.items() if name != "production"]
+    dev = sides["dev"].environment
+    others = [side.environment for name, side in sides.items() if name != "dev"]
     before = [{pod["metadata"]["uid"] for pod in one.pods("idi.dev/module")} for one in others]
-    production.done("scale", "dere=2")
-    assert production.ready()["dere"] == 2
+    dev.done("scale", "dere=2")
+    assert dev.ready()["dere"] == 2
     assert [one.ready()["dere"] for one in others] == [1] * len(others)
-    production.done("scale", "dere=1")
+    dev.done("scale", "dere=1")
     assert [{pod["metadata"]["uid"] for pod in one.pods("idi.dev/module")} for one in others] == before
 
 
@@ -207,14 +207,14 @@ def as_jede(one: Environment, address: str) -> str:
 @pytest.mark.requirement("S4", "T4")
 def test_no_module_reaches_one_of_another_environment(sides: dict[str, Side]) -> None:
     """First by NetworkPolicy; then, with every policy against it opened, by whose the certificate is."""
-    staging, production = sides["staging"].environment, sides["production"].environment
+    staging, dev = sides["staging"].environment, sides["dev"].environment
     jede = pod_of(staging, "jede")
-    address = production.pods("idi.dev/module=cam")[0]["status"]["podIP"]
+    address = dev.pods("idi.dev/module=cam")[0]["status"]["podIP"]
     own = staging.pods("idi.dev/module=cam")[0]["status"]["podIP"]
     assert staging.python(jede, "module", REACH, own, "20101", "tcp").strip() == "connected"
     for port in ("20101", "20000", "20001"):
         assert staging.python(jede, "module", REACH, address, port, "tcp").strip() != "connected", port
-    for one, rule in ((staging, "egress"), (production, "ingress")):
+    for one, rule in ((staging, "egress"), (dev, "ingress")):
         policy = {
             "apiVersion": "networking.k8s.io/v1",
             "kind": "NetworkPolicy",
@@ -230,9 +230,9 @@ def test_no_module_reaches_one_of_another_environment(sides: dict[str, Side]) ->
         )
         assert staging.python(jede, "module", REACH, address, "20101", "tls").strip() != "answered"
         said = as_jede(staging, address)
-        print(f"with jede's certificate of staging at cam of production: {said}")
+        print(f"with jede's certificate of staging at cam of dev: {said}")
         assert "UNKNOWN_CA" in said
-        assert as_jede(production, address) == "200", "with production's own it is let in"
+        assert as_jede(dev, address) == "200", "with dev's own it is let in"
     finally:
-        for one in (staging, production):
+        for one in (staging, dev):
             one.kubectl("delete", "networkpolicy", "opened")
