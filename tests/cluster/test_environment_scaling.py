@@ -6,10 +6,8 @@ Autoscaler, metrics, quota and scheduler are the cluster's real ones; requests g
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -17,11 +15,12 @@ import pytest
 from tests.cluster.conftest import CLIENTS, MODULES
 from tests.support.cluster.environment import Environment
 from tests.support.cluster.faults import quota_full
+from tests.support.cluster.objects import replicas_wanted
 
 pytestmark = [pytest.mark.requirement("K2"), pytest.mark.timeout(600)]
 
 BEFORE = "    resources: {{cpu: 20m, memory: 64MiB}}\n    routes: [{{path: /v1/cam/"
-DEPLOYMENT = "deployment/cam-stable"
+DEPLOYMENT = "cam-stable"
 MOST, LEAST = 4, 2
 SCALE = f"    scale: {{{{max: {MOST}, cpu: 60%, down_after: 15s}}}}\n"
 
@@ -51,31 +50,14 @@ def cam(environment: Environment) -> dict[str, Any]:
 
 
 def replicas(environment: Environment) -> int:
-    return int(environment.kubectl("get", DEPLOYMENT, "-o", "jsonpath={.spec.replicas}"))
-
-
-@contextmanager
-def watched(environment: Environment) -> Iterator[list[int]]:
-    """Every number of pods that was wanted of cam meanwhile, also if only for a moment."""
-    wanted: list[int] = []
-    form = "jsonpath={.spec.replicas}{'\\n'}"
-    words = ("-n", environment.namespace, "get", DEPLOYMENT, "--watch", "-o", form)
-    with subprocess.Popen(environment.kube.command(*words), stdout=subprocess.PIPE, text=True) as watch:
-        assert watch.stdout is not None
-        wanted.append(int(watch.stdout.readline()))
-        try:
-            yield wanted
-        finally:
-            time.sleep(1)
-            watch.terminate()
-            wanted += [int(line) for line in watch.stdout]
+    return int(environment.kubectl("get", "deployment", DEPLOYMENT, "-o", "jsonpath={.spec.replicas}"))
 
 
 def test_scaling_by_load_is_switched_on_and_off_without_a_moment_of_fewer(shop: Environment) -> None:
     shop.done("scale", "cam=3")
     pods = {pod["metadata"]["uid"] for pod in shop.pods("idi.dev/module=cam")}
     load = shop.load("load-switch", "/open/cam/", 120)
-    with watched(shop) as wanted:
+    with replicas_wanted(shop.kube, shop.namespace, DEPLOYMENT) as wanted:
         declare(shop, SCALE)
         shop.done("up")
         time.sleep(5)
