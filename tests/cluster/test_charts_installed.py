@@ -17,13 +17,16 @@ import yaml
 
 from idi.parts.clients.helm import Helm, Reach, charts
 from idi.parts.clients.helm_errors import HelmError
+from idi.parts.clients.kubernetes import Kubernetes
+from idi.parts.targets.kubernetes.replicas import Replicas
 from tests.support.charts import Values, full, module, platform, program, slot, storing, text, whole
+from tests.support.cluster.access import access
 from tests.support.cluster.api import ApiError
 from tests.support.cluster.client import Client
 from tests.support.cluster.cluster import Cluster
 from tests.support.cluster.group import ClusterError
 from tests.support.cluster.layout import API
-from tests.support.cluster.objects import Namespace
+from tests.support.cluster.objects import Namespace, replicas_wanted
 from tests.support.platform import until
 
 CASES: dict[str, tuple[str, Callable[[], Values]]] = {
@@ -196,14 +199,14 @@ async def test_a_quota_refuses_what_is_over_it(kube: Client, restricted: Namespa
         )
     assert told.value.kind == "quota"
     assert not told.value.retryable
-    assert "raise `quota`" in told.value.way_out
+    assert "Raise quota" in told.value.way_out
 
 
 @pytest.mark.requirement("K2")
 async def test_an_autoscaler_takes_over_without_dropping_anybody(
-    kube: Client, restricted: Namespace, helm: Helm
+    kube: Client, restricted: Namespace, helm: Helm, tmp_path: Path
 ) -> None:
-    """What README.md of the chart says of switching one on."""
+    """Not for a moment: every number that is asked for meanwhile is seen."""
     scaled = module(slots={"stable": slot(replicas=None)}, scale={"min": 2, "max": 4, "cpuPercent": 70})
     fixed = module(slots={"stable": slot(replicas=3)})
 
@@ -212,14 +215,23 @@ async def test_an_autoscaler_takes_over_without_dropping_anybody(
         return int(kube.api.get(f"{path}/jede-stable")["spec"]["replicas"])
 
     await helm.upgrade("jede", charts() / "module", restricted.name, fixed)
-    assert count() == 3
-    owner = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "jede-stable"}}
-    kube.kubectl(
-        *("-n", restricted.name, "apply", "--server-side", "--field-manager=idi-scale", "-f", "-"),
-        stdin=json.dumps({**owner, "spec": {"replicas": 3}}),
-    )
-    await helm.upgrade("jede", charts() / "module", restricted.name, scaled)
-    assert count() == 3
+    async with Kubernetes(access(kube.kubeconfig, tmp_path)) as api:
+        replicas = Replicas(api, restricted.name)
+        with replicas_wanted(kube, restricted.name, "jede-stable") as wanted:
+            await replicas.keep("jede")
+            await helm.upgrade("jede", charts() / "module", restricted.name, scaled)
+            await replicas.keep("jede")
+            await replicas.least("jede", 2)
+        assert set(wanted) == {3}
+        # What the autoscaler has raised stays; the least that is asked for holds at once.
+        kube.kubectl("-n", restricted.name, "scale", "deployment/jede-stable", "--replicas=4")
+        await replicas.keep("jede")
+        await replicas.least("jede", 3)
+        assert count() == 4
+        kube.kubectl("-n", restricted.name, "scale", "deployment/jede-stable", "--replicas=1")
+        await replicas.least("jede", 3)
+        assert count() == 3
+        await replicas.keep("nobody")
     # The other way round the number of the values holds, whoever set another one.
     kube.kubectl("-n", restricted.name, "scale", "deployment/jede-stable", "--replicas=4")
     await helm.upgrade("jede", charts() / "module", restricted.name, fixed)

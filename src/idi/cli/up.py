@@ -68,11 +68,13 @@ def run(invocation: Invocation) -> int:
         try:
             status = client.status()
         except NotRunning:
-            doable(invocation, text)  # a mistake is found before anything is started
+            platform = doable(invocation, text).platform  # a mistake is found before anything is started
         else:
             same_ports(invocation, status)
             return attach(invocation, client, request, signals)
-        return Start(invocation, client, request, signals).run()
+        if not remote(platform):
+            return Start(invocation, client, request, signals).run()
+    return on_cluster(invocation, platform, text)
 
 
 def remote(platform: Platform) -> bool:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -116,3 +119,20 @@ class Namespace:
             self.path("pods"), found, timeout_s, f"pod {name}", fieldSelector=selector
         )
         return pod
+
+
+@contextmanager
+def replicas_wanted(kube: Client, namespace: str, deployment: str) -> Iterator[list[int]]:
+    """Every number of pods that was asked for of a Deployment meanwhile, also if only for a moment."""
+    wanted: list[int] = []
+    form = r"jsonpath={.spec.replicas}{'\n'}"
+    words = ("-n", namespace, "get", "deployment", deployment, "--watch", "-o", form)
+    with subprocess.Popen(kube.command(*words), stdout=subprocess.PIPE, text=True) as watch:
+        assert watch.stdout is not None
+        wanted.append(int(watch.stdout.readline()))
+        try:
+            yield wanted
+        finally:
+            time.sleep(1)  # the last of it is on its way
+            watch.terminate()
+            wanted += [int(line) for line in watch.stdout]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from idi.api import preflight, preflight_trial
+from idi.api import environments, preflight, preflight_trial
 from idi.api.cluster import Cluster, Versions
 from idi.api.environments import merged, release_values
 from idi.api.finding import Finding
@@ -17,7 +17,8 @@ from idi.api.preflight_nodes import nodes, quantity
 from idi.api.preflight_rights import ESCALATE, GIVE_REVIEW, REVIEW, given, judged, needed
 from idi.api.preflight_trial import Trial, held_up
 from idi.declaration.load import Loaded, load
-from idi.declaration.types import Platform
+from idi.declaration.types import KubernetesTarget, Platform
+from idi.parts.clients import profiles
 
 pytestmark = pytest.mark.requirement("K4")
 
@@ -384,3 +385,47 @@ def test_a_check_that_takes_too_long_is_named_and_the_others_stand(monkeypatch: 
             slow.answers.set()
     assert states(found) == {"cluster": "ok", "nodes": "fail", "storage": "ok", "network": "ok"}
     assert "took longer than 0 s to tell the nodes" in found[1].detail
+
+
+@pytest.mark.requirement("K3")
+def test_who_asks_for_a_gpu_needs_a_node_of_its_pool_that_has_one() -> None:
+    def judge(there: list[dict[str, Any]], modules: str, target: str = "") -> tuple[str, str]:
+        found = {one.name: one for one in nodes(there, platform(modules, target))}
+        return found["gpu"].state, found["gpu"].detail
+
+    one = "a: {image: i, pool: ml, resources: {gpu: 1}}"
+    plain, having = node("ml", ML), node("ml", ML)
+    having["status"]["allocatable"]["nvidia.com/gpu"] = "1"
+    elsewhere = node("general")
+    elsewhere["status"]["allocatable"]["nvidia.com/gpu"] = "8"
+    assert judge([elsewhere, plain], one) == (
+        "fail",
+        "no node of pool ml has nvidia.com/gpu, which a asks for",
+    )
+    assert judge([elsewhere, having], one) == ("ok", "nvidia.com/gpu on 1 node of pool ml for a")
+    assert "2 of nvidia.com/gpu" in judge([having], one.replace("gpu: 1", "gpu: 2"))[1]
+    assert "amd.com/gpu" in judge([having], one, ", gpu: amd.com/gpu")[1]
+    assert "gpu" not in states(list(nodes([having], platform())))
+
+
+@pytest.mark.parametrize("profile", ["gke", "eks", "aks"])
+def test_what_a_profile_says_holds_for_modules_too(profile: str) -> None:
+    """Gateway and modules ask the same name servers; what is declared comes before it."""
+    found = platform(target=f", profile: {profile}")
+    assert isinstance(found.target, KubernetesTarget)
+    theirs = release_values(found)["networkPolicy"]["dns"]["cidrs"]
+    assert profiles.name_servers(found.target) == tuple(theirs)
+    assert bool(theirs) == (profile != "aks")
+    own = platform(target=f", profile: {profile}, dns: [10.0.0.1/32], storage_class: fast").target
+    assert isinstance(own, KubernetesTarget)
+    assert profiles.name_servers(own) == ("10.0.0.1/32",)
+    assert profiles.storage_class(own) == "fast"
+
+
+def test_a_profiles_class_of_volumes_is_controls_and_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profiles, "profile_values", lambda _: {"control": {"storage": {"class": "quick"}}})
+    monkeypatch.setattr(environments, "profile_values", profiles.profile_values)
+    found = platform(target=", profile: eks")
+    assert isinstance(found.target, KubernetesTarget)
+    assert profiles.storage_class(found.target) == "quick"
+    assert release_values(found)["control"]["storage"]["class"] == "quick"

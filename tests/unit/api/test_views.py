@@ -58,3 +58,22 @@ def test_there_is_no_console_to_point_to_and_routes_are_those_of_the_declaration
     assert view["console"] == {"url": None}
     assert view["modules"][0]["routes"] == ["/pictures/"]
     assert "routes" not in status_view(None, WANTED, World(), AROUND)["modules"][0]
+
+
+def test_under_an_autoscaler_what_it_wants_is_desired() -> None:
+    """Also while a new version comes, which it has not spoken of yet; never fewer than was asked for."""
+    wanted = Desired({CAM: DesiredModule(spec("cam", "bbbb"), 2, "rolling", most=6)})
+    old, new = Revision(spec("cam", "aaaa"), 2, scaled=5), Revision(spec("cam", "bbbb"), 2)
+    revisions = {old.spec.revision: old, new.spec.revision: new}
+    view = module_view(CAM, wanted, ModuleWorld(revisions), AROUND)
+    assert (view["desired"], view["scale"]) == (5, {"least": 2, "most": 6})
+    few = ModuleWorld({new.spec.revision: replace(new, scaled=1)})
+    assert module_view(CAM, wanted, few, AROUND)["desired"] == 2
+    # Where nobody scales, what once was is no matter.
+    assert module_view(CAM, WANTED, ModuleWorld(revisions), AROUND)["desired"] == 2
+
+
+def test_those_that_could_not_be_made_are_missing_though_the_others_are_well() -> None:
+    view = seen(a(1, "bbbb", "ready"), new="the quota idi of the namespace is used up")
+    assert (view["state"], view["ready"], view["desired"]) == ("starting", 1, 2)
+    assert view["reason"] == "the quota idi of the namespace is used up"

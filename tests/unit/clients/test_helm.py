@@ -22,8 +22,7 @@ SAID = {
     "quota": (
         'Error: persistentvolumeclaims "sfl-data" is forbidden: exceeded quota: idi, requested: '
         "requests.storage=2Gi, used: requests.storage=5Gi, limited: requests.storage=6Gi",
-        "the quota idi of the namespace is used up: requests.storage=2Gi more was asked for, "
-        "requests.storage=5Gi of requests.storage=6Gi is in use.",
+        "the quota idi of the namespace is used up: 5Gi of 6Gi requests.storage in use, 2Gi more asked for.",
     ),
     "forbidden": (
         'Error: query: failed to query with labels: secrets is forbidden: User "erin" cannot list resource "secrets" '

@@ -15,7 +15,7 @@ from idi.declaration.types import ModuleName
 from idi.parts.targets.simulator import SimulatedTarget
 from idi.plan.types import AwaitReady
 from idi.traffic.types import EmbeddedKeys
-from idi.world.events import InstanceFailed, InstanceReady, InstanceSeen, RevisionEnsured
+from idi.world.events import InstanceFailed, InstanceReady, InstanceSeen, RevisionDegraded, RevisionEnsured
 from idi.world.types import Instance, InstanceId, RevisionId
 from tests.support.planes import RememberingPlane
 from tests.support.worlds import instance, spec
@@ -114,3 +114,30 @@ async def caught(executor: Executor, step: AwaitReady) -> StepFailed:
     with pytest.raises(StepFailed) as failure:
         await executor.do(step)
     return failure.value
+
+
+@pytest.mark.requirement("K3")
+async def test_what_the_target_cannot_make_ends_the_wait_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(apply, "REFUSED_S", 0.05)
+    loop = Loop(RememberingPlane(), Edge("127.0.0.1", 8080, lambda platform: KEYS))
+    loop.emit(RevisionEnsured(spec("cam", "aaaa"), 2))
+    loop.emit(InstanceSeen(instance("cam", 1, "aaaa", "ready")))
+    loop.emit(RevisionDegraded(CAM, RevisionId("aaaa"), "the quota idi of the namespace is used up"))
+
+    async def nothing(_: object) -> None: ...
+
+    executor = Executor(loop, SimulatedTarget(loop.emit, nothing), nothing, nothing, nothing)
+    step = AwaitReady(CAM, RevisionId("aaaa"), 2, 30.0)
+    with pytest.raises(StepFailed) as caught:
+        await executor.do(step)
+    why = "1 of 2 instances of cam could be made: the quota idi of the namespace is used up."
+    assert caught.value.reason == why
+    assert "Raise quota under target.kubernetes" in caught.value.way_out
+    # What makes room in time is waited for.
+    monkeypatch.setattr(apply, "REFUSED_S", 10.0)
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        tasks.create_task(executor.do(step))
+        await asyncio.sleep(0.05)
+        loop.emit(InstanceSeen(instance("cam", 2, "aaaa", "ready")))
