@@ -15,7 +15,7 @@ from concurrent.futures import TimeoutError as Late
 from typing import Any
 
 from idi.api.cluster import Cluster, Versions
-from idi.api.environments import target_of
+from idi.api.environments import check_seal, target_of
 from idi.api.finding import Finding
 from idi.api.kubectl import Denied, find, run, version_of
 from idi.api.preflight_nodes import nodes, quantity
@@ -169,13 +169,19 @@ def judged_storage(every: Sequence[Mapping[str, Any]], wanted: str) -> Finding:
         return Finding("storage", "warn", f"several are the default: {', '.join(names)}", remedy)
     detail = f"StorageClass {names[0]}{'' if wanted else ' (the default)'}, {found[0].get('provisioner', '')}"
     if found[0].get("provisioner") == "kubernetes.io/no-provisioner":
-        remedy = "Make a PersistentVolume for control and for each module with storage, or use another class."
+        remedy = "Make a PersistentVolume for control and for each module with storage, seal, or use another class."
         return Finding("storage", "warn", f"{detail}: nobody makes volumes", remedy)
     return Finding("storage", "ok", detail)
 
 
 def _default(one: Mapping[str, Any]) -> bool:
     return bool(one["metadata"].get("annotations", {}).get(DEFAULT_CLASS) == "true")
+
+
+def seal(cluster: Cluster, platform: Platform) -> Iterator[Finding]:
+    if declared := target_of(platform).seal:
+        check_seal(cluster, declared)
+        yield Finding("seal", "ok", f"Secret {declared.secret} has OpenBao's seal key")
 
 
 def metrics(cluster: Cluster, platform: Platform) -> Iterator[Finding]:
@@ -294,6 +300,7 @@ def looked(name: str, reads: str, check: Callable[[Cluster, Platform], Iterator[
 CHECKS: tuple[Callable[[Cluster, Platform], Iterator[Finding]], ...] = (
     looked("rights", "what you may", permitted),
     looked("storage", "StorageClasses", storage),
+    looked("seal", "its Secret", seal),
     looked("nodes", "the nodes", machines),
     looked("quota", "the namespace's quotas", quota),
     looked("metrics", "which APIs there are", metrics),
