@@ -52,7 +52,15 @@ KINDS = (
 """Every kind that is in one of the two charts but for priority classes, which nothing here asks for."""
 OF_THE_SERVER = frozenset(
     {
-        *("uid", "resourceVersion", "creationTimestamp", "generation", "managedFields", "status", "finalizers"),
+        *(
+            "uid",
+            "resourceVersion",
+            "creationTimestamp",
+            "generation",
+            "managedFields",
+            "status",
+            "finalizers",
+        ),
         *("clusterIP", "clusterIPs", "volumeName"),
         *("deployment.kubernetes.io/revision", "volume.kubernetes.io/selected-node"),
         *("pv.kubernetes.io/bind-completed", "pv.kubernetes.io/bound-by-controller"),

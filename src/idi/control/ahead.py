@@ -108,9 +108,7 @@ class Ahead:
 
 def openbao_places(settings: Settings) -> Places:
     paths = settings.paths
-    return Places(
-        paths.state, paths.runtime, paths.keys, settings.cluster.seal if settings.cluster else None
-    )
+    return Places(paths.state, paths.runtime, paths.keys, settings.cluster.seal if settings.cluster else None)
 
 
 def process_of(places: Places, program: Path, log_file: Path) -> ProcessSpec:

@@ -123,6 +123,11 @@ class Executor:
             raise StepFailed("Not waited for any longer, since the platform is to go down.")
         there = mine(world, step)
         culprits = [i for i in there if i.state == "failed"] or [i for i in there if i.state != "ready"]
+        if not culprits and (former := others(world, step)):
+            raise StepFailed(
+                f"{', '.join(i.id for i in former)} of a former revision serves still after {step.deadline_s:g} s.",
+                "kubectl describe pod says what it waits for.",
+            )
         if not culprits:
             raise StepFailed(f"{step.module} has no instance of revision {step.revision}.")
         culprit = culprits[0]
@@ -154,8 +159,16 @@ def mine(world: World, step: AwaitReady) -> list[Instance]:
     return [i for i in module.instances.values() if i.revision == step.revision]
 
 
+def others(world: World, step: AwaitReady) -> list[Instance]:
+    """Those of former revisions that serve, where a step waits for their end."""
+    module = world.modules.get(step.module, ModuleWorld())
+    there = module.instances.values() if step.alone else ()
+    return [i for i in there if i.revision != step.revision and i.supervised and i.state == "ready"]
+
+
 def enough(world: World, step: AwaitReady) -> bool:
-    return sum(i.state == "ready" for i in mine(world, step)) >= step.count
+    ready = sum(i.state == "ready" for i in mine(world, step))
+    return ready >= step.count and not others(world, step)
 
 
 def failed(world: World, step: AwaitReady) -> bool:

@@ -52,9 +52,7 @@ class Cluster:
         return gateway_url(self.namespace)
 
 
-def cluster_of(
-    namespace: str, environment: Mapping[str, str] = os.environ, seal: Path = SEAL
-) -> Cluster:
+def cluster_of(namespace: str, environment: Mapping[str, str] = os.environ, seal: Path = SEAL) -> Cluster:
     """Raises `PartError` where the chart did not say which images there are."""
     image = environment.get("IDI_SIDECAR_IMAGE", "")
     if not image:

@@ -21,7 +21,11 @@ async def keys_view(
     folder = places.key_folder
     begun, end = await _root(places)
     found = [
-        _view("seal", "OpenBao's store: secrets, certificate keys", 0.0 if places.seal else _written(folder.seal_key)),
+        _view(
+            "seal",
+            "OpenBao's store: secrets, certificate keys",
+            0.0 if places.seal else _written(folder.seal_key),
+        ),
         _view("recovery", "changes of OpenBao's set-up", _written(folder.recovery_path)),
         _view("control", "control's own way into OpenBao", _written(folder.control_path)),
         # The last intermediate that it signs must not outlive it.

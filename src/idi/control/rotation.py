@@ -205,7 +205,9 @@ class Rotation:
             await opened.settle()
             opened.seal.check()
             if wanted.keys == (SEAL,) and opened.seal.next_is_anothers:
-                raise Refused("The seal key is in a Secret of yours, and so the next one has to be.", ANOTHERS)
+                raise Refused(
+                    "The seal key is in a Secret of yours, and so the next one has to be.", ANOTHERS
+                )
 
             async def recovery() -> str:
                 await opened.recovery()

@@ -193,7 +193,9 @@ SEAL = Record(
     Seal,
     Field("secret", OBJECT, "The Secret.", needed=True, example="idi-seal"),
     Field("key", SECRET_KEY, "The key in it.", quiet=True, default="seal.key"),
-    Field("previous", SECRET_KEY, "The one before it, while it is being replaced.", quiet=True, default="none"),
+    Field(
+        "previous", SECRET_KEY, "The one before it, while it is being replaced.", quiet=True, default="none"
+    ),
 )
 
 KUBERNETES = Record(

@@ -173,7 +173,8 @@ def grow(module: ModuleWorld, wanted: DesiredModule, present: Revision | None, w
         steps.append(Ensure(spec, count, there, reason, around=wanted.around))
     if ready(module, spec.revision) < count:
         steps.extend(retry(module, spec))
-        steps.append(await_ready(spec, count, rollout_s(spec, count) if wanted.rolls else 0.0))
+        more_s = rollout_s(spec, count) if wanted.rolls else 0.0
+        steps.append(replace(await_ready(spec, count, more_s), alone=wanted.rolls))
     return steps
 
 

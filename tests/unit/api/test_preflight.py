@@ -116,7 +116,7 @@ class Holds(Cluster):
     def get(self, kind: str, name: str = "", *, labels: str = "") -> dict[str, Any] | None:
         assert (kind, name, labels) == ("secret", "ours", "")
         data: dict[str, bytes] = self.data  # type: ignore[attr-defined]
-        return {"data": {key: base64.b64encode(value).decode() for key, value in data.items()}} or None
+        return {"data": {key: base64.b64encode(value).decode() for key, value in data.items()}}
 
 
 @pytest.mark.requirement("S2")

@@ -53,3 +53,21 @@ async def test_what_lives_and_waits_is_said_to_lack_what_it_lacks() -> None:
     assert failure.way_out == "It goes on waiting; idi status says what is needed."
     assert executor.wants(ONE) == LACKS
     assert executor.wants(InstanceId("cam-2")) == ""
+
+
+async def test_where_the_target_rolls_the_former_ones_are_waited_for_too() -> None:
+    loop = Loop(RememberingPlane(), Edge("127.0.0.1", 8080, lambda platform: KEYS))
+    loop.emit(RevisionEnsured(spec("cam", "aaaa"), 1))
+    loop.emit(RevisionEnsured(spec("cam", "bbbb"), 1))
+    loop.emit(InstanceSeen(instance("cam", 1, "aaaa", "ready")))
+    loop.emit(InstanceSeen(instance("cam", 2, "bbbb", "ready")))
+
+    async def nothing(_: object) -> None: ...
+
+    executor = Executor(loop, SimulatedTarget(loop.emit, nothing), nothing, nothing, nothing)
+    step = AwaitReady(CAM, RevisionId("bbbb"), 1, 0.01, alone=True)
+    with pytest.raises(StepFailed, match="cam-1 of a former revision serves still"):
+        await executor.do(step)
+    await executor.do(replace(step, alone=False))
+    loop.emit(InstanceSeen(instance("cam", 1, "aaaa", "stopping")))
+    await executor.do(step)
