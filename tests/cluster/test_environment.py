@@ -143,6 +143,25 @@ def test_a_token_is_good_for_its_own_pod_and_nothing_else(environment: Environme
     assert reported("nonsense").startswith("401")
 
 
+@pytest.mark.requirement("S6", "T4")
+def test_a_token_ends_with_its_pod(environment: Environment) -> None:
+    """It was asked about before, and what was answered is remembered here and in the API server."""
+    door, jede, dere = (
+        f"control.{environment.namespace}.svc",
+        pod_of(environment, "jede"),
+        pod_of(environment, "dere"),
+    )
+    token = environment.kubectl("exec", dere, "-c", "sidecar", "--", "cat", "/var/run/idi/token/token")
+
+    def reported() -> str:
+        return environment.python(jede, "sidecar", REPORT, door, token)[:3]
+
+    assert reported() == "200"
+    environment.kubectl("delete", "pod", dere, timeout_s=90)
+    environment.until(lambda: reported() == "401", 5, "the token to be nobody's")
+    environment.until(lambda: environment.ready()["dere"] == 1, 60, "dere")
+
+
 @pytest.mark.requirement("S6")
 def test_a_role_may_do_what_its_line_says(environment: Environment) -> None:
     control = "control-0"

@@ -169,10 +169,11 @@ def check_seal(cluster: Cluster, seal: Seal) -> None:
     wrong = [name for name in named if len(base64.b64decode(held.get(name, ""))) != SEAL_BYTES]
     if wrong:
         raise Refused(
-            f"Secret {seal.secret} in namespace {cluster.namespace} has no {SEAL_BYTES} bytes under {', '.join(wrong)}.",
-            f"head -c {SEAL_BYTES} /dev/urandom > {wrong[0]} && kubectl --context {cluster.context} -n {cluster.namespace} "
-            f"create secret generic {seal.secret} --from-file={wrong[0]}   Keep a copy elsewhere: nothing else opens "
-            "the store.",
+            f"Secret {seal.secret} in namespace {cluster.namespace} has no {SEAL_BYTES} bytes under "
+            f"{', '.join(wrong)}.",
+            f"head -c {SEAL_BYTES} /dev/urandom > {wrong[0]} && kubectl --context {cluster.context} "
+            f"-n {cluster.namespace} create secret generic {seal.secret} --from-file={wrong[0]}   "
+            "Keep a copy elsewhere: nothing else opens the store.",
         )
 
 

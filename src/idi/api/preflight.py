@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from idi.api.cluster import Cluster, Versions
-from idi.api.environments import target_of
+from idi.api.environments import check_seal, target_of
 from idi.api.finding import Finding
 from idi.api.kubectl import Denied, find, run, version_of
 from idi.api.preflight_nodes import nodes, quantity
@@ -187,13 +187,19 @@ def judged_storage(every: Sequence[Mapping[str, Any]], wanted: str) -> Finding:
         return Finding("storage", "warn", f"several are the default: {', '.join(names)}", remedy)
     detail = f"StorageClass {names[0]}{'' if wanted else ' (the default)'}, {found[0].get('provisioner', '')}"
     if found[0].get("provisioner") == "kubernetes.io/no-provisioner":
-        remedy = "Make a PersistentVolume for control and for each module with storage, or use another class."
+        remedy = "Make a PersistentVolume for control and for each module with storage, seal, or use another class."
         return Finding("storage", "warn", f"{detail}: nobody makes volumes", remedy)
     return Finding("storage", "ok", detail)
 
 
 def _default(one: Mapping[str, Any]) -> bool:
     return bool(one["metadata"].get("annotations", {}).get(DEFAULT_CLASS) == "true")
+
+
+def seal(cluster: Cluster, platform: Platform) -> Iterator[Finding]:
+    if declared := target_of(platform).seal:
+        check_seal(cluster, declared)
+        yield Finding("seal", "ok", f"Secret {declared.secret} has OpenBao's seal key")
 
 
 def metrics(cluster: Cluster, platform: Platform) -> Iterator[Finding]:
@@ -297,6 +303,7 @@ def judged_balancer(own: Mapping[str, Any] | None, every: Sequence[Mapping[str, 
 CHECKS: tuple[Check, ...] = (
     Check("rights", "what you may", permitted),
     Check("storage", "StorageClasses", storage),
+    Check("seal", "its Secret", seal),
     Check("nodes", "the nodes", machines),
     Check("quota", "the namespace's quotas", quota),
     Check("metrics", "which APIs there are", metrics),

@@ -1,9 +1,9 @@
 """What whoever brings an environment up needs to be allowed: what the platform's chart consists of, and what it gives.
 
 Kubernetes lets nobody give away what they have not got: who makes control's Role needs every right in it or the verb
-`escalate`, and who lets control ask whose a token is has to be allowed to ask that, or may `escalate` and `bind` roles of
-the cluster. All of it is asked at once, as the API server itself answers for this user. Tests hold the list against the
-chart.
+`escalate`, and who lets control ask whose a token is has to be allowed to ask that, or may `escalate` and `bind` roles
+of the cluster. All of it is asked at once, as the API server itself answers for this user. Tests hold the list against
+the chart.
 """
 
 from __future__ import annotations

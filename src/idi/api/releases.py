@@ -1,8 +1,8 @@
 """Every release of an environment as a person installs it by hand: the same values as `idi up` and control give Helm.
 
-What is known only where it runs is not in them: what was scaled, restarted or set by hand there, and secrets. A secret is
-no value anyway. The Secret objects that pods mount are made by control, which has what is in them, so pods of a module
-with secrets wait until `idi up` has told control the declaration and the secrets are set.
+What is known only where it runs is not in them: what was scaled, restarted or set by hand there, and secrets. A
+secret is no value anyway. The Secret objects that pods mount are made by control, which has what is in them, so pods
+of a module with secrets wait until `idi up` has told control the declaration and the secrets are set.
 """
 
 from __future__ import annotations

@@ -149,6 +149,11 @@ class Executor:
             made = f"{len(mine(world, step))} of {step.count} instances of {step.module} could be made"
             raise StepFailed(f"{made}: {why}.", WAY_OUT)
         culprits = lacking(world, step)
+        if not culprits and (former := others(world, step)):
+            raise StepFailed(
+                f"{', '.join(i.id for i in former)} of a former revision serves still after {step.deadline_s:g} s.",
+                "kubectl describe pod says what it waits for.",
+            )
         if not culprits:
             raise StepFailed(f"{step.module} has no instance of revision {step.revision}.")
         culprit = culprits[0]
@@ -162,7 +167,7 @@ class Executor:
         )
 
     async def _progress(self, step: AwaitReady, settled: Callable[[World], bool], say: Say) -> bool:
-        """Until it is settled; False where for its time none more got ready, or the target can make no more."""
+        """Until it is settled; False where for its time nothing moved on, or the target can make no more."""
         said, pause_s, last, since = "", SAY_S, time.monotonic(), 0.0
         while not settled(self.loop.world):
             now = time.monotonic()
@@ -174,14 +179,13 @@ class Executor:
                 left_s = min(left_s, since + REFUSED_S - now)
             if left_s <= 0:
                 return False
-            before = count_ready(self.loop.world, step)
+            before = done(self.loop.world, step)
 
             def moved(world: World, before: int = before, was: bool = bool(was)) -> bool:
-                more = count_ready(world, step) > before
-                return settled(world) or more or bool(refused(world, step)) != was
+                return settled(world) or done(world, step) > before or bool(refused(world, step)) != was
 
             if await self.loop.wait(moved, min(left_s, pause_s)):
-                if count_ready(self.loop.world, step) > before:
+                if done(self.loop.world, step) > before:
                     last = time.monotonic()
                 continue
             if (words := self.waits_for(step)) != said:
@@ -195,6 +199,8 @@ class Executor:
         world = self.loop.world
         culprit = next(iter(lacking(world, step)), None)
         who = f"{culprit.id}: {culprit.reason or 'no answer yet'}" if culprit else "there is none yet"
+        if culprit is None and (former := others(world, step)):
+            who = f"{former[0].id} of a former revision serves still"
         if culprit is not None and (wants := self.wants(culprit.id)):
             who = f"{who}; {wants}"
         return f"{count_ready(world, step)} of {step.count} ready; {who}"
@@ -226,12 +232,24 @@ def lacking(world: World, step: AwaitReady) -> list[Instance]:
     ]
 
 
+def others(world: World, step: AwaitReady) -> list[Instance]:
+    """Those of former revisions that serve, where a step waits for their end."""
+    module = world.modules.get(step.module, ModuleWorld())
+    there = module.instances.values() if step.alone else ()
+    return [i for i in there if i.revision != step.revision and i.supervised and i.state == "ready"]
+
+
 def count_ready(world: World, step: AwaitReady) -> int:
     return sum(i.state == "ready" for i in mine(world, step))
 
 
+def done(world: World, step: AwaitReady) -> int:
+    """Grows with each one that gets ready, and with each former one that ends."""
+    return count_ready(world, step) - len(others(world, step))
+
+
 def enough(world: World, step: AwaitReady) -> bool:
-    return count_ready(world, step) >= step.count
+    return count_ready(world, step) >= step.count and not others(world, step)
 
 
 def refused(world: World, step: AwaitReady) -> str:

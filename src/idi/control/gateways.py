@@ -30,8 +30,8 @@ READY_S = 120.0
 
 @dataclass(slots=True)
 class Gateways:
-    """Keeps `loop.edge.nodes` to the gateway's pods. `wanted` says that somebody has started it; `ended` is told the uid of
-    each pod that is no more."""
+    """Keeps `loop.edge.nodes` to the gateway's pods. `wanted` says that somebody has started it; `ended` is told the
+    uid of each pod that is no more."""
 
     api: Kubernetes
     namespace: str

@@ -182,7 +182,7 @@ def grow(module: ModuleWorld, wanted: DesiredModule, present: Revision | None, w
         steps.extend(retry(module, spec))
         # Where nothing is brought in there is nothing to pull, and none that ends before.
         more_s = spec.grace_s + PULL_S if wanted.rolls and steps else 0.0
-        steps.append(await_ready(spec, count, more_s))
+        steps.append(replace(await_ready(spec, count, more_s), alone=wanted.rolls))
     return steps
 
 

@@ -127,12 +127,14 @@ class Ensure:
 
 @dataclass(frozen=True, slots=True)
 class AwaitReady:
-    """Go on only when `count` instances of the revision are ready; `deadline_s` is how long the next may take."""
+    """Go on only when `count` instances of the revision are ready; `deadline_s` is how long the next may take. With
+    `alone` also when none of another serves any more: where the target takes the former ones out by itself."""
 
     module: ModuleName
     revision: RevisionId
     count: int
     deadline_s: float
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,16 +152,26 @@ class Cluster:
 
     def stored(self, key: str) -> bytes:
         """The raw value under a key of the store, as it lies there."""
+        return self._range(key)[key]
+
+    def everything_stored(self) -> dict[str, bytes]:
+        """Every raw value of the store by its key."""
+        return self._range("\0", "\0")
+
+    def _range(self, first: str, end: str = "") -> dict[str, bytes]:
+        asked = {"key": first, **({"range_end": end} if end else {})}
+        encoded = {name: base64.b64encode(value.encode()).decode() for name, value in asked.items()}
         with self.control.socket() as inside:
             inside.settimeout(STORE_S)
             inside.connect(("127.0.0.1", STORE_PORT))
             connection = http.client.HTTPConnection("127.0.0.1")
             connection.sock = inside
-            connection.request(
-                "POST", "/v3/kv/range", json.dumps({"key": base64.b64encode(key.encode()).decode()})
-            )
+            connection.request("POST", "/v3/kv/range", json.dumps(encoded))
             found = json.loads(connection.getresponse().read())
-        return base64.b64decode(found["kvs"][0]["value"])
+        return {
+            base64.b64decode(one["key"]).decode(errors="replace"): base64.b64decode(one.get("value", ""))
+            for one in found.get("kvs", ())
+        }
 
     def kill_node(self, name: str) -> None:
         """As a power cut does it: every process of the node and its network are gone at once."""

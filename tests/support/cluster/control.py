@@ -77,16 +77,27 @@ def kubeconfig(layout: Layout, authority: Authority, name: str) -> None:
     write_private(layout.keys / f"{name}.kubeconfig", authority.kubeconfig(name, SERVER))
 
 
-def encryption(path: Path) -> None:
-    """Secrets are encrypted at rest with a key of this cluster's own."""
-    key = base64.b64encode(os.urandom(32)).decode()
-    providers = [{"aesgcm": {"keys": [{"name": "k1", "secret": key}]}}, {"identity": {}}]
+def encryption(path: Path, *keys: tuple[str, bytes]) -> None:
+    """Secrets are encrypted at rest with the first of these keys and read with any of them; without them with a key of
+    this cluster's own."""
+    named = [
+        {"name": name, "secret": base64.b64encode(key).decode()}
+        for name, key in keys or (("k1", os.urandom(32)),)
+    ]
+    providers = [{"aesgcm": {"keys": named}}, {"identity": {}}]
     document = {
         "apiVersion": "apiserver.config.k8s.io/v1",
         "kind": "EncryptionConfiguration",
         "resources": [{"resources": ["secrets"], "providers": providers}],
     }
     write_private(path, json.dumps(document))
+
+
+def encryption_keys(path: Path) -> list[tuple[str, bytes]]:
+    """Those that are there."""
+    [rule] = json.loads(path.read_text())["resources"]
+    found = rule["providers"][0]["aesgcm"]["keys"]
+    return [(one["name"], base64.b64decode(one["secret"])) for one in found]
 
 
 def spec(layout: Layout, programs: Mapping[str, Path], tool: str, cgroups: list[str], logs: Path) -> Spec:

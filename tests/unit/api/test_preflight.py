@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -104,6 +105,37 @@ def test_versions(server: str, client: str, state: str) -> None:
     found = preflight.judged_version(Versions(client, server), "here")
     assert found.state == state
     assert bool(found.remedy) == (state != "ok")
+
+
+class Holds(Cluster):
+    """A namespace with this Secret, if any."""
+
+    def __init__(self, **data: bytes) -> None:
+        super().__init__("c", "x-staging", "kubectl")
+        object.__setattr__(self, "data", data)
+
+    def get(self, kind: str, name: str = "", *, labels: str = "") -> dict[str, Any] | None:
+        assert (kind, name, labels) == ("secret", "ours", "")
+        data: dict[str, bytes] = self.data  # type: ignore[attr-defined]
+        return {"data": {key: base64.b64encode(value).decode() for key, value in data.items()}}
+
+
+@pytest.mark.requirement("S2")
+def test_the_seal_key_is_there_and_long_enough() -> None:
+    def check(cluster: Cluster, platform: Platform) -> list[Finding]:
+        return preflight.looked(preflight.Check("seal", "its Secret", preflight.seal), cluster, platform)
+
+    plain = platform(target=", seal: {secret: ours, key: a, previous: b}")
+    [found] = check(Holds(a=b"x" * 32, b=b"y" * 32), plain)
+    assert found.state == "ok"
+    [found] = check(Holds(a=b"x" * 32, b=b"y" * 31), plain)
+    assert (found.state, "32 bytes under b." in found.detail) == ("fail", True)
+    [found] = check(Holds(), plain)
+    assert "under a, b." in found.detail
+    assert "create secret generic ours --from-file=a" in found.remedy
+    assert release_values(plain)["control"]["sealKey"] == {"secret": "ours", "key": "a", "previous": "b"}
+    assert list(check(Holds(), platform())) == []
+    assert "sealKey" not in release_values(platform())["control"]
 
 
 def storage_class(name: str, default: bool = False, **more: Any) -> dict[str, Any]:

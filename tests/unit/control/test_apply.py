@@ -141,3 +141,21 @@ async def test_what_the_target_cannot_make_ends_the_wait_with_the_reason(
         tasks.create_task(executor.do(step))
         await asyncio.sleep(0.05)
         loop.emit(InstanceSeen(instance("cam", 2, "aaaa", "ready")))
+
+
+async def test_where_the_target_rolls_the_former_ones_are_waited_for_too() -> None:
+    loop = Loop(RememberingPlane(), Edge("127.0.0.1", 8080, lambda platform: KEYS))
+    loop.emit(RevisionEnsured(spec("cam", "aaaa"), 1))
+    loop.emit(RevisionEnsured(spec("cam", "bbbb"), 1))
+    loop.emit(InstanceSeen(instance("cam", 1, "aaaa", "ready")))
+    loop.emit(InstanceSeen(instance("cam", 2, "bbbb", "ready")))
+
+    async def nothing(_: object) -> None: ...
+
+    executor = Executor(loop, SimulatedTarget(loop.emit, nothing), nothing, nothing, nothing)
+    step = AwaitReady(CAM, RevisionId("bbbb"), 1, 0.01, alone=True)
+    with pytest.raises(StepFailed, match="cam-1 of a former revision serves still"):
+        await executor.do(step)
+    await executor.do(replace(step, alone=False))
+    loop.emit(InstanceSeen(instance("cam", 1, "aaaa", "stopping")))
+    await executor.do(step)

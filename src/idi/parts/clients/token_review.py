@@ -38,7 +38,7 @@ REVIEW_S = 5.0
 GOOD_S = 30.0
 REFUSED_S = 2.0
 ENDED_S = 120.0
-"""Longer than anybody remembers an answer: we for `GOOD_S`, the API server for ten seconds, with a question under way."""
+"""Longer than anybody remembers an answer: we for `GOOD_S`, the API server for ten seconds."""
 MOST_GOOD = 4096
 MOST_REFUSED = 1024
 MOST_ENDED = 4096

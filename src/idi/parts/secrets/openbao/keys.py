@@ -8,8 +8,9 @@
     set-up.json    which set-up of which store is complete (no secret)
 
 The seal key may be somebody else's to keep: a file that is `given`, which is read and never written (on a cluster a
-Secret of the user's, mounted). Then the folder has none, but for the one that the store was closed with before. That one,
-or the file `previous.key` beside the given one, is what the given one takes the place of, as `seal-next.key` does here.
+Secret of the user's, mounted). Then the folder has none, but for the one that the store was closed with before. That
+one, or the file `previous.key` beside the given one, is what the given one takes the place of, as `seal-next.key`
+does here.
 
 The user owns the folder. Each file is 0600 from its first byte, written beside and renamed, and on disk
 before whatever depends on it happens. A recovery key of an earlier store is set aside, never overwritten:

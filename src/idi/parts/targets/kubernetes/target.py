@@ -119,6 +119,8 @@ class KubernetesTarget:
         self._unknown: set[ModuleName] = set()
         self._scaled: dict[ModuleName, tuple[RevisionId, int]] = {}
         self._locks: dict[ModuleName, asyncio.Lock] = {}
+        self._leaving: set[ModuleName] = set()
+        """Those whose former revision still runs and has secrets, which go with it."""
         self._changed = asyncio.Event()
         self._synced = asyncio.Event()
         self._arounds: dict[ModuleName, str] = {}
@@ -169,6 +171,8 @@ class KubernetesTarget:
                 await self._replicas.least(spec.module, count)
             self._holds(spec, count, around)
             await self._forget_secrets(spec.module, {spec.revision, *(one.revision for one in running)})
+            if any(needed(one).texts or needed(one).files for one in running):
+                self._leaving.add(spec.module)
             again = before is not None and before[0] == spec and count > 0
             await self._behind.written(spec, values, again=again, timeout_s=rollout_s(spec, count))
         if before is not None and before[0] == spec and before[1] > count and not scales:
@@ -449,6 +453,29 @@ class KubernetesTarget:
     def _wake(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
+        for module in [one for one in self._leaving if self._left(one)]:
+            self._leaving.discard(module)
+            self._owned.group.create_task(self._forget_former(module))
+
+    def _left(self, module: ModuleName) -> bool:
+        """Whether all its pods are of the revision that holds, and one is ready: before that a pod of the former may
+        have to start again."""
+        current = self._revisions.get(module)
+        there = [one for one in self._known.values() if one.pod is not None and one.pod.module == module]
+        return (
+            current is not None
+            and all(one.pod is not None and one.pod.revision == current[0].revision for one in there)
+            and any(one.told is not None and one.told.state == "ready" for one in there)
+        )
+
+    async def _forget_former(self, module: ModuleName) -> None:
+        async with self._locks.setdefault(module, asyncio.Lock()):
+            if (current := self._revisions.get(module)) is None or not self._left(module):
+                return  # another one is on its way, and what ensures it looks itself
+            try:
+                await self._forget_secrets(module, {current[0].revision})
+            except PartError as error:  # the next change of the module removes them
+                log.warning("secrets of a former revision of %s stay: %s", module, error.message)
 
     async def _fewer(self, spec: RevisionSpec, count: int) -> None:
         """Wait until so many are left of a module."""
