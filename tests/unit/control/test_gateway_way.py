@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -21,7 +22,7 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 
 @contextlib.asynccontextmanager
-async def upstream() -> object:
+async def upstream() -> AsyncIterator[int]:
     server = await asyncio.start_server(echo, "127.0.0.1", 0)
     try:
         yield server.sockets[0].getsockname()[1]
@@ -41,7 +42,7 @@ async def said(port: int, words: bytes) -> bytes:
 
 
 async def test_it_leads_there_and_back_and_ends_with_either_side() -> None:
-    async with upstream() as far, leading("127.0.0.1", far, 0) as port:  # type: ignore[attr-defined]
+    async with upstream() as far, leading("127.0.0.1", far, 0) as port:
         assert await said(port, b"hello") == b"HELLO"
         assert [await said(port, b"%d" % at) for at in range(5)] == [b"%d" % at for at in range(5)]
 
@@ -50,5 +51,5 @@ async def test_where_nobody_is_it_ends_the_connection(monkeypatch: pytest.Monkey
     async with leading("127.0.0.1", 9, 0) as port:
         assert await said(port, b"hello") == b""
     monkeypatch.setattr(gateway_way, "MOST", 0)
-    async with upstream() as far, leading("127.0.0.1", far, 0) as port:  # type: ignore[attr-defined]
+    async with upstream() as far, leading("127.0.0.1", far, 0) as port:
         assert await said(port, b"hello") == b"", "a bound"
