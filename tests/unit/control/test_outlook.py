@@ -54,7 +54,7 @@ def entries_about_drift(entries: list[Entry]) -> list[Entry]:
 
 
 @pytest.fixture
-def cluster() -> Cluster:
+async def cluster() -> Cluster:
     loop = Loop(RememberingPlane(), Edge("127.0.0.1", 8080, lambda platform: KEYS))
     found = load("platform: shop\nmodules: {cam: {run: x}}")
     assert isinstance(found, Loaded)
