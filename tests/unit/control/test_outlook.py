@@ -63,24 +63,27 @@ async def cluster() -> Cluster:
     return Cluster(loop)
 
 
+async def looked(cluster: Cluster, store: MemoryStore) -> list[str]:
+    """By a control that has just started."""
+    cluster.loop.listeners.clear()
+    async with asyncio.TaskGroup() as tasks:
+        return await Outlook(cluster, cluster.loop, store, tasks).look()
+
+
 async def test_what_was_seen_is_an_entry_once_and_no_value_is_in_it(cluster: Cluster) -> None:
     store = MemoryStore()
     cluster.drift = (IMAGE,)
     for _ in range(2):  # the second is a control that starts anew
-        async with asyncio.TaskGroup() as tasks:
-            outlook = Outlook(cluster, cluster.loop, store, tasks)
-            assert await outlook.look() == []
+        assert await looked(cluster, store) == []
     [one] = entries_about_drift(await store.entries(0, 100))
     assert (one.subject, one.actor.name) == ("cam", "control")
     assert one.detail == {"what": "Deployment cam-stable spec.image is another (kubectl-edit)"}
     # Put back, and done again.
     await store.note(one.actor, "ensure", {}, subject="cam")
-    async with asyncio.TaskGroup() as tasks:
-        await Outlook(cluster, cluster.loop, store, tasks).look()
+    await looked(cluster, store)
     assert len(entries_about_drift(await store.entries(0, 100))) == 2
     cluster.drift = ()
-    async with asyncio.TaskGroup() as tasks:
-        await Outlook(cluster, cluster.loop, store, tasks).look()
+    await looked(cluster, store)
     assert len(entries_about_drift(await store.entries(0, 100))) == 2
 
 
