@@ -93,6 +93,11 @@ def test_what_was_changed_behind_its_back_is_planned_and_put_back(environment: E
     assert "(kubectl-set)" in shown
     environment.done("up")
     assert plan(environment)["steps"] == []
+    listed = environment.done("audit", "list", "--json", "--limit", "900").out
+    seen = [one for one in map(json.loads, listed.splitlines()) if one["action"] == "drift"]
+    assert {one["subject"] for one in seen} == {"dere", "cam", "jede"}
+    assert any("image is another (kubectl-set)" in one["detail"]["what"] for one in seen)
+    assert "hunter2" not in listed
     # Its pods are those that were declared, and not only on paper.
     assert container(environment, "dere") == declared
     for pod in environment.pods("idi.dev/module=dere"):

@@ -112,8 +112,7 @@ class RemoteLog:
     def _nodes(self) -> dict[tuple[int, int], bytes]:
         """The hashes of the tree over its bytes, which has to be the one that was signed."""
         self._whole()
-        tree = Frontier()
-        nodes: dict[tuple[int, int], bytes] = {}
+        tree, nodes = Frontier(), dict[tuple[int, int], bytes]()
         for at in range(self.size):
             tree, completed = tree.append(leaf_hash(self._entries[at]))
             nodes |= {(one.level, one.position): one.hash for one in completed}

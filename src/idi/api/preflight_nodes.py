@@ -6,7 +6,6 @@ with no other; control and gateways run anywhere and put up with none. Pure: it 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -14,22 +13,17 @@ from typing import Any
 from idi.api.finding import Finding
 from idi.declaration.demand import Demand, cpu_text, memory_text, pod
 from idi.declaration.types import KubernetesTarget, Module, Platform
+from idi.parts.clients.kubernetes_quantity import quantity as written
 
 POOL = "idi.dev/pool"
 KEEPS_OUT = ("NoSchedule", "NoExecute")
-_QUANTITY = re.compile(r"([0-9.]+(?:e[0-9]+)?)([A-Za-z]*)")
-_UNITS = {
-    "": Decimal(1), "m": Decimal("0.001"), "k": Decimal(10**3), "M": Decimal(10**6), "G": Decimal(10**9),
-    "T": Decimal(10**12), "Ki": Decimal(2**10), "Mi": Decimal(2**20), "Gi": Decimal(2**30), "Ti": Decimal(2**40),
-}  # fmt: skip
 
 Node = Mapping[str, Any]
 
 
 def quantity(text: str) -> Decimal:
-    """`250m`, `2`, `16Gi` as a number; what is none is 0."""
-    found = _QUANTITY.fullmatch(str(text))
-    return Decimal(found[1]) * _UNITS[found[2]] if found and found[2] in _UNITS else Decimal(0)
+    """As a number; what is none is 0."""
+    return written(text) or Decimal(0)
 
 
 def nodes(every: Sequence[Node], platform: Platform) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ from idi.cli.commands import GROUPS
 GLOBALS = (
     ("--env NAME", "environment (default: dev)"),
     ("--file FILE", "the declaration (default: platform.yaml)"),
-    ("--role NAME", "on a cluster: act in this role (default: the highest that you have)"),
+    ("--role NAME", "on a cluster: act in this role (default: the highest you have)"),
     ("--json", "JSON on stdout, nothing else there; an error is JSON on stderr"),
     ("--debug", "show a fault's traceback"),
     ("--help", "what a command takes, with an example"),

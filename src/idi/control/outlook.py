@@ -27,6 +27,7 @@ LOOK_S = 10.0
 TRIAL_S = 15.0
 SEEN = "drift"
 MOST_NAMED = 20
+MOST_WORDS = 4000
 
 
 @dataclass(slots=True)
@@ -75,9 +76,8 @@ class Outlook:
             self.tasks.create_task(self._record(event))
 
     async def _record(self, event: RevisionDrifted) -> None:
-        detail: dict[str, JSON] = {
-            "what": [drift_words(one, brief=True) for one in event.drift[:MOST_NAMED]],
-        }
+        told = [drift_words(one, brief=True) for one in event.drift[:MOST_NAMED]]
+        detail: dict[str, JSON] = {"what": "; ".join(told)[:MOST_WORDS]}
         if len(event.drift) > MOST_NAMED:
             detail["more"] = len(event.drift) - MOST_NAMED
         try:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from idi.parts.targets.kubernetes.drift import additions, differences, drift, quantity, rolls, spelled
+from idi.parts.clients.kubernetes_quantity import quantity
+from idi.parts.targets.kubernetes.drift import additions, differences, drift, rolls, spelled
 from idi.parts.targets.kubernetes.quota import lacking
 
 pytestmark = pytest.mark.requirement("K1")

@@ -14,9 +14,9 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from idi.parts.clients.kubernetes_quantity import quantity
 from idi.world.types import Drift
 
 Json = Mapping[str, Any]
@@ -27,9 +27,6 @@ OURS = ("helm", "idi")
 SCALER = "scale"
 MOST_SHOWN = 60
 SEVERAL = re.compile(r"[\x00-\x1f]")
-_QUANTITY = re.compile(r"([+-]?[0-9.]+)([eE][+-]?[0-9]+|[numkMGTPE]|[KMGTPE]i)?")
-_SUFFIXES = {"n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
-_BINARY = {"Ki": 1, "Mi": 2, "Gi": 3, "Ti": 4, "Pi": 5, "Ei": 6}
 _KEYS = {
     "containers": ("name",),
     "initContainers": ("name",),
@@ -221,22 +218,6 @@ def _same(declared: Any, live: Any, place: Place) -> bool:
 
 def _is_quantity(place: Place) -> bool:
     return any(one in ("resources", "sizeLimit", "hard") for one in place)
-
-
-def quantity(value: Any) -> Decimal | None:
-    """Kubernetes' quantity as a number; None where it is none."""
-    found = _QUANTITY.fullmatch(str(value))
-    if found is None:
-        return None
-    try:
-        number = Decimal(found[1])
-    except InvalidOperation:
-        return None
-    suffix = found[2] or ""
-    if suffix in _BINARY:
-        return number * Decimal(1024) ** _BINARY[suffix]
-    power = _SUFFIXES[suffix] if suffix in _SUFFIXES else int(suffix[1:] or 0)
-    return number.scaleb(power)
 
 
 # --- who

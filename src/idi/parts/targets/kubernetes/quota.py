@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
-from idi.parts.targets.kubernetes.drift import quantity
+from idi.parts.clients.kubernetes_quantity import quantity
 
 ZERO = Decimal(0)
 

@@ -178,6 +178,8 @@ class Survey:
             try:
                 made = await self.api.create(path("v1", "pods", self.namespace), pod, dry_run=True)
             except KubernetesError as error:
+                if error.forbidden and " cannot " in error.said:
+                    raise  # by a Role of an earlier chart control may make none, and a Deployment will
                 # Where the old ones end first they leave the room.
                 return [] if error.quota_exceeded and not count else [objection(name, error)]
             quotas = await self.api.listing(path("v1", "resourcequotas", self.namespace))
@@ -185,6 +187,8 @@ class Survey:
         return [Objection(name, short, QUOTA)] if short else []
 
 
+NO_DRY_RUN = "does not support dry run"
+"""As the API server says of webhooks that have effects elsewhere."""
 QUOTA = "Raise the environment's quota, or scale something else down."
 
 
@@ -196,7 +200,7 @@ def as_sent(one: Json, module: str, namespace: str) -> Json:
 
 
 def objection(name: str, error: KubernetesError) -> Objection:
-    if error.retryable and not error.quota_exceeded:
+    if (error.retryable and not error.quota_exceeded) or NO_DRY_RUN in error.said:
         raise error  # it was not judged
     return Objection(name, error.said, what_helps(error))
 
