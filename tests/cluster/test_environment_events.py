@@ -11,9 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import faults
 from tests.support.cluster.client import Client
-from tests.support.cluster.cluster import Cluster
 from tests.support.cluster.environment import Environment
 
 pytestmark = [pytest.mark.requirement("K1"), pytest.mark.timeout(600)]
@@ -278,46 +276,6 @@ def test_a_module_with_its_first_event_gets_its_account_before_it_starts(shop: E
     assert native.communicate(timeout=90)[0].splitlines()[-1] == "stayed"
     told = [line for line in shop.kubectl("logs", "control-0").splitlines() if "taken its accounts" in line]
     print(*told, sep="\n")
-
-
-@pytest.mark.requirement("B1", "T3")
-def test_a_full_volume_is_said_and_with_room_it_goes_on(shop: Environment, own: Cluster) -> None:
-    """The broker says it itself; how much room there is nobody tells control, so a person ends the broker's pod."""
-    bus = shop.pods("idi.dev/module=bus")[0]
-    [claim] = [
-        one["persistentVolumeClaim"]["claimName"]
-        for one in bus["spec"]["volumes"]
-        if "persistentVolumeClaim" in one
-    ]
-    volume = shop.kubectl("get", "pvc", claim, "-o", "jsonpath={.spec.volumeName}")
-    place = json.loads(shop.kubectl("get", "pv", volume, "-o", "json"))["spec"]
-    folder = (place.get("local") or place["hostPath"])["path"]
-    node = own.groups[bus["spec"]["nodeName"]]
-
-    def sent(prefix: str, seconds: str = "0") -> int:
-        said = meanwhile(shop, pod_of(shop, "jede"), PUBLISH, prefix, seconds, "jede.decided")
-        return int(json.loads(said.communicate(timeout=120)[0].splitlines()[-1])[2])
-
-    def anew() -> None:
-        shop.kubectl("delete", "pod", bus["metadata"]["name"], "--timeout=50s")
-        shop.until(lambda: sent("anew") < 300, 90, "the bus to take events")
-
-    def said() -> str:
-        return shop.done("status").out
-
-    with faults.small_disk(own, bus["spec"]["nodeName"], folder, "48m"):
-        anew()
-        for size in ("64k", "1k"):
-            node.run("dd", "if=/dev/zero", f"of={folder}/fill-{size}", f"bs={size}", check=False)
-        shop.until(lambda: sent("full", "3") == 503, 90, "publishing to be refused")
-        began = time.monotonic()
-        shop.until(lambda: "The bus keeps no more events" in said(), 60, "status to say so")
-        print(f"said {time.monotonic() - began:.1f} s after it was refused")
-        node.run("rm", "-f", f"{folder}/fill-64k", f"{folder}/fill-1k")
-        anew()
-        shop.until(lambda: "The bus keeps no more events" not in said(), 60, "status to say nothing of it")
-    anew()
-    shop.until(lambda: "anew-0" in handled(shop, "dere"), 60, "what was published to be handled")
 
 
 @pytest.mark.requirement("S2", "B1")

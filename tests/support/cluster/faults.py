@@ -73,24 +73,6 @@ def unheard(cluster: Cluster, node: str, address: str) -> Iterator[None]:
 
 
 @contextmanager
-def small_disk(cluster: Cluster, node: str, folder: str, size: str) -> Iterator[None]:
-    """The folder of a volume is a disk of its own with what lay in it, for pods that start from now on; at the end it
-    is as it was, with what lies there then."""
-    group, aside = cluster.groups[node], f"{folder}.aside"
-    group.run("cp", "-a", folder, aside)
-    group.run("mount", "-t", "tmpfs", "-o", f"size={size},mode=0777", "tmpfs", folder)
-    group.run("cp", "-a", f"{aside}/.", folder)
-    try:
-        yield
-    finally:
-        group.run("rm", "-rf", aside)
-        group.run("cp", "-a", folder, aside)
-        group.run("umount", "-l", folder)
-        group.run("cp", "-a", f"{aside}/.", folder)
-        group.run("rm", "-rf", aside)
-
-
-@contextmanager
 def stopped(cluster: Cluster, node: str, program: str) -> Iterator[None]:
     """A node without its kubelet, containerd, kube-proxy or kube-router; its pods run on."""
     cluster.groups[node].tell("stop", program)
