@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,14 +11,11 @@ from uuid import uuid4
 import pytest
 
 from tests.support.cluster.client import Client
-from tests.support.cluster.environment import Environment
-from tests.support.cluster.layout import API
+from tests.support.cluster.environment import NINE, Environment, declare_nine
 from tests.support.scale import scale
 
 pytestmark = [pytest.mark.requirement("K1", "K3"), pytest.mark.timeout(900)]
 
-FILE = Path(__file__).resolve().parents[2] / "platform.yaml"
-NINE = {"jede": 2, "dere": 1, "vtl": 1, "cti": 1, "eat": 1, "sfl": 1, "cam": 2, "pas": 1, "rame": 2}
 POOL = {"vtl": "ml", "rame": "ml", "eat": "storage", "sfl": "storage"}
 
 
@@ -28,16 +24,7 @@ def nine(
     kube: Client, images: Mapping[str, str], helm: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Environment]:
     made = Environment(tmp_path_factory.mktemp("nine"), kube, images, helm, f"junzi-{uuid4().hex[:4]}")
-    text = FILE.read_text()
-    assert text.count("image: standins/python") == 9
-    text = text.replace("image: standins/python", f"image: {images['standin-python']}")
-    text = re.sub(r"^platform: junzi$", f"platform: {made.platform}", text, flags=re.M)
-    ours = ", ".join(f'{name}: "{images[name]}"' for name in ("control", "sidecar", "relay"))
-    target = f"target: {{kubernetes: {{context: {made.context}, dns: [{API}/32], images: {{{ours}}}}}}}"
-    text = text.replace("target: {kubernetes: {context: staging}}", target)
-    # Volumes of a test are small.
-    text = text.replace("storage: {size: 10GiB}", "storage: {size: 64MiB}")
-    (made.folder / "platform.yaml").write_text(text)
+    declare_nine(made)
     began = time.monotonic()
     made.done("up")
     print(f"nine modules from nothing: {time.monotonic() - began:.1f} s")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -58,6 +59,10 @@ for one in threads:
     while one.is_alive(): one.join(0.2)
 print(json.dumps({"sent": count, "failed": bad[:20], "failures": len(bad), "names": names}))
 """
+
+
+FILE = Path(__file__).resolve().parents[3] / "platform.yaml"
+NINE = {"jede": 2, "dere": 1, "vtl": 1, "cti": 1, "eat": 1, "sfl": 1, "cam": 2, "pas": 1, "rame": 2}
 
 
 @dataclass(frozen=True)
@@ -251,3 +256,17 @@ class Environment:
     def ready(self) -> dict[str, int]:
         """Ready instances of each module, as `idi status` says."""
         return {one["name"]: one["ready"] for one in self.done("status", "--json").document["modules"]}
+
+
+def declare_nine(made: Environment) -> None:
+    """Write the project's own platform.yaml for it: the same file as on a laptop, with the images that there are."""
+    text = FILE.read_text()
+    assert text.count("image: standins/python") == len(NINE)
+    text = text.replace("image: standins/python", f"image: {made.images['standin-python']}")
+    text = re.sub(r"^platform: junzi$", f"platform: {made.platform}", text, flags=re.M)
+    ours = ", ".join(f'{name}: "{made.images[name]}"' for name in ("control", "sidecar", "relay"))
+    target = f"target: {{kubernetes: {{context: {made.context}, dns: [{API}/32], images: {{{ours}}}}}}}"
+    text = text.replace("target: {kubernetes: {context: staging}}", target)
+    # Volumes of a test are small.
+    text = text.replace("storage: {size: 10GiB}", "storage: {size: 64MiB}")
+    (made.folder / "platform.yaml").write_text(text)
