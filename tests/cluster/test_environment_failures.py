@@ -165,7 +165,9 @@ def test_the_api_server_away_and_back(stage: Stage) -> None:
         stage.back()
         after = stage.instances()
         same = [name for name, was in before.items() if after.get(name) == was]
-        print(f"figure: API server away: {len(same)} of {len(before)} instances have the state that they had since then")
+        print(
+            f"figure: API server away: {len(same)} of {len(before)} instances have the state that they had since then"
+        )
         # One that was slow for a moment on a busy machine may have been judged anew; all of them were not.
         assert after.keys() == before.keys()
         assert 2 * len(same) > len(before)

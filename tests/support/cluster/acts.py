@@ -172,7 +172,7 @@ class Stage:
         assert group.run("sh", "-c", script).strip(), f"no process of {pod} on {node}"
 
     @contextmanager
-    def load(self, name: str, seconds: float = 300.0, **options: Any) -> Iterator[Act]:
+    def load(self, name: str, seconds: float = 900.0, **options: Any) -> Iterator[Act]:
         """A load on the first node's side of everything until the end of the block; its history is there after it."""
         act = Act(self.environment, name, since=time.time())
         self.environment.load(name, PATH, seconds, **{"nodeName": self.cluster.nodes[0].name, **options})

@@ -167,9 +167,7 @@ class Environment:
     def ended(self, name: str, timeout_s: float = 120.0) -> str:
         """What a runner said once it has ended; it goes then."""
         self.until(
-            lambda: (
-                self.kubectl("get", "pod", name, "-o", "jsonpath={.status.phase}") in ("Succeeded", "Failed")
-            ),
+            lambda: self.phase(name) in ("Succeeded", "Failed"),
             timeout_s,
             f"the end of {name}",
         )
@@ -195,16 +193,15 @@ class Environment:
         url = f"http://{to or f'gateway.{self.namespace}.svc'}:8080{path}"
         words = (url, *(str(number) for number in (seconds, workers, pause_s, patience_s)))
         self.runner(name, load.SCRIPT, *words, variables={"TOKEN": token}, **spec)
-        self.until(
-            lambda: self.kubectl("get", "pod", name, "-o", "jsonpath={.status.phase}") == "Running",
-            60,
-            f"{name} to run",
-        )
+        self.until(lambda: self.phase(name) == "Running", 60, f"{name} to run")
         return name
+
+    def phase(self, pod: str) -> str:
+        return self.kubectl("get", "pod", pod, "-o", "jsonpath={.status.phase}")
 
     def history(self, load_name: str, timeout_s: float = 120.0, *, stop: bool = False) -> list[Request]:
         """What became of every request of a load, once it has ended; `stop` ends it."""
-        if stop:
+        if stop and self.phase(load_name) == "Running":
             self.python(load_name, "main", load.TELL)
         return read(self.ended(load_name, timeout_s))
 
