@@ -92,7 +92,7 @@ def test_nodes_that_do_not_hear_each_other(stage: Stage) -> None:
 
 @pytest.mark.requirement("D1")
 def test_a_node_that_is_killed(stage: Stage) -> None:
-    victim = stage.away_from_control()[0]
+    victim = stage.fullest()
     lost = stage.modules_on(victim)
     assert lost
     safe = next(address for node, address in stage.addresses("gateway").items() if node != victim)
@@ -182,7 +182,7 @@ def test_the_api_server_away_and_back(stage: Stage) -> None:
 @pytest.mark.requirement("K1", "D1")
 def test_a_node_that_is_drained(stage: Stage, tmp_path: Path) -> None:
     """Budgets let one of each go at a time, and nobody is asked any more who is to go."""
-    victim = stage.away_from_control()[0]
+    victim = stage.fullest()
     leaving = stage.modules_on(victim)
     assert leaving
     with followed(stage.environment, leaving, tmp_path) as printed, stage.load("load-drain") as act:

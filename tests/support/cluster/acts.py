@@ -81,8 +81,12 @@ class Stage:
         return self.nodes_of("control")["control-0"]
 
     def away_from_control(self) -> list[str]:
-        """Nodes without control; of the first one others of the session have everything, so it comes last."""
+        """Nodes without control, the first one last."""
         return [one.name for one in reversed(self.cluster.nodes) if one.name != self.control_node()]
+
+    def fullest(self) -> str:
+        """The node without control that has most instances; of the first node others of the session have everything."""
+        return max(self.away_from_control(), key=lambda node: len(self.modules_on(node)))
 
     def addresses(self, part: str) -> dict[str, str]:
         """Node -> address of a pod of a part there."""
@@ -206,7 +210,7 @@ class Act:
             self.beside = self.worked()
             assert self.beside, "instances wrote of no request"
         verdict = judge(self.history, permitted, gone, self.beside)
-        print(f"figure: {self.name}: {verdict}")
+        print(f"figure: {self.name}: {verdict}", *verdict.faults, sep="\n  ")
         return verdict
 
     def worked(self) -> list[tuple[str, str]]:
@@ -254,7 +258,7 @@ class Push:
 @contextmanager
 def followed(environment: Environment, pods: Iterable[str], folder: Path) -> Iterator[Callable[[], str]]:
     """What the modules of these pods print until they are gone, which nobody could read later."""
-    files = {pod: folder / pod for pod in pods}
+    files = {pod: Path(folder, pod) for pod in pods}
     children = []
     try:
         for pod, file in files.items():
