@@ -91,7 +91,7 @@ class App:
         route = self.routes.get(first)
         if (
             route is None
-            or (slash and first not in ("echo", "call", "publish", "events"))
+            or (slash and first not in ("echo", "cpu", "call", "publish", "events"))
             or request.path[:1] != "/"
         ):
             raise Problem(404, f"this stand-in has no {request.path}", **self.who)
@@ -241,7 +241,7 @@ class App:
             while time.monotonic() < slice_end:
                 pass
             await asyncio.sleep(0)
-        return json_response(self.who | {"burnt": seconds})
+        return json_response(self.who | {"path": request.path, "burnt": seconds})
 
     def sse(self, request: Request) -> Result:
         count = whole(request.parameter("count", "3"), 0, 100_000)

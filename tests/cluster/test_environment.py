@@ -7,6 +7,7 @@ import json
 import pytest
 
 from tests.support.cluster.environment import Environment
+from tests.support.history import judge
 
 pytestmark = [pytest.mark.requirement("K1")]
 
@@ -191,14 +192,14 @@ def test_a_role_may_do_what_its_line_says(environment: Environment) -> None:
 
 @pytest.mark.requirement("K1", "D1")
 def test_a_restart_under_load_loses_no_request(environment: Environment) -> None:
-    load = environment.load("load-restart", "/open/jede/call/cam", 25)
+    load = environment.load("load-restart", "/open/jede/call/cam/echo", 25)
     environment.done("restart", "cam")
     environment.done("scale", "cam=3")
     environment.done("scale", "cam=2")
-    said = json.loads(environment.ended(load))
-    print(f"restart and scale under load: {said}")
-    assert said["failures"] == 0, said["failed"]
-    assert said["sent"] > 200
+    verdict = judge(environment.history(load))
+    print(f"restart and scale under load: {verdict}")
+    assert verdict.faults == []
+    assert verdict.sent > 200
 
 
 @pytest.mark.requirement("K1", "C2")
@@ -228,12 +229,12 @@ def test_a_bad_image_stops_the_push_and_the_old_version_serves(environment: Envi
 
 @pytest.mark.requirement("K1", "D1")
 def test_control_killed_stops_no_traffic_and_goes_on(environment: Environment) -> None:
-    load = environment.load("load-control", "/open/jede/call/cam", 15)
+    load = environment.load("load-control", "/open/jede/call/cam/echo", 15)
     environment.kubectl("delete", "pod", "control-0", "--grace-period=0", "--force")
     environment.until(lambda: environment.idi("status").code == 0, 90, "control to be back")
-    said = json.loads(environment.ended(load))
-    print(f"control killed under load: {said}")
-    assert said["failures"] == 0, said["failed"]
+    verdict = judge(environment.history(load))
+    print(f"control killed under load: {verdict}")
+    assert verdict.faults == []
     assert "No changes" in environment.done("plan").out
     environment.done("scale", "cam=3")
     environment.done("scale", "cam=2")

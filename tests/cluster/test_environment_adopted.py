@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from tests.support.cluster import faults
 from tests.support.cluster.cluster import Cluster
 from tests.support.cluster.environment import Environment
+from tests.support.history import judge
 
 pytestmark = [pytest.mark.requirement("K1", "D1"), pytest.mark.timeout(600)]
 
@@ -36,7 +36,7 @@ def test_a_pod_that_only_kubelet_finds_well_loses_its_traffic(environment: Envir
             "get", "pod", name, "-o", "jsonpath={.status.conditions[?(@.type=='Ready')].status}"
         )
         assert ready == "True", "kubelet never saw anything"
-        said = json.loads(environment.ended(environment.load("load-adopted", "/open/jede/call/cam", 5)))
-        assert said["failures"] == 0, said["failed"]
-        assert name not in said["names"]
+        verdict = judge(environment.history(environment.load("load-adopted", "/open/jede/call/cam/echo", 5)))
+        assert not verdict.faults, verdict.faults
+        assert name not in verdict.by
     environment.until(lambda: instance().get("state") == "ready", 60, f"{name} to be back")

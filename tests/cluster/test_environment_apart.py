@@ -21,11 +21,11 @@ from uuid import uuid4
 import pytest
 
 from tests.cluster.test_environment import REACH, pod_of
-from tests.cluster.test_environment_nine import FILE, NINE, POOL
+from tests.cluster.test_environment_nine import POOL
 from tests.support.cluster.builds import Images
 from tests.support.cluster.client import Client
 from tests.support.cluster.cluster import Cluster
-from tests.support.cluster.environment import Environment
+from tests.support.cluster.environment import FILE, NINE, Environment
 from tests.support.cluster.layout import API
 from tests.support.scale import scale
 

@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.cluster.client import Client
 from tests.support.cluster.environment import NINE, Environment, declare_nine
+from tests.support.history import judge
 from tests.support.scale import scale
 
 pytestmark = [pytest.mark.requirement("K1", "K3"), pytest.mark.timeout(900)]
@@ -67,13 +68,13 @@ def test_pushes_of_all_nine_under_load_fail_nothing(nine: Environment) -> None:
     """Every module is rolled; from the command to all nine healthy."""
     times = []
     token = nine.done("token", "--ttl", "1h", "--json").document["token"]
-    load = nine.load("load-push", "/v1/jede/call/cam", 20 * scale(1, 10), workers=2, token=token)
+    load = nine.load("load-push", "/v1/jede/call/cam/echo", 20 * scale(1, 10), workers=2, token=token)
     for _ in range(scale(1, 10)):
         began = time.monotonic()
         nine.done("restart", *NINE)
         times.append(time.monotonic() - began)
-    said = json.loads(nine.ended(load, 600))
-    print(f"pushes: {[round(each, 1) for each in times]} s; load: {said}")
-    assert said["failures"] == 0, said["failed"]
+    verdict = judge(nine.history(load, 600))
+    print(f"pushes: {[round(each, 1) for each in times]} s; load: {verdict}")
+    assert verdict.faults == []
     # The last of the former version says goodbye still.
     nine.until(lambda: {name: n for name, n in nine.ready().items() if name in NINE} == NINE, 60, "all nine")

@@ -16,6 +16,7 @@ from tests.cluster.conftest import CLIENTS, MODULES
 from tests.support.cluster.environment import Environment
 from tests.support.cluster.faults import quota_full
 from tests.support.cluster.objects import replicas_wanted
+from tests.support.history import judge
 
 pytestmark = [pytest.mark.requirement("K2"), pytest.mark.timeout(600)]
 
@@ -56,7 +57,7 @@ def replicas(environment: Environment) -> int:
 def test_scaling_by_load_is_switched_on_and_off_without_a_moment_of_fewer(shop: Environment) -> None:
     shop.done("scale", "cam=3")
     pods = {pod["metadata"]["uid"] for pod in shop.pods("idi.dev/module=cam")}
-    load = shop.load("load-switch", "/open/cam/", 120)
+    load = shop.load("load-switch", "/open/cam/echo", 300)
     with replicas_wanted(shop.kube, shop.namespace, DEPLOYMENT) as wanted:
         declare(shop, SCALE)
         shop.done("up")
@@ -66,11 +67,11 @@ def test_scaling_by_load_is_switched_on_and_off_without_a_moment_of_fewer(shop: 
         declare(shop)
         shop.done("up")
     assert not json.loads(shop.kubectl("get", "hpa", "-o", "json"))["items"]
-    said = shop.enough(load)
-    print(f"numbers wanted: {wanted}; load: {said}")
+    verdict = judge(shop.history(load, stop=True))
+    print(f"numbers wanted: {wanted}; load: {verdict}")
     assert on == 3
     assert set(wanted) == {3}
-    assert said["failures"] == 0, said["failed"]
+    assert not verdict.faults, verdict.faults
     assert {pod["metadata"]["uid"] for pod in shop.pods("idi.dev/module=cam")} == pods
     shop.done("scale", "cam=2")
 
@@ -79,7 +80,7 @@ def test_load_brings_instances_and_takes_them_away_and_no_request_is_lost(shop: 
     declare(shop, SCALE)
     shop.done("up")
     assert cam(shop)["scale"] == {"least": LEAST, "most": MOST}
-    light = shop.load("load-light", "/open/cam/", 400, workers=2, pause_s=0.1)
+    light = shop.load("load-light", "/open/cam/echo", 400, workers=2, pause_s=0.1)
     began = time.monotonic()
     heavy = shop.load("load-heavy", "/open/cam/cpu?for=40ms", 300, workers=3, pause_s=0.1)
     try:
@@ -94,18 +95,18 @@ def test_load_brings_instances_and_takes_them_away_and_no_request_is_lost(shop: 
         assert "Nothing to change." in shop.done("up").out
         assert replicas(shop) == MOST
     finally:
-        burnt = shop.enough(heavy)
+        burnt = judge(shop.history(heavy, stop=True))
     ended = time.monotonic()
     shop.until(lambda: cam(shop)["desired"] == LEAST, 180, "the autoscaler to want fewer")
     shop.until(lambda: len(shop.pods("idi.dev/module=cam")) == LEAST, 60, "the surplus to be gone")
     back_s = time.monotonic() - ended
-    said = shop.enough(light)
+    other = judge(shop.history(light, stop=True))
     print(
         f"more wanted after {wanted_s:.1f} s, all ready after {out_s:.1f} s, back {back_s:.1f} s after the load"
     )
-    print(f"heavy: {burnt}; light: {said}")
-    assert (burnt["failures"], said["failures"]) == (0, 0), (burnt["failed"], said["failed"])
-    assert len(burnt["names"]) == MOST, "the new ones had their share of the load"
+    print(f"heavy: {burnt}; light: {other}")
+    assert not [*burnt.faults, *other.faults]
+    assert len(burnt.by) == MOST, "the new ones had their share of the load"
 
 
 @pytest.mark.requirement("K1")

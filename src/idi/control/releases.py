@@ -21,7 +21,7 @@ from idi.parts.errors import PartError
 
 log = logging.getLogger(__name__)
 
-RECOVERY_S = 30.0
+RECOVERY_S = 90.0
 BY_HELM = frozenset({"ensure", "remove"})
 """Steps in which Helm is at work."""
 

@@ -13,52 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.support.cluster import load
 from tests.support.cluster.client import Client
 from tests.support.cluster.layout import API
 from tests.support.cluster.objects import LOCKED
+from tests.support.history import Request, read
 
 IDI = Path(sys.executable).with_name("idi")
 COMMAND_S = 300.0
 NON_ROOT = {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}}
-
-LOAD = r"""
-import http.client, json, os, signal, sys, threading, time
-url, seconds, workers, pause = sys.argv[1], float(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
-headers = {"authorization": "Bearer " + os.environ["TOKEN"]} if os.environ.get("TOKEN") else {}
-host, _, path = url.removeprefix("http://").partition("/")
-count, bad, names, lock, end = 0, [], {}, threading.Lock(), time.time() + seconds
-def over(*_):
-    global end
-    end = 0
-signal.signal(signal.SIGTERM, over)
-def work():
-    global count
-    connection = None
-    while time.time() < end:
-        try:
-            connection = connection or http.client.HTTPConnection(host, timeout=15)
-            connection.request("GET", "/" + path, headers=headers)
-            answer = connection.getresponse()
-            body = answer.read()
-            why = "" if answer.status == 200 else f"{answer.status} {body[:200]!r}"
-            if answer.getheader("connection") == "close":
-                connection.close(); connection = None
-        except Exception as error:
-            why, connection = repr(error), None
-        with lock:
-            count += 1
-            if why:
-                bad.append(f"{time.time():.2f} {why}")
-            else:
-                name = json.loads(body).get("instance", "")
-                names[name] = names.get(name, 0) + 1
-        time.sleep(pause)
-threads = [threading.Thread(target=work) for _ in range(workers)]
-for one in threads: one.start()
-for one in threads:
-    while one.is_alive(): one.join(0.2)
-print(json.dumps({"sent": count, "failed": bad[:20], "failures": len(bad), "names": names}))
-"""
 
 
 FILE = Path(__file__).resolve().parents[3] / "platform.yaml"
@@ -209,9 +172,7 @@ class Environment:
     def ended(self, name: str, timeout_s: float = 120.0) -> str:
         """What a runner said once it has ended; it goes then."""
         self.until(
-            lambda: (
-                self.kubectl("get", "pod", name, "-o", "jsonpath={.status.phase}") in ("Succeeded", "Failed")
-            ),
+            lambda: self.phase(name) in ("Succeeded", "Failed"),
             timeout_s,
             f"the end of {name}",
         )
@@ -227,24 +188,27 @@ class Environment:
         *,
         workers: int = 4,
         pause_s: float = 0.02,
+        patience_s: float = 20.0,
         token: str = "",
+        to: str = "",
+        **spec: Any,
     ) -> str:
-        """Requests to the gateway from inside the cluster, for so long."""
-        url = f"http://gateway.{self.namespace}.svc:8080{path}"
-        self.runner(name, LOAD, url, str(seconds), str(workers), str(pause_s), variables={"TOKEN": token})
-        self.until(
-            lambda: self.kubectl("get", "pod", name, "-o", "jsonpath={.status.phase}") == "Running",
-            60,
-            f"{name} to run",
-        )
+        """Clients in a pod, for so long at most (`history` ends it before): requests to the gateway, or to the address
+        `to`, at a path that ends with `/echo`; each takes no longer than `patience_s`."""
+        url = f"http://{to or f'gateway.{self.namespace}.svc'}:8080{path}"
+        words = (url, *(str(number) for number in (seconds, workers, pause_s, patience_s)))
+        self.runner(name, load.SCRIPT, *words, variables={"TOKEN": token}, **spec)
+        self.until(lambda: self.phase(name) == "Running", 60, f"{name} to run")
         return name
 
-    def enough(self, name: str) -> dict[str, Any]:
-        """End a load before its time; what it saw."""
-        # The first process of a container gets a signal only if it asked for it, which a load does.
-        self.python(name, "main", "import os, signal; os.kill(1, signal.SIGTERM)")
-        found: dict[str, Any] = json.loads(self.ended(name))
-        return found
+    def phase(self, pod: str) -> str:
+        return self.kubectl("get", "pod", pod, "-o", "jsonpath={.status.phase}")
+
+    def history(self, load_name: str, timeout_s: float = 120.0, *, stop: bool = False) -> list[Request]:
+        """What became of every request of a load, once it has ended; `stop` ends it."""
+        if stop and self.phase(load_name) == "Running":
+            self.python(load_name, "main", load.TELL)
+        return read(self.ended(load_name, timeout_s))
 
     @staticmethod
     def until(holds: Callable[[], object], timeout_s: float, what: str) -> None:
