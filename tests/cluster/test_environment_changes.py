@@ -16,7 +16,7 @@ from tests.support.cluster.environment import Environment
 
 pytestmark = [pytest.mark.requirement("K1"), pytest.mark.timeout(600)]
 
-PLAN_S = 10.0
+PLAN_S = 25.0
 
 
 def plan(environment: Environment, code: int = 0) -> dict[str, Any]:
