@@ -16,7 +16,14 @@ from tests.support.cluster.environment import Environment
 
 pytestmark = [pytest.mark.requirement("K1"), pytest.mark.timeout(600)]
 
-PLAN_S = 10.0
+PLAN_S = 25.0
+
+
+@pytest.fixture(autouse=True)
+def left_quiet(environment: Environment) -> Iterator[None]:
+    """What comes after finds the pods as declared, and none that is still ending."""
+    yield
+    environment.until(lambda: len(environment.pods("idi.dev/module")) == 4, 120, "no other pods")
 
 
 def plan(environment: Environment, code: int = 0) -> dict[str, Any]:
