@@ -56,7 +56,7 @@ def release_values(platform: Platform) -> dict[str, Any]:
             **({"relay": target.images.relay} if target.images.relay else {}),
         },
         "control": {
-            "storage": {"class": target.storage_class or None},
+            **({"storage": {"class": target.storage_class}} if target.storage_class else {}),
             **({"sealKey": seal_values(target.seal)} if target.seal else {}),
         },
         "gateway": {"service": {"type": target.gateway}},

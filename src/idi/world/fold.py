@@ -48,7 +48,7 @@ def fold(world: World, event: Event) -> tuple[World, Dirty]:
             module = world.modules.get(spec.module, ModuleWorld())
             before = module.revisions.get(spec.revision)
             kept = before or Revision(spec, count)
-            revision = replace(kept, spec=spec, count=count, around=around)
+            revision = replace(kept, spec=spec, count=count, around=around, drift=())
             changed = replace(module, revisions=with_item(module.revisions, spec.revision, revision))
             return _put(world, spec.module, changed), frozenset({spec.module})
         case RevisionRemoved(module=name, revision=revision_id):

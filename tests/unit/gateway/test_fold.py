@@ -206,7 +206,6 @@ def test_whatever_happens_nobody_counts_who_does_not_have_it(steps: list[tuple[s
         if what == "apply":
             seq += 1
             applied[replica] = seq
-            h.report(replica, seq)
         elif what == "open":
             streams[replica, node] = [h.now, 0]
         elif what == "close":
@@ -220,11 +219,14 @@ def test_whatever_happens_nobody_counts_who_does_not_have_it(steps: list[tuple[s
             continue
         elif what == "pass":
             h.passes(0.5)
-        held = streams.get((replica, node))
-        # A proxy has all up to what it acknowledged: it is behind from the next one on.
-        behind = None if held is None or held[1] >= applied.get(replica, 0) > 0 else int(held[1]) + 1
-        standing = None if held is None else stands(behind, age=h.now - held[0])
-        h.fold.reported(replica, Report(applied.get(replica, 0), {node: standing}), h.now)
+        said: dict[str, Standing | None] = {}
+        # A change concerns all its proxies, and a replica says with it who has yet to take it.
+        for one in ("a", "b") if what == "apply" else (node,):
+            held = streams.get((replica, one))
+            # A proxy has all up to what it acknowledged: it is behind from the next one on.
+            behind = None if held is None or held[1] >= applied.get(replica, 0) > 0 else int(held[1]) + 1
+            said[one] = None if held is None else stands(behind, age=h.now - held[0])
+        h.fold.reported(replica, Report(applied.get(replica, 0), said), h.now)
     made = h.fold.barrier(seq, h.now)
     assert made.acknowledged | made.waiting | made.lost <= {"a", "b"}
     assert not made.acknowledged & made.waiting
