@@ -187,7 +187,8 @@ def test_a_pool_is_chosen_and_its_taint_tolerated() -> None:
     assert spec["tolerations"] == [
         {"key": "idi.dev/pool", "operator": "Equal", "value": "ml", "effect": "NoSchedule"}
     ]
-    assert "affinity" not in one(rendered("module", module()), "Deployment")["spec"]["template"]["spec"]
+    anywhere = one(rendered("module", module()), "Deployment")["spec"]["template"]["spec"]
+    assert "nodeAffinity" not in anywhere["affinity"]
 
 
 def test_configuration_is_named_by_its_content_and_may_stay() -> None:

@@ -30,7 +30,7 @@ def test_a_pod_that_only_kubelet_finds_well_loses_its_traffic(environment: Envir
         environment.kubectl("delete", "pod", "control-0", "--grace-period=0", "--force")
         environment.until(lambda: environment.idi("status").code == 0, 90, "control to be back")
         began = time.monotonic()
-        environment.until(lambda: instance()["state"] != "ready", 60, f"{name} to be taken out")
+        environment.until(lambda: instance().get("state", "ready") != "ready", 60, f"{name} to be taken out")
         print(f"taken out {time.monotonic() - began:.1f} s after control was back: {instance()}")
         ready = environment.kubectl(
             "get", "pod", name, "-o", "jsonpath={.status.conditions[?(@.type=='Ready')].status}"

@@ -107,8 +107,7 @@ def cluster_of(platform: Platform) -> Cluster:
 def install(platform: Platform) -> bool:
     """Bring namespace and release to what is declared; whether that changed anything. Who may not install needs not
     to, where what is there is what would be installed. Raises `Refused` where it is not."""
-    cluster, values = cluster_of(platform), release_values(platform)
-    values["declared"] = declared_digest(values)
+    cluster, values = cluster_of(platform), signed_values(platform)
     try:
         cluster.apply(namespace_of(platform))
         if seal := target_of(platform).seal:
@@ -125,6 +124,12 @@ def install(platform: Platform) -> bool:
             f"Have somebody run idi up --env {platform.environment} once who may (idi doctor says what that needs); "
             "modules alone are pushed by idi deploy.",
         ) from error
+
+
+def signed_values(platform: Platform) -> dict[str, Any]:
+    """The values of its release, with the digest by which somebody who may not install sees that all is as declared."""
+    values = release_values(platform)
+    return {**values, "declared": declared_digest(values)}
 
 
 def declared_digest(values: Mapping[str, Any]) -> str:

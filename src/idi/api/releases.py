@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from idi.api.environments import RELEASE, release_values, target_of
+from idi.api.environments import RELEASE, signed_values, target_of
 from idi.declaration.types import Platform
 from idi.parts.clients.helm import charts
 from idi.parts.errors import Refused
@@ -36,7 +36,7 @@ class Release:
 def releases(platform: Platform) -> list[Release]:
     """The platform's own first. Raises `Refused` where the environment is on no cluster, or names no images."""
     target = target_of(platform)
-    found = [Release(RELEASE, charts() / "platform", release_values(platform))]
+    found = [Release(RELEASE, charts() / "platform", signed_values(platform))]
     if target.images is None:
         raise Refused("The environment does not name IDI's images.", "Name them under its target.")
     whole = with_bus(platform)
