@@ -72,9 +72,11 @@ def test_instances_are_spread_over_nodes_that_are_in_no_zone(stage: Stage) -> No
 @pytest.mark.requirement("D1", "G2")
 def test_nodes_that_do_not_hear_each_other(stage: Stage) -> None:
     """Callers on each side go on with the instances that they reach, as long as it lasts."""
-    one, other = [node.name for node in stage.cluster.nodes if node.name != stage.control_node()]
+    between = stage.control_node()
+    one, other = [node.name for node in stage.cluster.nodes if node.name != between]
     sides = {name: node for node in (one, other) for name in stage.modules_on(node)}
-    with stage.load("load-partition") as act:
+    # The clients are on neither side: no proxy stands between them and the gateways.
+    with stage.load("load-partition", nodeName=between) as act:
         with faults.partition(stage.cluster, one, other):
             cut = time.time()
             time.sleep(scale(20.0, 60.0))
@@ -104,7 +106,8 @@ def test_a_node_that_is_killed(stage: Stage) -> None:
             restarted = time.time()
         since = stage.back()
     print(
-        f"figure: node killed: its instances out of control's view after {out:.1f} s; back {since:.1f} s after it"
+        f"figure: node killed at {killed:.2f}, started again at {restarted:.2f}: its instances out of control's view "
+        f"after {out:.1f} s; back {since:.1f} s after it"
     )
     verdict = act.verdict([Window(killed, killed + SILENT_S, UNSAFE)], worked=False)
     slow = [r for r in act.history if r.ok and r.ended - r.sent > 0.5 and killed < r.ended < restarted]
