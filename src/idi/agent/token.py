@@ -25,6 +25,7 @@ _log = logging.getLogger(__name__)
 class Token:
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._trouble = ""
 
     def hand_on(self, folder: Path) -> None:
         """Write it there if it changed: whole or not at all, for nobody else to read."""
@@ -32,8 +33,11 @@ class Token:
             with open(self.path, "rb") as file:
                 token = file.read(LONGEST).decode("ascii").strip()
             private_file.write(folder / TOKEN_FILE, subscription(token))
+            self._trouble = ""
         except (OSError, ValueError) as error:
-            _log.warning("Envoy keeps the token that it has: %s", error)
+            if str(error) != self._trouble:
+                self._trouble = str(error)
+                _log.warning("Envoy keeps the token that it has: %s", error)
 
     async def keep(self, folder: Path) -> None:
         while True:

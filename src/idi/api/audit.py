@@ -84,7 +84,8 @@ class RemoteLog:
         trusted = note.parse_verifier(key or before.get("verifier", "")) if key or before else None
         if isinstance(trusted, Problem):
             return Report("", 0, None, (Finding(f"the key to verify with: {trusted.text}"),))
-        kept = [before["head"].encode()] if before and not key else []
+        known = bool(before) and key.strip() in ("", before.get("verifier", ""))
+        kept = [before["head"].encode()] if known else []
         report = verify(self._stored(), trusted, kept)
         if not key and not before:
             words = "the key was taken from the log itself, and is remembered here for the next time"

@@ -137,7 +137,8 @@ def declared_digest(values: Mapping[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
     folder = charts() / "platform"
     for file in sorted(folder.rglob("*")):
-        if file.is_file():
+        # Not what an editor leaves there.
+        if file.suffix in (".yaml", ".json", ".tpl", ".txt") and not file.name.startswith("."):
             digest.update(f"{file.relative_to(folder)}\0".encode() + file.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -116,7 +116,11 @@ def down(invocation: Invocation, platform: Platform, signals: Signals) -> int:
     try:
         uninstall(platform)
     except IdiError as error:
-        raise Failure(error.message, way_out=error.way_out, code=FAILED) from error
+        raise Failure(
+            f"The modules are stopped; what else is installed in {platform.namespace} stays: {error.message}",
+            way_out=error.way_out,
+            code=FAILED,
+        ) from error
     paths = paths_for(invocation.file, invocation.env)
     address(paths).unlink(missing_ok=True)
     for role in ("", *ROLES):  # what leads there ends when it sees that

@@ -64,6 +64,7 @@ SAY_S, SAY_LESS_S = 5.0, 30.0
 """How long a wait lasts before it says what it waits for, and how rarely it says so in the end."""
 
 
+ELSE_REFUSED = "Mend that and run the command again; kubectl get events shows each try."
 SUPERSEDED = "a newer declaration has come"
 
 
@@ -145,9 +146,9 @@ class Executor:
             return
         if why := self.unwanted():
             raise StepFailed(f"Not waited for any longer, since {why}.")
-        if why := refused(world, step):
+        if (why := refused(world, step)) and not failed(world, step):
             made = f"{len(mine(world, step))} of {step.count} instances of {step.module} could be made"
-            raise StepFailed(f"{made}: {why}.", WAY_OUT)
+            raise StepFailed(f"{made}: {why}.", WAY_OUT if "quota" in why else ELSE_REFUSED)
         culprits = lacking(world, step)
         if not culprits and (former := others(world, step)):
             raise StepFailed(

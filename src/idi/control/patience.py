@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from idi.control.apply import Executor, Say, StepFailed, enough, mine, nobody
 from idi.control.unless import unless
 from idi.plan.types import AwaitReady
-from idi.world.types import InstanceId, World
+from idi.world.types import InstanceId, ModuleWorld, World
 
 
 @dataclass(slots=True)
@@ -32,7 +32,11 @@ class Patience(Executor):
             )  # not `super()`: a dataclass with slots is another class
             return True
 
-        longest_s = (step.count + 1) * step.deadline_s + 1.0  # beyond what it waits itself
+        # Beyond what it waits itself: its time begins anew with each one that gets ready, or that goes.
+        there = self.loop.world.modules.get(step.module, ModuleWorld()).instances
+        longest_s = (step.count + len(there) + 1) * step.deadline_s + 1.0
         if not await unless(ready(), self.loop.wait(in_vain, longest_s)):
+            if not self.lost():
+                raise StepFailed(f"{step.module} is not ready after {longest_s:g} s: {self.waits_for(step)}.")
             first = next(iter(uncertified(self.loop.world)), step.module)
             raise StepFailed(f"{first} gets no certificate: {self.lost()}", self.helps())

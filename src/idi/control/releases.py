@@ -44,7 +44,14 @@ class ModuleReleases:
             log.warning("releases are left half done still: %s", ", ".join(sorted(self.abandoned)))
 
     async def put(self, module: str, values: Mapping[str, Any]) -> None:
-        await self._put_right(module)
+        try:
+            await self._put_right(module)
+        except PartError as error:
+            if error.retryable:
+                raise
+            # It cannot go back (a volume does not shrink, for one): forward is the way that is left.
+            log.warning("%s", error)
+            self.abandoned.discard(module)
         await self.helm.upgrade(module, charts() / "module", self.namespace, values)
 
     async def render(self, module: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -178,12 +178,21 @@ def grow(module: ModuleWorld, wanted: DesiredModule, present: Revision | None, w
         brief = put_back(undone, brief=True) if undone and not why else ""
         reason = "; ".join(filter(None, reasons))
         steps.append(Ensure(spec, count, there, reason, brief, around=wanted.around, most=wanted.most))
-    if ready(module, spec.revision) < count:
+    few = ready(module, spec.revision) < count
+    if few:
         steps.extend(retry(module, spec))
+    if few or (wanted.rolls and former_serves(module, spec.revision)):
         # Where nothing is brought in there is nothing to pull, and none that ends before.
         more_s = spec.grace_s + PULL_S if wanted.rolls and steps else 0.0
         steps.append(replace(await_ready(spec, count, more_s), alone=wanted.rolls))
     return steps
+
+
+def former_serves(module: ModuleWorld, revision: RevisionId) -> bool:
+    """Whether one of another revision has traffic still."""
+    return any(
+        i.revision != revision and i.supervised and i.state == "ready" for i in module.instances.values()
+    )
 
 
 def put_back(drift: list[Drift], *, brief: bool = False) -> str:

@@ -17,13 +17,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from idi.parts.clients.kubernetes_quantity import quantity
+from idi.parts.targets.kubernetes.replicas import MANAGER
 from idi.world.types import Drift
 
 Json = Mapping[str, Any]
 Place = tuple["str | Key", ...]
 
-OURS = ("helm", "idi")
-"""Field managers: Helm as control runs it, and control's own client."""
+OURS = ("helm", "idi", MANAGER)
+"""Field managers: Helm as control runs it, control's own client, and what hands a number over to an autoscaler."""
 SCALER = "scale"
 MOST_SHOWN = 60
 SEVERAL = re.compile(r"[\x00-\x1f]")

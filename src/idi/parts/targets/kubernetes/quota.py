@@ -34,7 +34,7 @@ def of_pod(pod: Mapping[str, Any], name: str) -> Decimal:
     """What one pod takes of it."""
     if name in ("pods", "count/pods"):
         return Decimal(1)
-    kind, _, resource = name.rpartition(".")
+    kind, _, resource = name.partition(".")
     kind, resource = (kind, resource) if kind in ("requests", "limits") else ("requests", name)
     spec = pod["spec"]
     beside = [one for one in spec.get("initContainers", []) if one.get("restartPolicy") == "Always"]

@@ -28,7 +28,7 @@ class Replicas:
 
     async def keep(self, module: str) -> None:
         """What there is stays, whoever named it stops to: before the release that names no number is written."""
-        await self._hold(module, lambda now: max(1, now))
+        await self._hold(module, lambda now: now)
 
     async def least(self, module: str, count: int) -> None:
         """No fewer than `count`: after it, where the release is new or the least was raised."""

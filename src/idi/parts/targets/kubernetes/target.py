@@ -124,6 +124,8 @@ class KubernetesTarget:
         self._changed = asyncio.Event()
         self._synced = asyncio.Event()
         self._arounds: dict[ModuleName, str] = {}
+        self._documents: dict[ModuleName, Mapping[str, Any]] = {}
+        """What makes its pods, as it was told last."""
         self._behind = Behind(
             Survey(api, namespace, releases),
             emit,
@@ -170,6 +172,8 @@ class KubernetesTarget:
             if scales:
                 await self._replicas.least(spec.module, count)
             self._holds(spec, count, around)
+            if (heard := self._documents.get(spec.module)) is not None:
+                self._deployed(heard)  # what was told of the revision before it was known here
             await self._forget_secrets(spec.module, {spec.revision, *(one.revision for one in running)})
             if any(needed(one).texts or needed(one).files for one in running):
                 self._leaving.add(spec.module)
@@ -363,7 +367,9 @@ class KubernetesTarget:
             module = ModuleName(event.object["metadata"]["labels"][MODULE])
             self._behind.heard(module, event.object, gone=event.kind is Kind.DELETED)
             if event.kind is Kind.DELETED:
+                self._documents.pop(module, None)
                 continue
+            self._documents[module] = event.object
             if module in self._revisions:
                 self._deployed(event.object)
             elif module not in self._unknown:
@@ -419,7 +425,7 @@ class KubernetesTarget:
             self._degraded[spec.module] = why
             self._emit(RevisionDegraded(spec.module, spec.revision, explained(why) or shorten(why)))
         scaled = replicas if SCALES in annotations else 0
-        if (spec.revision, scaled) != self._scaled.get(spec.module):
+        if runs and (spec.revision, scaled) != self._scaled.get(spec.module):
             self._scaled[spec.module] = (spec.revision, scaled)
             self._emit(RevisionScaled(spec.module, spec.revision, scaled))
 
