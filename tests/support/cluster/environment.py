@@ -231,6 +231,8 @@ def declare_nine(made: Environment) -> None:
     ours = ", ".join(f'{name}: "{made.images[name]}"' for name in ("control", "sidecar", "relay"))
     target = f"target: {{kubernetes: {{context: {made.context}, dns: [{API}/32], images: {{{ours}}}}}}}"
     text = text.replace("target: {kubernetes: {context: staging}}", target)
-    # Volumes of a test are small.
+    # Volumes of a test are small, and its one general node has two processors for several environments.
     text = text.replace("storage: {size: 10GiB}", "storage: {size: 64MiB}")
+    assert text.count("resources: {cpu: 100m, ") == 1
+    text = text.replace("resources: {cpu: 100m, ", "resources: {cpu: 20m, ")
     (made.folder / "platform.yaml").write_text(text)
