@@ -120,8 +120,8 @@ class Operator:
         return {pid for pid in self.one.processes() if os.getsid(pid) == pid}
 
     def check_journal(self) -> list[object]:
-        """Every change that was begun has ended, one way or the other; none has two ends. Those that were begun: none where
-        control was killed before it had taken its first order."""
+        """Every change that was begun has ended, one way or the other; none has two ends. Those that were begun: none
+        where control was killed before it had taken its first order."""
         begun, ended = [], []
         for entry in self.one.journal():
             if entry["phase"] == "begin":
