@@ -15,10 +15,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from idi.parts.gateway.envoy.arguments import TOKEN_FILE
 from tests.support.cluster.cluster import Cluster
 from tests.support.cluster.environment import Environment
 from tests.support.cluster.faults import stopped
@@ -82,6 +84,8 @@ def replace_the_planes(environment: Environment) -> None:
 def put(own: Cluster, pod: dict[str, Any], token: str) -> None:
     folder = f"/var/lib/kubelet/pods/{pod['metadata']['uid']}/volumes/kubernetes.io~projected/token"
     own.groups[pod["spec"]["nodeName"]].run("sh", "-c", PUT, folder, token, str(time.time_ns()))
+    handed = Path(f"/proc/{pids(pod, 'sidecar')[0]}/root/run/idi/{TOKEN_FILE}")
+    Environment.until(lambda: token in handed.read_text(), 10, "the agent to hand the token on")
 
 
 def break_off(pod: dict[str, Any]) -> None:
