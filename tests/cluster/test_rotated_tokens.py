@@ -107,6 +107,8 @@ def inside(pod: dict[str, Any], script: str) -> str:
 
 def test_a_proxy_reads_its_token_again_when_it_reconnects(environment: Environment, own: Cluster) -> None:
     """kubelet is away meanwhile, which would put its own token back: a module that dies then stays dead."""
+    # kubelet tells of a container some time after we know it.
+    environment.kubectl("wait", "pod", "-l", "idi.dev/module", "--for=condition=Ready", "--timeout=30s")
     [jede] = environment.pods("idi.dev/module=jede")
     cam = environment.pods("idi.dev/module=cam")[0]
     name = jede["metadata"]["name"]
