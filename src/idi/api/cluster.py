@@ -27,10 +27,20 @@ from idi.api.kubectl import (
     find,
     run,
 )
-from idi.parts.clients.kubernetes_pod import trouble
+from idi.parts.clients.kubernetes_pod import is_ready, trouble
 from idi.parts.errors import IdiError
 
-__all__ = ["Cluster", "Denied", "Failed", "Missing", "NoContext", "Unreachable", "Versions", "trouble_of"]
+__all__ = [
+    "Cluster",
+    "Denied",
+    "Failed",
+    "Missing",
+    "NoContext",
+    "Unreachable",
+    "Versions",
+    "is_ready",
+    "trouble_of",
+]
 
 AUDIENCE = "idi"
 TOKEN_LIFE = "10m"

@@ -154,7 +154,6 @@ def installed_digest(cluster: Cluster) -> str:
 
 
 def _installed(platform: Platform, values: Mapping[str, Any]) -> bool:
-
     async def work(helm: Helm) -> bool:
         status = await helm.status(RELEASE, platform.namespace)
         if status is not None and status.status == "deployed":

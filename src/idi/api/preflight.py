@@ -19,12 +19,13 @@ from idi.api.cluster import Cluster, Versions
 from idi.api.environments import check_seal, target_of
 from idi.api.finding import Finding
 from idi.api.kubectl import Denied, find, run, version_of
-from idi.api.preflight_nodes import nodes, quantity
+from idi.api.preflight_nodes import nodes
 from idi.api.preflight_rights import rights
 from idi.api.preflight_trial import TRIAL_S, Trial
 from idi.declaration.demand import Demand, cpu_text, least, memory_text, most
 from idi.declaration.types import Platform
 from idi.parts.clients import helm, profiles
+from idi.parts.clients.kubernetes_quantity import amount
 from idi.parts.errors import IdiError
 from idi.plan.bus import with_bus
 
@@ -240,11 +241,11 @@ def judged_quota(every: Sequence[Mapping[str, Any]], platform: Platform) -> Find
             if not (need := _need(key, must)):
                 continue
             told = f"{one['metadata']['name']} has {key}: {hard}"
-            if quantity(hard) < need[0]:
+            if amount(hard) < need[0]:
                 remedy = "Have it raised, or lower instances or resources."
                 said = f"{told}, and the environment asks for {need[1]} with one pod more to roll"
                 return Finding("quota", "fail", said, remedy)
-            if quantity(hard) < (_need(key, may) or need)[0]:
+            if amount(hard) < (_need(key, may) or need)[0]:
                 tight.append(told)
     asked = f"{cpu_text(must.cpu_millicores)} CPU, {memory_text(must.memory_bytes)}, {must.pods} pods"
     if tight:

@@ -7,23 +7,17 @@ with no other; control and gateways run anywhere and put up with none. Pure: it 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from decimal import Decimal
 from typing import Any
 
 from idi.api.finding import Finding
 from idi.declaration.demand import Demand, cpu_text, memory_text, pod
 from idi.declaration.types import KubernetesTarget, Module, Platform
-from idi.parts.clients.kubernetes_quantity import quantity as written
+from idi.parts.clients.kubernetes_quantity import amount
 
 POOL = "idi.dev/pool"
 KEEPS_OUT = ("NoSchedule", "NoExecute")
 
 Node = Mapping[str, Any]
-
-
-def quantity(text: str) -> Decimal:
-    """As a number; what is none is 0."""
-    return written(text) or Decimal(0)
 
 
 def nodes(every: Sequence[Node], platform: Platform) -> Iterator[Finding]:
@@ -56,7 +50,7 @@ def nodes(every: Sequence[Node], platform: Platform) -> Iterator[Finding]:
 
 def pool(name: str, modules: Sequence[str], usable: Sequence[Node], largest: Demand) -> Finding:
     title, whose = f"pool {name}", ", ".join(modules)
-    own = [node for node in usable if node["metadata"].get("labels", {}).get(POOL) == name]
+    own = labelled(usable, name)
     if not own:
         return Finding(
             title,
@@ -97,9 +91,9 @@ def pool(name: str, modules: Sequence[str], usable: Sequence[Node], largest: Dem
 def gpu(pool: str, resource: str, modules: Sequence[Module], usable: Sequence[Node]) -> Finding:
     whose = ", ".join(module.name for module in modules)
     most = max(module.resources.gpu for module in modules)
-    own = [node for node in usable if node["metadata"].get("labels", {}).get(POOL) == pool]
+    own = labelled(usable, pool)
     having = [
-        node for node in own if quantity(node["status"].get("allocatable", {}).get(resource, "0")) >= most
+        node for node in own if amount(node["status"].get("allocatable", {}).get(resource, "0")) >= most
     ]
     if having:
         many = f"{len(having)} node{'s' if len(having) != 1 else ''} of pool {pool}"
@@ -113,6 +107,10 @@ def gpu(pool: str, resource: str, modules: Sequence[Module], usable: Sequence[No
         "Install the maker's device plugin on nodes that have one, name what they call it (target.kubernetes.gpu), or "
         "take gpu out of the module's resources; a pool that grows from nothing has no node to be seen here.",
     )
+
+
+def labelled(usable: Sequence[Node], pool: str) -> list[Node]:
+    return [node for node in usable if node["metadata"].get("labels", {}).get(POOL) == pool]
 
 
 def ready(node: Node) -> bool:
@@ -135,8 +133,8 @@ def fits(node: Node, demand: Demand) -> bool:
     """Whether the empty node would have room for it."""
     has = node.get("status", {}).get("allocatable", {})
     return (
-        quantity(has.get("cpu", "0")) * 1000 >= demand.cpu_millicores
-        and quantity(has.get("memory", "0")) >= demand.memory_bytes
+        amount(has.get("cpu", "0")) * 1000 >= demand.cpu_millicores
+        and amount(has.get("memory", "0")) >= demand.memory_bytes
     )
 
 

@@ -74,13 +74,12 @@ def await_control(platform: Platform, signals: Signals) -> None:
 
 def control_is_there(cluster: Cluster, pod: dict[str, Any] | None) -> bool:
     """Who may only use the environment sees its pod and nothing of what makes it; nor has it just been changed then."""
-    from idi.api.cluster import Denied
+    from idi.api.cluster import Denied, is_ready
 
     try:
         whole = cluster.get("statefulset.apps", "control")
     except Denied:
-        conditions = (pod or {}).get("status", {}).get("conditions", [])
-        return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+        return is_ready((pod or {}).get("status", {}))
     return whole is not None and settled(whole)
 
 

@@ -24,6 +24,7 @@ from idi.parts.store.interface import Step as JournalStep
 from idi.parts.targets.exits import is_end, remedy
 from idi.parts.targets.interface import Target
 from idi.plan.describe import Described, describe
+from idi.plan.difference import former
 from idi.plan.types import (
     AwaitReady,
     Detach,
@@ -150,9 +151,9 @@ class Executor:
             made = f"{len(mine(world, step))} of {step.count} instances of {step.module} could be made"
             raise StepFailed(f"{made}: {why}.", WAY_OUT if "quota" in why else ELSE_REFUSED)
         culprits = lacking(world, step)
-        if not culprits and (former := others(world, step)):
+        if not culprits and (serving := others(world, step)):
             raise StepFailed(
-                f"{', '.join(i.id for i in former)} of a former revision serves still after {step.deadline_s:g} s.",
+                f"{', '.join(i.id for i in serving)} of a former revision serves still after {step.deadline_s:g} s.",
                 "kubectl describe pod says what it waits for.",
             )
         if not culprits:
@@ -200,8 +201,8 @@ class Executor:
         world = self.loop.world
         culprit = next(iter(lacking(world, step)), None)
         who = f"{culprit.id}: {culprit.reason or 'no answer yet'}" if culprit else "there is none yet"
-        if culprit is None and (former := others(world, step)):
-            who = f"{former[0].id} of a former revision serves still"
+        if culprit is None and (serving := others(world, step)):
+            who = f"{serving[0].id} of a former revision serves still"
         if culprit is not None and (wants := self.wants(culprit.id)):
             who = f"{who}; {wants}"
         return f"{count_ready(world, step)} of {step.count} ready; {who}"
@@ -235,9 +236,7 @@ def lacking(world: World, step: AwaitReady) -> list[Instance]:
 
 def others(world: World, step: AwaitReady) -> list[Instance]:
     """Those of former revisions that serve, where a step waits for their end."""
-    module = world.modules.get(step.module, ModuleWorld())
-    there = module.instances.values() if step.alone else ()
-    return [i for i in there if i.revision != step.revision and i.supervised and i.state == "ready"]
+    return former(world.modules.get(step.module, ModuleWorld()), step.revision) if step.alone else []
 
 
 def count_ready(world: World, step: AwaitReady) -> int:

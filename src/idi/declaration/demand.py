@@ -104,6 +104,11 @@ def least(platform: Platform) -> Demand:
     return whole + largest
 
 
+def surge(count: int) -> int:
+    """How many more there are while so many are rolled: a Deployment brings new ones in before it takes any out."""
+    return -(-count // SURGE)
+
+
 def most(platform: Platform) -> Demand:
     """All scaled to their largest, and all of them rolling at the same time."""
     whole = CONTROL + GATEWAY * (GATEWAYS + 1) + XDS * (XDSES + 1)
@@ -111,8 +116,7 @@ def most(platform: Platform) -> Demand:
         whole += BROKER + RELAY * 2
     for module in platform.modules.values():
         count = max(module.instances, module.scale.max if module.scale else 0)
-        surge = -(-count // SURGE) if rolls(module) else 0
-        whole += pod(module) * (count + surge) + volume(module)
+        whole += pod(module) * (count + (surge(count) if rolls(module) else 0)) + volume(module)
     return whole
 
 

@@ -8,6 +8,8 @@ _LABEL = r"[a-z]([-a-z0-9]{0,30}[a-z0-9])?"
 _LABEL_WORDS = "lower-case letters, digits and '-' (at most 32, beginning with a letter)"
 _SEGMENT = r"[A-Za-z0-9_~!$&'()*+,;=:@%-][A-Za-z0-9._~!$&'()*+,;=:@%-]*"
 _DNS = r"[A-Za-z0-9]([-A-Za-z0-9]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([-A-Za-z0-9]{0,61}[A-Za-z0-9])?)*"
+_SUBDOMAIN = r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
+"""As Kubernetes names most objects."""
 
 
 def label(example: str, many: str = "") -> Text:
@@ -109,20 +111,13 @@ NAMESPACE = Text(
     r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?",
     "junzi",
 )
-STORAGE_CLASS = Text(
-    "a StorageClass of the cluster", r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", "standard", longest=253
-)
-OBJECT = Text(
-    "the name of an object of the cluster",
-    r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?",
-    "idi-seal",
-    longest=253,
-)
+STORAGE_CLASS = Text("a StorageClass of the cluster", _SUBDOMAIN, "standard", longest=253)
+OBJECT = Text("the name of an object of the cluster", _SUBDOMAIN, "idi-seal", longest=253)
 SECRET_KEY = Text("a key of a Secret", r"[-._a-zA-Z0-9]+", "seal.key", longest=253)
 
 RESOURCE = Text(
     "a resource that nodes have, such as nvidia.com/gpu",
-    r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9._]{0,61}[A-Za-z0-9])?",
+    rf"{_SUBDOMAIN}/[A-Za-z0-9]([-A-Za-z0-9._]{{0,61}}[A-Za-z0-9])?",
     "nvidia.com/gpu",
     longest=317,
 )

@@ -181,18 +181,18 @@ def grow(module: ModuleWorld, wanted: DesiredModule, present: Revision | None, w
     few = ready(module, spec.revision) < count
     if few:
         steps.extend(retry(module, spec))
-    if few or (wanted.rolls and former_serves(module, spec.revision)):
+    if few or (wanted.rolls and former(module, spec.revision)):
         # Where nothing is brought in there is nothing to pull, and none that ends before.
         more_s = spec.grace_s + PULL_S if wanted.rolls and steps else 0.0
-        steps.append(replace(await_ready(spec, count, more_s), alone=wanted.rolls))
+        steps.append(await_ready(spec, count, more_s, alone=wanted.rolls))
     return steps
 
 
-def former_serves(module: ModuleWorld, revision: RevisionId) -> bool:
-    """Whether one of another revision has traffic still."""
-    return any(
-        i.revision != revision and i.supervised and i.state == "ready" for i in module.instances.values()
-    )
+def former(module: ModuleWorld, revision: RevisionId) -> list[Instance]:
+    """Supervised instances of other revisions that have traffic still."""
+    return [
+        i for i in module.instances.values() if i.revision != revision and i.supervised and i.state == "ready"
+    ]
 
 
 def put_back(drift: list[Drift], *, brief: bool = False) -> str:
@@ -221,8 +221,9 @@ def retry(module: ModuleWorld, spec: RevisionSpec) -> list[Step]:
     return [Retry(spec.module, spec.revision, failed, "it had failed")] if failed else []
 
 
-def await_ready(spec: RevisionSpec, count: int, more_s: float = 0.0) -> AwaitReady:
-    return AwaitReady(spec.module, spec.revision, count, spec.readiness.deadline_s + more_s)
+def await_ready(spec: RevisionSpec, count: int, more_s: float = 0.0, *, alone: bool = False) -> AwaitReady:
+    deadline_s = spec.readiness.deadline_s + more_s
+    return AwaitReady(spec.module, spec.revision, count, deadline_s, alone=alone)
 
 
 def remove(revision: Revision, why: str) -> Remove:

@@ -14,12 +14,13 @@ from idi.api.cluster import Cluster, Versions
 from idi.api.environments import merged, release_values
 from idi.api.finding import Finding
 from idi.api.kubectl import Denied, Failed, documents
-from idi.api.preflight_nodes import nodes, quantity
+from idi.api.preflight_nodes import nodes
 from idi.api.preflight_rights import ESCALATE, GIVE_REVIEW, REVIEW, given, judged, needed
 from idi.api.preflight_trial import Trial, held_up
 from idi.declaration.load import Loaded, load
 from idi.declaration.types import KubernetesTarget, Platform
 from idi.parts.clients import profiles
+from idi.parts.clients.kubernetes_quantity import amount as quantity
 
 pytestmark = pytest.mark.requirement("K4")
 

@@ -1,4 +1,4 @@
-"""Why a pod does not run, from its status, in a sentence for people: pure."""
+"""Whether a pod is ready, and why it does not run, from its status, in a sentence for people: pure."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ CANNOT_START = frozenset(
 )
 CRASHES = "CrashLoopBackOff"
 MOST_REASON = 300
+
+
+def is_ready(status: Mapping[str, Any]) -> bool:
+    """By kubelet's word."""
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in status.get("conditions", []))
 
 
 def trouble(status: Mapping[str, Any], main: str = "") -> tuple[bool, str]:

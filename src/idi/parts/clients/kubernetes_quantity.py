@@ -10,6 +10,11 @@ _SUFFIXES = {"n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15
 _BINARY = {"Ki": 1, "Mi": 2, "Gi": 3, "Ti": 4, "Pi": 5, "Ei": 6}
 
 
+def amount(value: object) -> Decimal:
+    """The same, where what is none counts as 0."""
+    return quantity(value) or Decimal(0)
+
+
 def quantity(value: object) -> Decimal | None:
     """None where it is none."""
     found = _QUANTITY.fullmatch(str(value))

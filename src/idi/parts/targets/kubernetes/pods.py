@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from idi.declaration.types import ModuleName
-from idi.parts.clients.kubernetes_pod import trouble
+from idi.parts.clients.kubernetes_pod import is_ready, trouble
 from idi.parts.targets.recorded import spec_of
 from idi.world.types import InstanceId, RevisionId, RevisionSpec
 
@@ -95,7 +95,7 @@ def pod_seen(document: Mapping[str, Any]) -> PodSeen | None:
         leaving="deletionTimestamp" in metadata,
         failed=failed,
         reason=reason,
-        ready=any(one["type"] == "Ready" and one["status"] == "True" for one in status.get("conditions", [])),
+        ready=is_ready(status),
         uid=metadata.get("uid", ""),
         restarts=sum(one.get("restartCount", 0) for one in status.get("containerStatuses", [])),
         node=document["spec"].get("nodeName", ""),

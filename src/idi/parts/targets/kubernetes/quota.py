@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
-from idi.parts.clients.kubernetes_quantity import quantity
+from idi.parts.clients.kubernetes_quantity import amount, quantity
 
 ZERO = Decimal(0)
 
@@ -20,7 +20,7 @@ def lacking(pod: Mapping[str, Any], count: int, quotas: Iterable[Mapping[str, An
         status = quota.get("status", {})
         for name, most in (status.get("hard") or {}).items():
             wanted = of_pod(pod, name) * count
-            there = quantity((status.get("used") or {}).get(name, "0")) or ZERO
+            there = amount((status.get("used") or {}).get(name, "0"))
             limit = quantity(most)
             if wanted and limit is not None and there + wanted > limit:
                 return (
@@ -40,7 +40,7 @@ def of_pod(pod: Mapping[str, Any], name: str) -> Decimal:
     beside = [one for one in spec.get("initContainers", []) if one.get("restartPolicy") == "Always"]
     return sum(
         (
-            quantity(one.get("resources", {}).get(kind, {}).get(resource, "0")) or ZERO
+            amount(one.get("resources", {}).get(kind, {}).get(resource, "0"))
             for one in (*spec["containers"], *beside)
         ),
         ZERO,

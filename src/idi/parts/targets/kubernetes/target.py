@@ -17,6 +17,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from idi.declaration.demand import surge
 from idi.declaration.types import ModuleName, Scale
 from idi.parts.clients.kubernetes import Kubernetes, path
 from idi.parts.clients.kubernetes_pod import shorten
@@ -506,11 +507,6 @@ class KubernetesTarget:
         if known is not None:
             known.proxied = False
             self._judge(known)
-
-
-def surge(count: int) -> int:
-    """How many a Deployment brings in before it takes any out."""
-    return math.ceil(count / 4)
 
 
 def rollout_s(spec: RevisionSpec, count: int) -> float:
