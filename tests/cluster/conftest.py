@@ -130,8 +130,7 @@ def environment(
     """Three modules in an environment of their own: jede calls cam, dere calls nobody. Up once for the session;
     whoever changes it brings it back."""
     made = Environment(tmp_path_factory.mktemp("environment"), kube, images, helm, f"crew-{uuid4().hex[:4]}")
-    made.declare(MODULES.format(image=images["standin-python"]), more=CLIENTS)
-    made.done("up")
-    yield made
-    made.idi("down")
-    kube.kubectl("delete", "namespace", made.namespace, "--wait=false")
+    with made.ending():
+        made.declare(MODULES.format(image=images["standin-python"]), more=CLIENTS)
+        made.done("up")
+        yield made

@@ -75,10 +75,9 @@ def shop(
     kube: Client, images: Mapping[str, str], helm: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Environment]:
     made = Environment(tmp_path_factory.mktemp("hand"), kube, images, helm, f"hand-{uuid4().hex[:4]}")
-    made.declare(MODULES.format(image=images["standin-python"]))
-    yield made
-    made.idi("down")
-    kube.kubectl("delete", "namespace", made.namespace, "--wait=false")
+    with made.ending():
+        made.declare(MODULES.format(image=images["standin-python"]))
+        yield made
 
 
 def plain(found: object) -> object:

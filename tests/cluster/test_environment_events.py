@@ -109,11 +109,10 @@ def shop(
 ) -> Iterator[Environment]:
     """jede decides, cam changes for it, dere learns of that; vtl has no events yet."""
     made = Environment(tmp_path_factory.mktemp("post"), kube, images, helm, "post")
-    declare(made, "jede", "cam", "dere")
-    made.done("up")
-    yield made
-    made.idi("down")
-    kube.kubectl("delete", "namespace", made.namespace, "--wait=false")
+    with made.ending():
+        declare(made, "jede", "cam", "dere")
+        made.done("up")
+        yield made
 
 
 def pod_of(shop: Environment, module: str) -> str:

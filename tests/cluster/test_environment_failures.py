@@ -45,14 +45,12 @@ def stage(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Stage]:
     made = Environment(tmp_path_factory.mktemp("acts"), kube, images, helm, f"acts-{uuid4().hex[:4]}")
-    with one_pool(own):
+    with one_pool(own), made.ending():
         made.declare(DECLARED.format(image=images["standin-python"]), more=LIMITS)
         made.done("up")
         stage = Stage(made, own)
         stage.back()
         yield stage
-        made.idi("down")
-        kube.kubectl("delete", "namespace", made.namespace, "--wait=false")
 
 
 @pytest.fixture(autouse=True)

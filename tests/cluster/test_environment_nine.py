@@ -25,13 +25,12 @@ def nine(
     kube: Client, images: Mapping[str, str], helm: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Environment]:
     made = Environment(tmp_path_factory.mktemp("nine"), kube, images, helm, f"junzi-{uuid4().hex[:4]}")
-    declare_nine(made)
-    began = time.monotonic()
-    made.done("up")
-    print(f"nine modules from nothing: {time.monotonic() - began:.1f} s")
-    yield made
-    made.idi("down")
-    kube.kubectl("delete", "namespace", made.namespace, "--wait=false")
+    with made.ending():
+        declare_nine(made)
+        began = time.monotonic()
+        made.done("up")
+        print(f"nine modules from nothing: {time.monotonic() - began:.1f} s")
+        yield made
 
 
 def test_all_nine_are_ready_each_on_its_pool(nine: Environment) -> None:

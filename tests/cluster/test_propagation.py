@@ -34,13 +34,12 @@ def times(
 ) -> Iterator[Times]:
     """Two modules of several instances, called by four others and by two gateways; two replicas of the plane."""
     made = Environment(tmp_path_factory.mktemp("propagation"), kube, images, helm, f"prop-{uuid4().hex[:4]}")
-    declare(made)
-    made.done("up")
-    began = time.monotonic()
-    yield rounds(made, -(-EVENTS // COUNT))
-    print(f"{EVENTS} of each in {time.monotonic() - began:.0f} s")
-    made.idi("down")
-    kube.kubectl("delete", "namespace", made.namespace, "--wait=false")
+    with made.ending():
+        declare(made)
+        made.done("up")
+        began = time.monotonic()
+        yield rounds(made, -(-EVENTS // COUNT))
+        print(f"{EVENTS} of each in {time.monotonic() - began:.0f} s")
 
 
 @pytest.mark.parametrize("what", ["killed", "back", "new", "deleted"])

@@ -130,29 +130,28 @@ def shop(
 ) -> Iterator[Keeping]:
     """With a seal key of the user's own; every secret is set."""
     made = Keeping(tmp_path_factory.mktemp("keep"), kube, images, helm, f"keep-{uuid4().hex[:4]}")
-    made.declare(MODULES.format(image=images["standin-python"]), more=GATEWAY, target=SEAL, events=True)
-    said = made.idi("up")
-    assert (said.code, "Secret idi-seal" in said.err) == (1, True), said
-    assert "create secret generic idi-seal" in said.err
-    made.canaries = {"seal": secrets.token_bytes(32)}
-    (made.folder / "seal.key").write_bytes(made.canaries["seal"])
-    made.kubectl("create", "secret", "generic", "idi-seal", f"--from-file={made.folder / 'seal.key'}")
-    began = time.monotonic()
-    said = made.idi("up")
-    print(f"up: {said.code} after {time.monotonic() - began:.0f} s: {said.out} {said.err}")
-    made.canaries["word"] = f"canary word+/{secrets.token_hex(12)}".encode()
-    made.canaries["key"] = b"\0" + secrets.token_bytes(40)
-    made.set("jede/word", made.canaries["word"])
-    made.set("jede/key", made.canaries["key"])
-    made.until(lambda: made.ready().get("jede") == 2, 90, "jede")
-    client = made.done("token", "--client", "pilot", "--new-secret", "--json").document
-    made.canaries["client"] = str(client["client_secret"]).encode()
-    login = next(iter(made.held().values()))["bus"].partition("://")[2].partition("@")[0]
-    made.canaries["bus"] = login.partition(":")[2].encode()
-    assert all(len(canary) > 15 for canary in made.canaries.values())
-    yield made
-    made.idi("down")
-    kube.kubectl("delete", "namespace", made.namespace, "--wait=false")
+    with made.ending():
+        made.declare(MODULES.format(image=images["standin-python"]), more=GATEWAY, target=SEAL, events=True)
+        said = made.idi("up")
+        assert (said.code, "Secret idi-seal" in said.err) == (1, True), said
+        assert "create secret generic idi-seal" in said.err
+        made.canaries = {"seal": secrets.token_bytes(32)}
+        (made.folder / "seal.key").write_bytes(made.canaries["seal"])
+        made.kubectl("create", "secret", "generic", "idi-seal", f"--from-file={made.folder / 'seal.key'}")
+        began = time.monotonic()
+        said = made.idi("up")
+        print(f"up: {said.code} after {time.monotonic() - began:.0f} s: {said.out} {said.err}")
+        made.canaries["word"] = f"canary word+/{secrets.token_hex(12)}".encode()
+        made.canaries["key"] = b"\0" + secrets.token_bytes(40)
+        made.set("jede/word", made.canaries["word"])
+        made.set("jede/key", made.canaries["key"])
+        made.until(lambda: made.ready().get("jede") == 2, 90, "jede")
+        client = made.done("token", "--client", "pilot", "--new-secret", "--json").document
+        made.canaries["client"] = str(client["client_secret"]).encode()
+        login = next(iter(made.held().values()))["bus"].partition("://")[2].partition("@")[0]
+        made.canaries["bus"] = login.partition(":")[2].encode()
+        assert all(len(canary) > 15 for canary in made.canaries.values())
+        yield made
 
 
 def test_a_secret_reaches_its_module_and_lies_encrypted_in_the_store(shop: Keeping, own: Cluster) -> None:

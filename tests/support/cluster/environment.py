@@ -8,7 +8,8 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,17 @@ class Environment:
             f"environments:\n  {self.env}:\n    target:\n      kubernetes:\n"
             f"        context: {self.context}\n        dns: [{API}/32]\n        images: {{{ours}}}\n{target}"
         )
+
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """Down and away afterwards, also where it did not come up: it would take room from others."""
+        try:
+            yield
+        finally:
+            try:
+                self.idi("down")
+            finally:
+                self.kube.kubectl("delete", "namespace", self.namespace, "--ignore-not-found", "--wait=false")
 
     def command(self, *words: str) -> dict[str, Any]:
         """`idi WORDS --env ENV` as subprocess takes it."""
