@@ -84,6 +84,14 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
+@pytest.fixture
+def nowhere() -> Iterator[str]:
+    """HOST:PORT where nobody listens, and nobody can: a port that is only free may be the next stand-in's own."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{held.getsockname()[1]}"
+
+
 class Answer:
     def __init__(self, status: int, headers: dict[str, str], body: bytes) -> None:
         self.status = status
@@ -403,9 +411,9 @@ def test_calls_go_on_through_peers(start: Start) -> None:
     ]
 
 
-def test_a_peer_that_is_not_there(start: Start) -> None:
+def test_a_peer_that_is_not_there(start: Start, nowhere: str) -> None:
     one = start(
-        CAM_URL=f"http://127.0.0.1:{free_port()}",
+        CAM_URL=f"http://{nowhere}",
         BUS_URL="nats://127.0.0.1:4222",
         STANDIN_CALL_TIMEOUT="300ms",
     )
@@ -558,9 +566,8 @@ def test_without_events_nothing_is_published(start: Start) -> None:
     assert told["detail"] == "EVENTS_URL is nats://…: only http://HOST:PORT can be called"
 
 
-def test_events_that_reach_nobody(start: Start) -> None:
-    nowhere = f"http://127.0.0.1:{free_port()}/events"
-    answer = start(EVENTS_URL=nowhere).ask("/publish/jede.decided?id=1", "POST")
+def test_events_that_reach_nobody(start: Start, nowhere: str) -> None:
+    answer = start(EVENTS_URL=f"http://{nowhere}/events").ask("/publish/jede.decided?id=1", "POST")
     assert (answer.status, answer.json["id"], answer.json["status"]) == (503, "1", 503)
     assert answer.json["answer"], "why"
     silent = start()
@@ -650,7 +657,9 @@ def test_an_event_may_have_a_follower(start: Start, inbox: Inbox) -> None:
     assert len(inbox.came) == 1, "neither a repeated nor a failed event has one"
 
 
-def test_an_event_whose_follower_is_not_kept_comes_again(start: Start, inbox: Inbox) -> None:
+def test_an_event_whose_follower_is_not_kept_comes_again(
+    start: Start, inbox: Inbox, nowhere: str
+) -> None:
     one = start(EVENTS_URL=inbox.url, STANDIN_ON_EVENT="dere.learned")
     inbox.answers = [(503, b'{"detail": "full"}\n')]
     told = problem(hand_over(one, "1"), 503)
@@ -658,7 +667,7 @@ def test_an_event_whose_follower_is_not_kept_comes_again(start: Start, inbox: In
     assert one.ask("/events").json["handled"] == {}
     assert hand_over(one, "1", x_idi_attempt="2").json["handled"] == "1"
     assert [inbox.attributes(number)["id"] for number in range(2)] == ["1", "1"]
-    away = start(EVENTS_URL=f"http://127.0.0.1:{free_port()}/", STANDIN_ON_EVENT="dere.learned")
+    away = start(EVENTS_URL=f"http://{nowhere}/", STANDIN_ON_EVENT="dere.learned")
     assert problem(hand_over(away, "1"), 503)["detail"].startswith("dere.learned was not kept: 503 ")
     assert problem(hand_over(start(STANDIN_ON_EVENT="dere.learned"), "1"), 404)
 
