@@ -20,6 +20,7 @@ from tests.support.cluster.builds import Images
 from tests.support.cluster.client import Client
 from tests.support.cluster.cluster import Cluster, lacking
 from tests.support.cluster.environment import Environment
+from tests.support.cluster.layout import POOLS
 from tests.support.cluster.objects import Namespace
 from tests.support.scale import need_part
 
@@ -28,13 +29,13 @@ OUTSIDE = os.environ.get("IDI_TEST_KUBECONFIG")
 
 @pytest.fixture(scope="session")
 def started() -> Iterator[Cluster | None]:
-    """The project's own, with a node for each pool."""
+    """The project's own, with a node for each pool, and one more for what is of none: several environments share it."""
     if OUTSIDE:
         yield None
         return
     lacks = lacking()
     need_part("a test cluster", not lacks, f"this machine lacks {', '.join(lacks)} (make test-parts)")
-    with Cluster(f"test-{os.getpid()}") as cluster:
+    with Cluster(f"test-{os.getpid()}", [*POOLS, POOLS[0]]) as cluster:
         print(f"cluster, seconds to each step: {cluster.took}")
         yield cluster
 

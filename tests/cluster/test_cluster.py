@@ -70,7 +70,8 @@ def test_each_pool_has_a_node_and_keeps_others_off_it(
     kube: Client, own: Cluster, namespace: Namespace
 ) -> None:
     nodes = kube.api.get("/api/v1/nodes")["items"]
-    assert [node["metadata"]["labels"][POOL] for node in nodes] == list(POOLS)
+    assert [node["metadata"]["labels"][POOL] for node in nodes] == [node.pool for node in own.nodes]
+    assert {*POOLS} == {node.pool for node in own.nodes}
     for node in nodes:
         pool = node["metadata"]["labels"][POOL]
         kept = [(taint["key"], taint["value"]) for taint in node["spec"].get("taints", [])]
@@ -78,7 +79,7 @@ def test_each_pool_has_a_node_and_keeps_others_off_it(
     namespace.pod("anywhere", "pause")
     namespace.pod("learning", "pause", **on("ml"))
     namespace.pod("refused", "pause", nodeSelector={POOL: "ml"})
-    assert namespace.await_running("anywhere")["spec"]["nodeName"] == "n1"
+    assert namespace.await_running("anywhere")["spec"]["nodeName"] in ("n1", "n4")
     assert namespace.await_running("learning")["spec"]["nodeName"] == "n2"
     assert "nodeName" not in kube.api.get(namespace.path("pods/refused"))["spec"]
 
@@ -236,7 +237,7 @@ def test_a_dockerfile_is_built_and_run_with_no_registry_outside(
 
 @pytest.mark.requirement("T3")
 def test_nodes_that_hear_nobody_do_again(own: Cluster, namespace: Namespace) -> None:
-    namespace.pod("server", "serve", f":{PORT}")
+    namespace.pod("server", "serve", f":{PORT}", nodeName="n1")
     for pool in ("ml", "storage"):
         namespace.pod(pool, "pause", **on(pool))
     url = f"http://{namespace.await_running('server')['status']['podIP']}:{PORT}/"
@@ -266,7 +267,7 @@ def hears_the_api_server(own: Cluster, node: str) -> bool:
 def test_pods_live_on_without_the_api_server_and_without_a_kubelet(
     own: Cluster, namespace: Namespace
 ) -> None:
-    namespace.pod("server", "serve", f":{PORT}")
+    namespace.pod("server", "serve", f":{PORT}", nodeName="n1")
     address = namespace.await_running("server")["status"]["podIP"]
     with faults.without_api_server(own):
         with pytest.raises(OSError):

@@ -61,7 +61,7 @@ def whole(stage: Stage) -> None:
 
 @pytest.mark.requirement("D1")
 def test_instances_are_spread_over_nodes_that_are_in_no_zone(stage: Stage) -> None:
-    for node in stage.cluster.nodes:
+    for node in stage.nodes:
         assert {name.partition("-")[0] for name in stage.modules_on(node.name)} == {"jede", "cam"}, node.name
     for part in ("gateway", "xds"):
         assert len(set(stage.nodes_of(part).values())) == 2, part
@@ -71,7 +71,7 @@ def test_instances_are_spread_over_nodes_that_are_in_no_zone(stage: Stage) -> No
 def test_nodes_that_do_not_hear_each_other(stage: Stage) -> None:
     """Callers on each side go on with the instances that they reach, as long as it lasts."""
     between = stage.control_node()
-    one, other = [node.name for node in stage.cluster.nodes if node.name != between]
+    one, other = [node.name for node in stage.nodes if node.name != between]
     sides = {name: node for node in (one, other) for name in stage.modules_on(node)}
     # The clients are on neither side: no proxy stands between them and the gateways.
     with stage.load("load-partition", nodeName=between) as act:

@@ -657,9 +657,7 @@ def test_an_event_may_have_a_follower(start: Start, inbox: Inbox) -> None:
     assert len(inbox.came) == 1, "neither a repeated nor a failed event has one"
 
 
-def test_an_event_whose_follower_is_not_kept_comes_again(
-    start: Start, inbox: Inbox, nowhere: str
-) -> None:
+def test_an_event_whose_follower_is_not_kept_comes_again(start: Start, inbox: Inbox, nowhere: str) -> None:
     one = start(EVENTS_URL=inbox.url, STANDIN_ON_EVENT="dere.learned")
     inbox.answers = [(503, b'{"detail": "full"}\n')]
     told = problem(hand_over(one, "1"), 503)

@@ -14,7 +14,7 @@ from typing import Any
 from idi.parts.targets.kubernetes.pods import MODULE, REVISION
 from tests.support.cluster.cluster import Cluster
 from tests.support.cluster.environment import Environment
-from tests.support.cluster.layout import POOL
+from tests.support.cluster.layout import POOL, POOLS, Node
 from tests.support.history import Request, Verdict, Window, judge
 
 BACK_S = 180.0
@@ -45,17 +45,28 @@ gateway:
 
 @contextmanager
 def one_pool(cluster: Cluster) -> Iterator[None]:
-    """All nodes are of the pool general, and none keeps anybody off."""
-    others = [one for one in cluster.nodes if one.pool != "general"]
+    """The nodes of an act are of the pool general, and none keeps anybody off but the others, which are of none."""
+    kubectl, acting = cluster.client.kubectl, acting_of(cluster)
+    aside = [one.name for one in cluster.nodes if one not in acting]
+    others = [one for one in acting if one.pool != "general"]
     names = [one.name for one in others]
-    cluster.client.kubectl("taint", "nodes", *names, f"{POOL}-")
-    cluster.client.kubectl("label", "nodes", *names, f"{POOL}=general", "--overwrite")
+    kubectl("taint", "nodes", *aside, f"{POOL}=aside:NoSchedule")
+    kubectl("label", "nodes", *aside, f"{POOL}=aside", "--overwrite")
+    kubectl("taint", "nodes", *names, f"{POOL}-")
+    kubectl("label", "nodes", *names, f"{POOL}=general", "--overwrite")
     try:
         yield
     finally:
         for one in others:
-            cluster.client.kubectl("label", "nodes", one.name, f"{POOL}={one.pool}", "--overwrite")
-            cluster.client.kubectl("taint", "nodes", one.name, f"{POOL}={one.pool}:NoSchedule", "--overwrite")
+            kubectl("label", "nodes", one.name, f"{POOL}={one.pool}", "--overwrite")
+            kubectl("taint", "nodes", one.name, f"{POOL}={one.pool}:NoSchedule", "--overwrite")
+        kubectl("label", "nodes", *aside, f"{POOL}=general", "--overwrite")
+        kubectl("taint", "nodes", *aside, f"{POOL}-")
+
+
+def acting_of(cluster: Cluster) -> list[Node]:
+    """As many as there are instances of each module."""
+    return cluster.nodes[: len(POOLS)]
 
 
 @dataclass
@@ -64,6 +75,10 @@ class Stage:
 
     environment: Environment
     cluster: Cluster
+
+    @property
+    def nodes(self) -> list[Node]:
+        return acting_of(self.cluster)
 
     def pods(self, selector: str = "") -> list[dict[str, Any]]:
         """Those that are not on their way out."""
@@ -82,7 +97,7 @@ class Stage:
 
     def away_from_control(self) -> list[str]:
         """Nodes without control, the first one last."""
-        return [one.name for one in reversed(self.cluster.nodes) if one.name != self.control_node()]
+        return [one.name for one in reversed(self.nodes) if one.name != self.control_node()]
 
     def fullest(self) -> str:
         """The node without control that has most instances; of the first node others of the session have everything."""
@@ -110,7 +125,7 @@ class Stage:
 
     def spread(self) -> None:
         """An instance of each module on each node again: what was evicted is elsewhere, and stays there by itself."""
-        if any(not self.modules_on(one.name) for one in self.cluster.nodes):
+        if any(not self.modules_on(one.name) for one in self.nodes):
             self.environment.done("restart", "jede", "cam")
             self.environment.kubectl("rollout", "restart", "deployment/gateway", "deployment/xds")
             for part in PARTS:
@@ -179,7 +194,7 @@ class Stage:
     def load(self, name: str, seconds: float = 900.0, **options: Any) -> Iterator[Act]:
         """A load on the first node's side of everything until the end of the block; its history is there after it."""
         act = Act(self.environment, name, since=time.time())
-        self.environment.load(name, PATH, seconds, **{"nodeName": self.cluster.nodes[0].name, **options})
+        self.environment.load(name, PATH, seconds, **{"nodeName": self.nodes[0].name, **options})
         time.sleep(1.0)  # all clients are at work
         try:
             yield act
