@@ -15,7 +15,7 @@ from idi.parts.clients.kubernetes_watch import Event, Watch
 from idi.parts.targets.kubernetes import target as module
 from idi.parts.targets.kubernetes.pods import MODULE, SPEC
 from idi.parts.targets.kubernetes.target import KubernetesTarget
-from idi.parts.targets.kubernetes.values import Reach, Settings
+from idi.parts.targets.kubernetes.values import Around, Settings
 from idi.parts.targets.recorded import document_of
 from idi.world.types import RevisionSpec, Workload
 from tests.support.cluster.access import access
@@ -88,12 +88,10 @@ async def test_what_is_told_late_of_a_removed_module_makes_no_ghost_of_it(
         api=api,
         namespace=namespace.name,
         releases=releases,
-        settings=lambda: Settings("shop", "staging", namespace.name, "none"),
+        around=lambda *_: Around(Settings("shop", "staging", namespace.name, "none")),
         emit=told.emit,
         retire=nothing,
         supply=nothing,
-        reach=lambda _: Reach(),
-        scale=lambda _: None,
         answers=nothing,
     ) as target:
         await target.adopt()

@@ -50,7 +50,7 @@ def releases(platform: Platform) -> list[Release]:
             module.spec,
             module.count,
             values.reach_of(whole, name),
-            around=module.around,
+            digest=module.around,
             scale=whole.modules[name].scale,
         )
         found.append(Release(name, charts() / "module", given, bool(its.texts or its.files or mounts)))

@@ -156,6 +156,11 @@ class Executor:
                 f"{', '.join(i.id for i in serving)} of a former revision serves still after {step.deadline_s:g} s.",
                 "kubectl describe pod says what it waits for.",
             )
+        if not culprits and anew(world, step):
+            raise StepFailed(
+                f"The pods of {step.module} are not as declared {step.deadline_s:g} s after that was put back.",
+                "kubectl describe pod says what they wait for.",
+            )
         if not culprits:
             raise StepFailed(f"{step.module} has no instance of revision {step.revision}.")
         culprit = culprits[0]
@@ -203,6 +208,8 @@ class Executor:
         who = f"{culprit.id}: {culprit.reason or 'no answer yet'}" if culprit else "there is none yet"
         if culprit is None and (serving := others(world, step)):
             who = f"{serving[0].id} of a former revision serves still"
+        if culprit is None and anew(world, step):
+            who = "what was changed of them is being put back"
         if culprit is not None and (wants := self.wants(culprit.id)):
             who = f"{who}; {wants}"
         return f"{count_ready(world, step)} of {step.count} ready; {who}"
@@ -249,7 +256,13 @@ def done(world: World, step: AwaitReady) -> int:
 
 
 def enough(world: World, step: AwaitReady) -> bool:
-    return count_ready(world, step) >= step.count and not others(world, step)
+    return count_ready(world, step) >= step.count and not others(world, step) and not anew(world, step)
+
+
+def anew(world: World, step: AwaitReady) -> bool:
+    """Whether its instances are still being made anew."""
+    revision = world.modules.get(step.module, ModuleWorld()).revisions.get(step.revision)
+    return revision is not None and revision.anew
 
 
 def refused(world: World, step: AwaitReady) -> str:

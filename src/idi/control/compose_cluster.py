@@ -46,7 +46,7 @@ from idi.control.releases import ModuleReleases, at_work_on
 from idi.control.retiring import Retiring
 from idi.control.secrets import Secrets
 from idi.control.settings import Settings
-from idi.declaration.types import EdgeLimits, ModuleName, Scale
+from idi.declaration.types import EdgeLimits, ModuleName, Platform
 from idi.parts.certificates.serving import ServingAuthority
 from idi.parts.clients import token_review
 from idi.parts.clients.helm import Helm
@@ -67,8 +67,7 @@ from idi.parts.targets.interface import SidecarSpec
 from idi.parts.targets.kubernetes.output import STREAMS, Output
 from idi.parts.targets.kubernetes.pods import AGENT_PORT, PART
 from idi.parts.targets.kubernetes.target import KubernetesTarget as Pods
-from idi.parts.targets.kubernetes.values import Reach, reach_of, settings_of
-from idi.parts.targets.kubernetes.values import Settings as ReleaseSettings
+from idi.parts.targets.kubernetes.values import Around, around_of
 from idi.parts.targets.local.output import Logs
 from idi.parts.targets.local.target import LocalTarget
 from idi.plan.bus import BUS, LOGIN_PATH
@@ -211,12 +210,10 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             api=api,
             namespace=cluster.namespace,
             releases=releases,
-            settings=lambda: release_settings(cluster, loop),
+            around=lambda module, platform: declared_around(cluster, platform or loop.platform, module),
             emit=loop.emit,
             retire=retiring.retire,
             supply=supply,
-            reach=lambda module: reach(loop, module),
-            scale=lambda module: scale(loop, module),
             answers=answers,
             reached=lambda: any(plane.connected().values()),
             ended=reviews.ended,
@@ -310,20 +307,8 @@ async def publish_bootstrap(api: Kubernetes, cluster: Cluster, root: bytes) -> N
             await api.delete(path("v1", "pods", cluster.namespace, pod["metadata"]["name"]))
 
 
-def release_settings(cluster: Cluster, loop: Loop) -> ReleaseSettings:
-    platform = loop.platform
-    if platform is None:
-        raise Bug("Nothing is declared yet for a cluster.")
-    return settings_of(platform, cluster.namespace, cluster.sidecar_image)
-
-
-def reach(loop: Loop, module: ModuleName) -> Reach:
-    return Reach() if loop.platform is None else reach_of(loop.platform, module)
-
-
-def scale(loop: Loop, module: ModuleName) -> Scale | None:
-    platform = loop.platform
-    return platform.modules[module].scale if platform and module in platform.modules else None
+def declared_around(cluster: Cluster, platform: Platform | None, module: ModuleName) -> Around | None:
+    return None if platform is None else around_of(platform, module, cluster.namespace, cluster.sidecar_image)
 
 
 def no_sidecar(_instance: Instance) -> SidecarSpec:

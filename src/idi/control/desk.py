@@ -190,7 +190,7 @@ class Desk:
         wanted = replace(self.wanted, overlays=found.overlays)
         unseen = await self.outlook.look()
         plan = difference(self.desired_of(found.platform, wanted), self.loop.world)
-        refused, untried = await self.outlook.refused(plan)
+        refused, untried = await self.outlook.refused(plan, found.platform)
         values = origins(found.platform, found.overlays)
         notes = [*found.notes, *await self.topics.ahead(found.platform), *unseen, *untried]
         warnings = [*found.warnings, *notes]

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from idi.api.types import RefusedView
 from idi.control.actors import CONTROL
 from idi.control.loop import Loop
+from idi.declaration.types import Platform
 from idi.parts.errors import IdiError
 from idi.parts.store.interface import JSON, Filter, Store
 from idi.parts.targets.interface import Surveyed
@@ -50,19 +51,18 @@ class Outlook:
             return [f"What others changed there was not looked at: {why(error, LOOK_S)}"]
         return []
 
-    async def refused(self, plan: Plan) -> tuple[list[RefusedView], list[str]]:
-        """What would be refused of this plan, and what nobody judged. Only what the plan changes is asked about."""
+    async def refused(self, plan: Plan, platform: Platform) -> tuple[list[RefusedView], list[str]]:
+        """What would be refused of this plan to `platform`, and what nobody judged. Only what the plan changes is asked
+        about."""
         steps = [step for step in plan.steps() if isinstance(step, Ensure) and step.count]
-        if not steps or self.loop.platform is None:
-            return [], []
-        found = await asyncio.gather(*(self._tried(step) for step in steps))
+        found = await asyncio.gather(*(self._tried(step, platform) for step in steps))
         return [one for each in found for one in each[0]], [one for each in found for one in each[1]]
 
-    async def _tried(self, step: Ensure) -> tuple[list[RefusedView], list[str]]:
+    async def _tried(self, step: Ensure, platform: Platform) -> tuple[list[RefusedView], list[str]]:
         module = step.spec.module
         try:
             async with asyncio.timeout(TRIAL_S):
-                objections = await self.target.trial(step.spec, step.count, step.around)
+                objections = await self.target.trial(step.spec, step.count, step.around, platform)
         except (IdiError, TimeoutError) as error:
             return [], [f"Whether {module} would be taken was not tried: {why(error, TRIAL_S)}"]
         views: list[RefusedView] = [

@@ -37,7 +37,7 @@ def desired(platform: Platform, overlays: Overlays, context: Context) -> Desired
             origin="idi scale" if count is not None else str(origin or "default"),
             run=overlays.runs.get(name),
             rolls=isinstance(platform.target, KubernetesTarget),
-            around=around(platform, module, context),
+            around=around(platform, module, context.sidecar),
             most=autoscaled(platform, module),
         )
     return Desired(modules, PARTS)
@@ -89,7 +89,7 @@ def revision_spec(
     return replace(draft, revision=RevisionId(hashlib.sha256(content.encode()).hexdigest()[:8]))
 
 
-def around(platform: Platform, module: Module, context: Context) -> str:
+def around(platform: Platform, module: Module, sidecar: str) -> str:
     """A digest of what a cluster is told of a module beside its revision: changed, it is told again, and no instance
     has to be replaced for it. Empty where there is no such thing."""
     target = platform.target
@@ -99,7 +99,7 @@ def around(platform: Platform, module: Module, context: Context) -> str:
     outside = [platform.externals[name].port for name in module.calls if name in platform.externals]
     told = [callers, bool(module.routes), sorted(module.calls), outside, target.dns, target.storage_class]
     told += [target.profile, asdict(module.scale) if module.scale else None]
-    return hashlib.sha256(json.dumps([*told, context.sidecar]).encode()).hexdigest()[:8]
+    return hashlib.sha256(json.dumps([*told, sidecar]).encode()).hexdigest()[:8]
 
 
 def workload(target: KubernetesTarget, module: Module, context: Context) -> Workload:

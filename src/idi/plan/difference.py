@@ -181,7 +181,8 @@ def grow(module: ModuleWorld, wanted: DesiredModule, present: Revision | None, w
     few = ready(module, spec.revision) < count
     if few:
         steps.extend(retry(module, spec))
-    if few or (wanted.rolls and former(module, spec.revision)):
+    anew = bool(undone) or (present is not None and present.anew)
+    if few or (wanted.rolls and (anew or former(module, spec.revision))):
         # Where nothing is brought in there is nothing to pull, and none that ends before.
         more_s = spec.grace_s + PULL_S if wanted.rolls and steps else 0.0
         steps.append(await_ready(spec, count, more_s, alone=wanted.rolls))

@@ -57,6 +57,15 @@ class RevisionScaled:
 
 
 @dataclass(frozen=True, slots=True)
+class RevisionAnew:
+    """All instances of this revision are being made anew, though it is the same; or all of them were."""
+
+    module: ModuleName
+    revision: RevisionId
+    under_way: bool
+
+
+@dataclass(frozen=True, slots=True)
 class SharesSet:
     """Explicit traffic weights by revision; empty: by number of ready instances."""
 
@@ -141,6 +150,7 @@ Event = (
     | RevisionRemoved
     | RevisionDegraded
     | RevisionScaled
+    | RevisionAnew
     | SharesSet
     | InstanceSeen
     | InstanceReady

@@ -23,6 +23,7 @@ from idi.world.events import (
     InstanceStopping,
     InstanceUnready,
     PartChanged,
+    RevisionAnew,
     RevisionDegraded,
     RevisionDrifted,
     RevisionEnsured,
@@ -65,6 +66,8 @@ def fold(world: World, event: Event) -> tuple[World, Dirty]:
             return _revision(world, event, scaled=count), NOTHING
         case RevisionDrifted(drift=drift):
             return _revision(world, event, drift=drift), NOTHING
+        case RevisionAnew(under_way=under_way):
+            return _revision(world, event, anew=under_way), NOTHING
         case SharesSet(module=name, shares=shares):
             module = world.modules.get(name, ModuleWorld())
             return _put(world, name, replace(module, shares=dict(shares))), frozenset({name})
@@ -112,7 +115,9 @@ def _put(world: World, name: ModuleName, module: ModuleWorld) -> World:
 
 
 def _revision(
-    world: World, event: RevisionDegraded | RevisionScaled | RevisionDrifted, **changes: Any
+    world: World,
+    event: RevisionDegraded | RevisionScaled | RevisionDrifted | RevisionAnew,
+    **changes: Any,
 ) -> World:
     module = world.modules.get(event.module, ModuleWorld())
     known = module.revisions.get(event.revision)

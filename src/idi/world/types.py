@@ -131,7 +131,8 @@ class Drift:
 class Revision:
     """A revision the target knows: its spec, how many instances it keeps, whether it crash-loops, a digest of what is
     kept for it beside its instances, and what somebody else changed of all that. `scaled`: how many an autoscaler
-    wants now, where one says so; `count` is the least then."""
+    wants now, where one says so; `count` is the least then. `anew`: its instances are being made anew, one after the
+    other, which they do not tell by themselves."""
 
     spec: RevisionSpec
     count: int
@@ -139,6 +140,7 @@ class Revision:
     around: str = ""
     scaled: int = 0
     drift: tuple[Drift, ...] = ()
+    anew: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,14 @@ from idi.declaration.types import ModuleName
 from idi.parts.targets.simulator import SimulatedTarget
 from idi.plan.types import AwaitReady
 from idi.traffic.types import EmbeddedKeys
-from idi.world.events import InstanceFailed, InstanceReady, InstanceSeen, RevisionDegraded, RevisionEnsured
+from idi.world.events import (
+    InstanceFailed,
+    InstanceReady,
+    InstanceSeen,
+    RevisionAnew,
+    RevisionDegraded,
+    RevisionEnsured,
+)
 from idi.world.types import Instance, InstanceId, RevisionId
 from tests.support.planes import RememberingPlane
 from tests.support.worlds import instance, spec
@@ -159,3 +166,22 @@ async def test_where_the_target_rolls_the_former_ones_are_waited_for_too() -> No
     await executor.do(replace(step, alone=False))
     loop.emit(InstanceSeen(instance("cam", 1, "aaaa", "stopping")))
     await executor.do(step)
+
+
+async def test_what_is_made_anew_is_waited_for_though_its_revision_is_ready() -> None:
+    loop = Loop(RememberingPlane(), Edge("127.0.0.1", 8080, lambda platform: KEYS))
+    loop.emit(RevisionEnsured(spec("cam", "aaaa"), 1))
+    loop.emit(InstanceSeen(instance("cam", 1, "aaaa", "ready")))
+    loop.emit(RevisionAnew(CAM, RevisionId("aaaa"), True))
+
+    async def nothing(_: object) -> None: ...
+
+    executor = Executor(loop, SimulatedTarget(loop.emit, nothing), nothing, nothing, nothing)
+    step = AwaitReady(CAM, RevisionId("aaaa"), 1, 0.01)
+    assert executor.waits_for(step) == "1 of 1 ready; what was changed of them is being put back"
+    with pytest.raises(StepFailed, match="The pods of cam are not as declared"):
+        await executor.do(step)
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        tasks.create_task(executor.do(replace(step, deadline_s=30.0)))
+        await asyncio.sleep(0)
+        loop.emit(RevisionAnew(CAM, RevisionId("aaaa"), False))

@@ -11,7 +11,7 @@ import pytest
 from idi.control.loop import Edge, Loop
 from idi.control.outlook import Outlook
 from idi.declaration.load import Loaded, load
-from idi.declaration.types import ModuleName
+from idi.declaration.types import ModuleName, Platform
 from idi.parts.errors import PartError
 from idi.parts.store.interface import Entry
 from idi.parts.store.memory import MemoryStore
@@ -42,11 +42,19 @@ class Cluster:
             raise PartError("Nobody answers there.")
         self.loop.emit(RevisionDrifted(CAM.module, CAM.revision, self.drift))
 
-    async def trial(self, wanted: RevisionSpec, count: int, around: str = "") -> list[Objection]:
+    async def trial(
+        self, wanted: RevisionSpec, count: int, around: str = "", platform: Platform | None = None
+    ) -> list[Objection]:
+        assert platform is self.loop.platform
         self.tried.append(wanted)
         if self.fails:
             raise PartError("Nobody answers there.")
         return [Objection("Pod of Deployment cam-stable", "exceeded quota", "Raise it.")]
+
+
+def declared(cluster: Cluster) -> Platform:
+    assert cluster.loop.platform is not None
+    return cluster.loop.platform
 
 
 def entries_about_drift(entries: list[Entry]) -> list[Entry]:
@@ -92,11 +100,11 @@ async def test_only_what_the_plan_ensures_is_tried(cluster: Cluster) -> None:
     steps = (Ensure(CAM, 3, 2), AwaitReady(CAM.module, CAM.revision, 3, 1.0), Ensure(spec("jede", "b"), 0, 1))
     async with asyncio.TaskGroup() as tasks:
         outlook = Outlook(cluster, cluster.loop, store, tasks)
-        refused, untried = await outlook.refused(Plan(lanes={"cam": steps}))
+        refused, untried = await outlook.refused(Plan(lanes={"cam": steps}), declared(cluster))
         assert [one["object"] for one in refused] == ["Pod of Deployment cam-stable"]
         assert (refused[0]["module"], refused[0]["reason"], untried) == ("cam", "exceeded quota", [])
         assert cluster.tried == [CAM]
-        assert await outlook.refused(Plan()) == ([], [])
+        assert await outlook.refused(Plan(), declared(cluster)) == ([], [])
 
 
 async def test_a_cluster_that_does_not_answer_is_said_and_stops_no_plan(cluster: Cluster) -> None:
@@ -104,5 +112,5 @@ async def test_a_cluster_that_does_not_answer_is_said_and_stops_no_plan(cluster:
     async with asyncio.TaskGroup() as tasks:
         outlook = Outlook(cluster, cluster.loop, MemoryStore(), tasks)
         assert await outlook.look() == ["What others changed there was not looked at: Nobody answers there."]
-        found = await outlook.refused(Plan(lanes={"cam": (Ensure(CAM, 3, 2),)}))
+        found = await outlook.refused(Plan(lanes={"cam": (Ensure(CAM, 3, 2),)}), declared(cluster))
     assert found == ([], ["Whether cam would be taken was not tried: Nobody answers there."])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from idi.plan.difference import module_steps
-from idi.plan.types import DesiredModule, Ensure, Step
-from idi.world.events import RevisionDrifted, RevisionEnsured
+from idi.plan.types import AwaitReady, DesiredModule, Ensure, Step
+from idi.world.events import RevisionAnew, RevisionDrifted, RevisionEnsured
 from idi.world.fold import fold, fold_all
 from idi.world.types import Drift, ModuleWorld, World
 from tests.support.worlds import perform, spec
@@ -39,8 +39,9 @@ def steps(world: World) -> list[Step]:
 
 def test_it_is_ensured_again_with_who_did_what() -> None:
     assert steps(there()) == []
-    [step] = steps(drifted(IMAGE, GONE, COUNT))
+    step, waited = steps(drifted(IMAGE, GONE, COUNT))
     assert isinstance(step, Ensure)
+    assert isinstance(waited, AwaitReady)
     assert (step.count, step.was) == (2, 2)
     assert step.reason == (
         "changed on the cluster: Deployment cam-stable spec.image is other:1 instead of cam:1 (kubectl-edit); "
@@ -50,13 +51,21 @@ def test_it_is_ensured_again_with_who_did_what() -> None:
     assert "Deployment cam-stable spec.image is another (kubectl-edit)" in step.brief
 
 
+def test_whoever_comes_while_all_are_made_anew_waits_for_them() -> None:
+    world, _ = fold(there(), RevisionAnew(CAM.module, CAM.revision, True))
+    [waited] = steps(world)
+    assert isinstance(waited, AwaitReady)
+    world, _ = fold(world, RevisionAnew(CAM.module, CAM.revision, False))
+    assert steps(world) == []
+
+
 def test_what_a_controller_owns_is_left() -> None:
     assert steps(drifted(COUNT)) == []
 
 
 def test_much_of_it_is_told_in_short() -> None:
     many = [Drift("Service cam", f"spec.{name}", "1", "2") for name in "abcdefg"]
-    [step] = steps(drifted(*many))
+    step, _ = steps(drifted(*many))
     assert isinstance(step, Ensure)
     assert step.reason.endswith("; and 3 more")
 

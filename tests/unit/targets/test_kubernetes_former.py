@@ -12,7 +12,7 @@ import pytest
 from idi.parts.clients.kubernetes import Kubernetes, Listing
 from idi.parts.clients.kubernetes_watch import Event, Kind
 from idi.parts.targets.kubernetes.target import KubernetesTarget
-from idi.parts.targets.kubernetes.values import Reach, Settings
+from idi.parts.targets.kubernetes.values import Around, Settings
 from idi.parts.targets.recorded import document_of
 from idi.world.types import InstanceId, RevisionSpec, Workload
 from tests.support.targets import make_spec
@@ -38,12 +38,10 @@ class Stage:
             api=cast(Kubernetes, self),
             namespace="shop",
             releases=cast(Any, self),
-            settings=lambda: Settings("shop", "staging", "shop", "s"),
+            around=lambda *_: Around(Settings("shop", "staging", "shop", "s")),
             emit=lambda _: None,
             retire=cast(Any, None),
             supply=self.supply,
-            reach=lambda _: Reach(),
-            scale=lambda _: None,
             answers=cast(Any, None),
         )
 

@@ -10,7 +10,7 @@ import pytest
 from idi.parts.clients.kubernetes import Kubernetes
 from idi.parts.clients.kubernetes_watch import Event, Kind
 from idi.parts.targets.kubernetes.target import KubernetesTarget
-from idi.parts.targets.kubernetes.values import Reach, Settings
+from idi.parts.targets.kubernetes.values import Around, Settings
 from idi.parts.targets.recorded import document_of
 from idi.world.events import Event as Fact
 from idi.world.events import InstanceGone, InstanceSeen
@@ -33,12 +33,10 @@ class Stage:
             api=cast(Kubernetes, self),
             namespace="shop",
             releases=nothing,
-            settings=lambda: Settings("shop", "staging", "shop", "s"),
+            around=lambda *_: Around(Settings("shop", "staging", "shop", "s")),
             emit=self.facts.append,
             retire=self.retire,
             supply=nothing,
-            reach=lambda _: Reach(),
-            scale=lambda _: None,
             answers=nothing,
             ended=self.ended.append,
         )

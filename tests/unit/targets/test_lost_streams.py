@@ -72,12 +72,10 @@ async def target(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
         api=None,  # type: ignore[arg-type]
         namespace="n",
         releases=None,  # type: ignore[arg-type]
-        settings=nothing,
+        around=nothing,
         emit=stage.emit,
         retire=nothing,
         supply=nothing,
-        reach=nothing,
-        scale=nothing,
         answers=stage.answers,
         reached=lambda: stage.anybody,
     ) as made:

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from idi.declaration.types import ModuleName
+from idi.declaration.types import ModuleName, Platform
 from idi.parts.errors import PartError
 from idi.world.events import Event
 from idi.world.types import Instance, InstanceId, RevisionId, RevisionSpec
@@ -114,8 +114,11 @@ class Surveyed(Protocol):
         """Look at what is kept for these modules (None: for all), and emit `RevisionDrifted` where that is another
         than it was, or none any more. Changes nothing. Raises `PartError` where it cannot be looked at."""
 
-    async def trial(self, spec: RevisionSpec, count: int, around: str = "") -> list[Objection]:
-        """What `ensure` with the same would be refused; changes nothing. Raises `PartError` where nobody judged it."""
+    async def trial(
+        self, spec: RevisionSpec, count: int, around: str = "", platform: Platform | None = None
+    ) -> list[Objection]:
+        """What `ensure` with the same would be refused once `platform` (None: the one that runs) is what runs; changes
+        nothing. Raises `PartError` where nobody judged it."""
 
 
 class Attaching(Protocol):

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
 
-from idi.declaration.types import ModuleName
+from idi.declaration.types import ModuleName, Platform
 from idi.parts.clients.owned_tasks import OwnedTasks
 from idi.parts.errors import PartError
 from idi.parts.targets.interface import Emit, Objection, Retire
@@ -168,7 +168,13 @@ class SimulatedTarget:
     async def survey(self, modules: Collection[ModuleName] | None = None) -> None:
         """Nobody else is here."""
 
-    async def trial(self, spec: RevisionSpec, count: int, around: str = "") -> list[Objection]:  # noqa: ARG002
+    async def trial(
+        self,
+        spec: RevisionSpec,  # noqa: ARG002
+        count: int,  # noqa: ARG002
+        around: str = "",  # noqa: ARG002
+        platform: Platform | None = None,  # noqa: ARG002
+    ) -> list[Objection]:
         return []
 
     # --- what a test does to it

@@ -35,7 +35,6 @@ RELEASE_NAMESPACE = "meta.helm.sh/release-namespace"
 STRATEGIC = "application/strategic-merge-patch+json"
 MOST_KEPT = 256
 MOST_AT_ONCE = 8
-ROLL_LOOK_S = 0.5
 KINDS = {
     "ConfigMap": ("v1", "configmaps"),
     "Deployment": ("apps/v1", "deployments"),
@@ -109,21 +108,10 @@ class Survey:
                         "PATCH", self._path(one), patch, query={"fieldManager": HELM}, kind=STRATEGIC
                     )
 
-    async def rolled(self, module: str, values: Mapping[str, Any], timeout_s: float) -> None:
-        """Until what makes its pods has made them all anew. Raises `PartError` in the end."""
-        wanted = [self._path(one) for one in await self.rendered(module, values) if one["kind"] in MAKES_PODS]
-        try:
-            async with asyncio.timeout(timeout_s):
-                for one in wanted:
-                    while True:
-                        if settled(await self.api.get(one)):
-                            break
-                        await asyncio.sleep(ROLL_LOOK_S)
-        except TimeoutError:
-            raise PartError(
-                f"The pods of {module} are not as declared {timeout_s:g} s after that was put back.",
-                "kubectl describe pod says what they wait for.",
-            ) from None
+    async def makers(self, module: str, values: Mapping[str, Any]) -> list[Json]:
+        """What makes its pods, as it is now."""
+        makes = [one for one in await self.rendered(module, values) if one["kind"] in MAKES_PODS]
+        return [live for one in makes if (live := await self.api.find(self._path(one)))]
 
     async def rendered(self, module: str, values: Mapping[str, Any]) -> list[Json]:
         """The latest are kept: the same values are the same objects."""

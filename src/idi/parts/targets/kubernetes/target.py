@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import math
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
@@ -18,13 +17,13 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from idi.declaration.demand import surge
-from idi.declaration.types import ModuleName, Scale
+from idi.declaration.types import ModuleName, Platform
 from idi.parts.clients.kubernetes import Kubernetes, path
 from idi.parts.clients.kubernetes_pod import shorten
 from idi.parts.clients.kubernetes_watch import Event, Kind, Watch
 from idi.parts.clients.owned_tasks import OwnedTasks
 from idi.parts.clients.quota_words import explained
-from idi.parts.errors import PartError, Refused
+from idi.parts.errors import Bug, PartError, Refused
 from idi.parts.targets.interface import Emit, Objection, Retire, Supply, Variable
 from idi.parts.targets.kubernetes.behind import Behind
 from idi.parts.targets.kubernetes.instances import Known
@@ -34,8 +33,7 @@ from idi.parts.targets.kubernetes.silence import COMES_S, Silence
 from idi.parts.targets.kubernetes.survey import Survey
 from idi.parts.targets.kubernetes.values import (
     POD,
-    Reach,
-    Settings,
+    Around,
     module_of,
     place_of,
     release_values,
@@ -43,7 +41,6 @@ from idi.parts.targets.kubernetes.values import (
 )
 from idi.parts.targets.recorded import spec_of
 from idi.parts.targets.references import needed, own
-from idi.plan.difference import PULL_S
 from idi.world.events import (
     InstanceGone,
     InstanceSeen,
@@ -79,9 +76,10 @@ class Releases(Protocol):
 
 
 class KubernetesTarget:
-    """`reach` says who may call a module and whom it may call, `scale` how it scales by itself; `answers` whether the
-    agent at an address does: asked where a proxy lost its stream or never came, which by itself is no death; `reached`
-    whether any proxy has one; `ended` is told the uid of each pod that is no more."""
+    """`around` says what is declared of a module beside its revision, by a platform or else by the one that runs, if
+    there is one; `answers` whether the agent at an address does: asked where a proxy lost its stream or never came,
+    which by itself is no death; `reached` whether any proxy has one; `ended` is told the uid of each pod that is no
+    more."""
 
     def __init__(
         self,
@@ -89,12 +87,10 @@ class KubernetesTarget:
         api: Kubernetes,
         namespace: str,
         releases: Releases,
-        settings: Callable[[], Settings],
+        around: Callable[[ModuleName, Platform | None], Around | None],
         emit: Emit,
         retire: Retire,
         supply: Supply,
-        reach: Callable[[ModuleName], Reach],
-        scale: Callable[[ModuleName], Scale | None],
         answers: Callable[[str], Awaitable[bool]],
         reached: Callable[[], bool] = lambda: True,
         ended: Callable[[str], None] = lambda _uid: None,
@@ -103,12 +99,10 @@ class KubernetesTarget:
         self._api = api
         self._releases = releases
         self._namespace = namespace
-        self._settings = settings
+        self._around = around
         self._emit = emit
         self._retire = retire
         self._supply = supply
-        self._reach = reach
-        self._scale = scale
         self._replicas = Replicas(api, namespace)
         self._ended = ended
         self._clock = clock
@@ -161,12 +155,15 @@ class KubernetesTarget:
             before = self._revisions.get(spec.module)
             its = needed(spec)
             if paths := its.texts | its.files:
-                for secret in secret_of(self._settings(), spec, await self._supply(spec, paths)):
+                for secret in secret_of(
+                    self._declared(spec.module).settings, spec, await self._supply(spec, paths)
+                ):
                     name = secret["metadata"]["name"]
                     await self._api.apply(self._path("v1", "secrets", name), secret, force=True)
             running = self._running(spec)
-            scales = self._scales(spec, count)
-            values = self._values(spec, count, around)
+            declared = self._declared(spec.module)
+            scales = count > 0 and declared.scale is not None
+            values = self._values(spec, count, around, declared)
             if scales:
                 await self._replicas.keep(spec.module)
             await self._releases.put(spec.module, values)
@@ -179,7 +176,7 @@ class KubernetesTarget:
             if any(needed(one).texts or needed(one).files for one in running):
                 self._leaving.add(spec.module)
             again = before is not None and before[0] == spec and count > 0
-            await self._behind.written(spec, values, again=again, timeout_s=rollout_s(spec, count))
+            await self._behind.written(spec, values, again=again)
         if before is not None and before[0] == spec and before[1] > count and not scales:
             await self._fewer(spec, count)
 
@@ -231,13 +228,15 @@ class KubernetesTarget:
     async def survey(self, modules: Collection[ModuleName] | None = None) -> None:
         await self._behind.look([*self._revisions] if modules is None else modules)
 
-    async def trial(self, spec: RevisionSpec, count: int, around: str = "") -> list[Objection]:
-        before = self._revisions.get(spec.module)
-        beside = 0 if self._scales(spec, count) and before else max(0, count - (before[1] if before else 0))
+    async def trial(
+        self, spec: RevisionSpec, count: int, around: str = "", platform: Platform | None = None
+    ) -> list[Objection]:
+        before, declared = self._revisions.get(spec.module), self._declared(spec.module, platform)
+        beside = 0 if declared.scale and before else max(0, count - (before[1] if before else 0))
         new = before is None or before[0] != spec
         if before and new and spec.workload and not spec.workload.recreate:
             beside += surge(count)  # the new ones come before the old ones go
-        values = self._values(spec, count, around)
+        values = self._values(spec, count, around, declared)
         return await self._behind.survey.objections(
             spec.module, values, pods=beside, new=new or beside > 0, fresh=before is None
         )
@@ -315,20 +314,25 @@ class KubernetesTarget:
             self._known[instance] = Known()
         return self._known[instance]
 
-    def _values(self, spec: RevisionSpec, count: int, around: str) -> dict[str, Any]:
-        reach, running = self._reach(spec.module), self._running(spec)
-        scale = self._scale(spec.module) if count else None
-        return release_values(self._settings(), spec, count, reach, running, around, scale)
+    def _declared(self, module: ModuleName, platform: Platform | None = None) -> Around:
+        if (found := self._around(module, platform)) is None:
+            raise Bug("Nothing is declared yet for a cluster.")
+        return found
 
-    def _scales(self, spec: RevisionSpec, count: int) -> bool:
-        """Whether an autoscaler says how many there are."""
-        return count > 0 and self._scale(spec.module) is not None
+    def _values(self, spec: RevisionSpec, count: int, digest: str, declared: Around) -> dict[str, Any]:
+        running, scale = self._running(spec), declared.scale if count else None
+        return release_values(declared.settings, spec, count, declared.reach, running, digest, scale)
 
     def _held_values(self, module: ModuleName) -> tuple[RevisionId, dict[str, Any]] | None:
-        held = self._revisions.get(module)
-        if held is None:
+        """What its release was sent, where that can be known: a control that has not written it itself knows it only as
+        long as the same is declared."""
+        held, declared = self._revisions.get(module), self._around(module, None)
+        if held is None or declared is None:
             return None
-        return held[0].revision, self._values(*held, self._arounds.get(module, ""))
+        digest = self._arounds.get(module, "")
+        if not self._behind.wrote(module) and declared.digest != digest:
+            return None
+        return held[0].revision, self._values(*held, digest, declared)
 
     def _running(self, spec: RevisionSpec) -> list[RevisionSpec]:
         """Other revisions of its module that pods run: what they need to start again has to stay."""
@@ -507,10 +511,3 @@ class KubernetesTarget:
         if known is not None:
             known.proxied = False
             self._judge(known)
-
-
-def rollout_s(spec: RevisionSpec, count: int) -> float:
-    """How long it takes at most to make all pods anew, by quarters: each gets ready or is late, the former ones end,
-    an image is pulled."""
-    rounds = math.ceil(count / max(1, surge(count)))
-    return rounds * spec.readiness.deadline_s + spec.grace_s + PULL_S

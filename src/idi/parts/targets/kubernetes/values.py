@@ -23,6 +23,7 @@ from idi.parts.targets.kubernetes.pods import MODULE, REVISION, numbers
 from idi.parts.targets.recorded import document_of
 from idi.parts.targets.references import Needed, Place, fill, needed
 from idi.plan.bus import BUS
+from idi.plan.desired import around
 from idi.world.types import InstanceId, RevisionSpec
 
 POD = InstanceId("$(IDI_INSTANCE)")
@@ -54,6 +55,25 @@ class Settings:
     sidecar_image: str
     storage_class: str = ""
     dns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What a release says of its module beside the revision, as a declaration has it; `digest` is of all of it."""
+
+    settings: Settings
+    reach: Reach = Reach()
+    scale: Scale | None = None
+    digest: str = ""
+
+
+def around_of(platform: Platform, module: ModuleName, namespace: str, sidecar_image: str) -> Around:
+    settings = settings_of(platform, namespace, sidecar_image)
+    declared = platform.modules.get(module)
+    if declared is None:
+        return Around(settings)
+    digest = around(platform, declared, sidecar_image)
+    return Around(settings, reach_of(platform, module), declared.scale, digest)
 
 
 def settings_of(platform: Platform, namespace: str, sidecar_image: str) -> Settings:
@@ -90,7 +110,7 @@ def release_values(
     count: int,
     reach: Reach,
     running: Sequence[RevisionSpec] = (),
-    around: str = "",
+    digest: str = "",
     scale: Scale | None = None,
 ) -> dict[str, Any]:
     """`running` are the other revisions that pods run: their configuration stays as long as they may start again. With
@@ -135,7 +155,7 @@ def release_values(
         else None,
         "slots": {"stable": slot, "candidate": None},
         "kept": kept,
-        "around": around or None,
+        "around": digest or None,
         "networkPolicy": {
             "callers": sorted(reach.callers),
             "gateway": reach.gateway,

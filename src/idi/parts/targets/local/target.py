@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from idi.declaration.types import ModuleName
+from idi.declaration.types import ModuleName, Platform
 from idi.parts.clients.machine import Machine, this_machine
 from idi.parts.clients.owned_tasks import OwnedTasks
 from idi.parts.errors import Bug, PartError, Refused
@@ -190,7 +190,13 @@ class LocalTarget:
     async def survey(self, modules: Collection[ModuleName] | None = None) -> None:
         """Nobody else changes what is kept here: it is processes of this target's own."""
 
-    async def trial(self, spec: RevisionSpec, count: int, around: str = "") -> list[Objection]:  # noqa: ARG002
+    async def trial(
+        self,
+        spec: RevisionSpec,  # noqa: ARG002
+        count: int,  # noqa: ARG002
+        around: str = "",  # noqa: ARG002
+        platform: Platform | None = None,  # noqa: ARG002
+    ) -> list[Objection]:
         return []
 
     def last_lines(self, instance: InstanceId, count: int = 10) -> list[str]:
