@@ -71,7 +71,7 @@ def full() -> Values:
     """A module that uses every value, so that every line of the chart is rendered."""
     return module(
         ports=[{"name": "http", "protocol": "http"}, {"name": "admin", "protocol": "tcp"}],
-        readiness={"command": "test -e /tmp/ready"},
+        readiness={"tcp": True, "port": "admin"},
         scale={"min": 1, "max": 4, "cpuPercent": 70},
         pool="ml",
         gpu={"resource": "nvidia.com/gpu", "count": 1},

@@ -155,15 +155,6 @@ spec:
         - secretRef: {name: {{ . }}}
         {{- end }}
       {{- end }}
-      {{- with $values.readiness.command }}
-      # Only kubelet can run a command in this container.
-      readinessProbe:
-        exec: {command: [/bin/sh, -c, {{ . | toJson }}]}
-        periodSeconds: {{ max 1 (ceil $values.readiness.every_s | int) }}
-        timeoutSeconds: {{ max 1 (ceil $values.readiness.timeout_s | int) }}
-        successThreshold: {{ $values.readiness.after | int }}
-        failureThreshold: {{ $values.readiness.failures | int }}
-      {{- end }}
       lifecycle:
         # The agent answers once no proxy sends anything here any more; SIGTERM follows.
         preStop: {httpGet: {path: /stopping, port: 20000}}
