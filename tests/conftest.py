@@ -24,8 +24,10 @@ if os.environ.get("CI") != "true":
     settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("here")
 
-# A runner that was started in the background ignores hang-ups, and everything it starts would too.
+# A runner that was started in the background ignores these, and everything it starts would too.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> list[str]:

@@ -132,7 +132,10 @@ def test_following_picks_up_new_pods_and_ends_by_ctrl_c(environment: Environment
         finally:
             environment.done("scale", "dere=1")
             following.send_signal(signal.SIGINT)
-            assert following.wait(20) == 130
+            try:
+                assert following.wait(20) == 130
+            finally:
+                following.kill()
 
 
 @pytest.mark.requirement("O2", "K1")
