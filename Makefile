@@ -48,13 +48,16 @@ down: ## stop everything that `make up` started
 # The quick ones beside each other; what starts servers has the machine for itself.
 QUICK := tests/unit tests/command
 LOCAL := $(wildcard tests/contracts tests/local tests/faults)
+# Two clusters beside each other, each with whole files: most of the time a cluster's tests wait for it.
+CLUSTER := -n 2 --dist loadfile --no-loadscope-reorder tests/cluster
 
-test: $(V)/.stamp-dev test-parts ## every test, short seeded counts
+test: $(V)/.stamp-dev test-parts cluster-parts ## every test, short seeded counts
 	@$(PYTEST) -n 2 $(QUICK) $(ARGS)
 	@$(PYTEST) $(LOCAL) $(ARGS)
+	@$(PYTEST) $(CLUSTER) $(ARGS)
 
-test-long: $(V)/.stamp-dev test-parts ## the same tests with the counts of acceptance
-	@IDI_TEST_SCALE=full $(PYTEST) --timeout=3600 $(QUICK) $(LOCAL) $(ARGS)
+test-long: $(V)/.stamp-dev test-parts cluster-parts ## the same tests with the counts of acceptance
+	@IDI_TEST_SCALE=full $(PYTEST) --timeout=3600 $(QUICK) $(LOCAL) tests/cluster $(ARGS)
 
 test-unit: $(V)/.stamp-dev ## tests that start no server
 	@$(PYTEST) -n 2 tests/unit $(ARGS)
@@ -62,9 +65,8 @@ test-unit: $(V)/.stamp-dev ## tests that start no server
 test-local: $(V)/.stamp-dev ## tests with real engines on this machine
 	@$(PYTEST) $(LOCAL) $(ARGS)
 
-# Not in `make test` yet: the whole of it in one run has too few quiet runs behind it.
 test-cluster: $(V)/.stamp-dev test-parts cluster-parts ## tests on a real Kubernetes
-	@$(PYTEST) tests/cluster $(ARGS)
+	@$(PYTEST) $(CLUSTER) $(ARGS)
 
 # Before the tests and not in them: the first build takes longer than any test may.
 cluster-parts: $(V)/.stamp-dev

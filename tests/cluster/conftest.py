@@ -7,9 +7,11 @@ and `IDI_TEST_IMAGES` a file with what `make images PUSH=...` printed.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -20,11 +22,42 @@ from tests.support.cluster.builds import Images
 from tests.support.cluster.client import Client
 from tests.support.cluster.cluster import Cluster, lacking
 from tests.support.cluster.environment import Environment
-from tests.support.cluster.layout import POOLS
+from tests.support.cluster.layout import POOLS, cache
 from tests.support.cluster.objects import Namespace
+from tests.support.cluster.programs import exclusive
 from tests.support.scale import need_part
 
 OUTSIDE = os.environ.get("IDI_TEST_KUBECONFIG")
+LONGEST = (
+    *("environment_failures", "environment_changes", "environment_scaling", "secrets", "environment_events"),
+    *("environment", "propagation", "environment_nine", "by_hand", "environment_views"),
+)
+"""Files in the order in which they are begun, the others after them: two run beside each other, and end together."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {f"test_{name}": at for at, name in enumerate(LONGEST)}
+    ours = [item for item in items if item.path.parent == Path(__file__).parent]
+    ours.sort(key=lambda item: places.get(item.path.stem, len(places)))
+    others = iter(ours)
+    items[:] = [next(others) if item.path.parent == Path(__file__).parent else item for item in items]
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """A test that is marked `quiet` has the machine for itself, with what it sets up; before its time limit begins."""
+    with beside(alone=item.get_closest_marker("quiet") is not None):
+        return (yield)
+
+
+@contextmanager
+def beside(*, alone: bool) -> Iterator[None]:
+    """Who waits to be alone holds the gate, so that nobody else goes on before."""
+    cache().mkdir(parents=True, exist_ok=True)
+    with (cache() / "tests.lock").open("w") as held:
+        with exclusive(cache() / "tests.gate.lock"):
+            fcntl.flock(held, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        yield
 
 
 @pytest.fixture(scope="session")

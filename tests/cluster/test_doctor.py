@@ -111,15 +111,6 @@ def test_who_interrupts_it_leaves_nothing(place: Environment, kube: Client) -> N
         "IDI_HELM": str(place.helm),
         **place.variables,
     }
-    # Whoever runs tests in the background has it ignored, and children would inherit that.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        interrupted(place, kube, command, variables)
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def interrupted(place: Environment, kube: Client, command: list[str], variables: Mapping[str, str]) -> None:
     with subprocess.Popen(
         command, cwd=place.folder, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:

@@ -242,13 +242,15 @@ def test_control_killed_while_helm_works(stage: Stage) -> None:
 def cut_off(stage: Stage, until: Callable[[Push], None], said: str) -> list[str]:
     """Push two modules, kill control at that moment, and wait until all is as it was asked for; the releases that were
     locked when control was dead. Each has made one revision then, or the one that was cut off, the way back and the
-    step once more."""
+    step once more; and since the one that kubelet starts again at once may be killed in turn with its pod, two of each
+    that were cut off."""
     before, releases = stage.revisions(), stage.releases()
     with Push(stage) as push:
         until(push)
         stage.kill_process("control")
         killed = time.monotonic()
     locked = [name for name, those in stage.releases().items() if those[-1][1].startswith("pending")]
+    # Its next one is in another pod, at another address.
     stage.delete_at_once("control")
     stage.environment.until(lambda: stage.pushed_from(before), 240, f"the push to end ({said})")
     took = time.monotonic() - killed
@@ -263,5 +265,5 @@ def cut_off(stage: Stage, until: Callable[[Push], None], said: str) -> list[str]
     for module, those in after.items():
         assert [status for _, status in those].count("deployed") == 1, module
         assert those[-1][1] == "deployed", module
-        assert 1 <= len(made[module]) <= 3, module
+        assert 1 <= len(made[module]) <= 5, module
     return locked

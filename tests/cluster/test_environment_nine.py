@@ -62,6 +62,7 @@ def test_events_go_their_three_hops(nine: Environment) -> None:
     )
 
 
+@pytest.mark.quiet
 @pytest.mark.requirement("K1", "C1")
 def test_pushes_of_all_nine_under_load_fail_nothing(nine: Environment) -> None:
     """Every module is rolled; from the command to all nine healthy."""

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ def inside(pod: dict[str, Any], script: str) -> str:
 
 
 def test_a_proxy_reads_its_token_again_when_it_reconnects(environment: Environment, own: Cluster) -> None:
-    """kubelet is away meanwhile, which would put its own token back: a module that dies then stays dead."""
+    """kubelets are away meanwhile, which would put their own token back: a module that dies then stays dead."""
     # kubelet tells of a container some time after we know it.
     environment.kubectl("wait", "pod", "-l", "idi.dev/module", "--for=condition=Ready", "--timeout=30s")
     [jede] = environment.pods("idi.dev/module=jede")
@@ -119,7 +120,9 @@ def test_a_proxy_reads_its_token_again_when_it_reconnects(environment: Environme
         f"--bound-object-uid={jede['metadata']['uid']}",
     )
     [process] = pids(cam, "module")
-    with stopped(own, jede["spec"]["nodeName"], "kubelet"):
+    with ExitStack() as away:
+        for node in {jede["spec"]["nodeName"], cam["spec"]["nodeName"]}:
+            away.enter_context(stopped(own, node, "kubelet"))
         put(own, jede, "nonsense")
         break_off(jede)
         os.kill(process, signal.SIGKILL)
