@@ -8,7 +8,6 @@ facts at once; no plan is in that path. Nothing is kept here that the cluster do
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -22,12 +21,12 @@ from idi.parts.clients.kubernetes import Kubernetes, path
 from idi.parts.clients.kubernetes_pod import shorten
 from idi.parts.clients.kubernetes_watch import Event, Kind, Watch
 from idi.parts.clients.owned_tasks import OwnedTasks
-from idi.parts.clients.quota_words import explained
 from idi.parts.errors import Bug, PartError, Refused
 from idi.parts.targets.interface import Emit, Objection, Retire, Supply, Variable
 from idi.parts.targets.kubernetes.behind import Behind
+from idi.parts.targets.kubernetes.held import Held
 from idi.parts.targets.kubernetes.instances import Known
-from idi.parts.targets.kubernetes.pods import AROUND, COUNT, MAIN, MODULE, SCALES, SPEC, pod_seen
+from idi.parts.targets.kubernetes.pods import MAIN, MODULE, pod_seen
 from idi.parts.targets.kubernetes.replicas import Replicas
 from idi.parts.targets.kubernetes.silence import COMES_S, Silence
 from idi.parts.targets.kubernetes.survey import Survey
@@ -39,15 +38,11 @@ from idi.parts.targets.kubernetes.values import (
     release_values,
     secret_of,
 )
-from idi.parts.targets.recorded import spec_of
 from idi.parts.targets.references import needed, own
 from idi.world.events import (
     InstanceGone,
     InstanceSeen,
-    RevisionDegraded,
-    RevisionEnsured,
     RevisionRemoved,
-    RevisionScaled,
 )
 from idi.world.types import Instance, InstanceId, RevisionId, RevisionSpec
 
@@ -109,18 +104,13 @@ class KubernetesTarget:
         self._owned = OwnedTasks()
         self._silence = Silence(self._owned, answers, reached, self._dead)
         self._known: dict[InstanceId, Known] = {}
-        self._revisions: dict[ModuleName, tuple[RevisionSpec, int]] = {}
-        self._degraded: dict[ModuleName, str] = {}
+        self._held = Held(emit)
         self._unknown: set[ModuleName] = set()
-        self._scaled: dict[ModuleName, tuple[RevisionId, int]] = {}
         self._locks: dict[ModuleName, asyncio.Lock] = {}
         self._leaving: set[ModuleName] = set()
         """Those whose former revision still runs and has secrets, which go with it."""
         self._changed = asyncio.Event()
         self._synced = asyncio.Event()
-        self._arounds: dict[ModuleName, str] = {}
-        self._documents: dict[ModuleName, Mapping[str, Any]] = {}
-        """What makes its pods, as it was told last."""
         self._behind = Behind(
             Survey(api, namespace, releases),
             emit,
@@ -144,7 +134,7 @@ class KubernetesTarget:
         """Every release and every pod that is there, then whatever changes."""
         for kind in WORKLOADS:
             for one in (await self._api.listing(self._path("apps/v1", kind), labels=MODULE)).items:
-                self._deployed(one)
+                self._held.found(one)
             self._owned.group.create_task(self._follow(kind))
         self._owned.group.create_task(self._follow_pods())
         async with asyncio.timeout(SYNCED_S):
@@ -152,16 +142,13 @@ class KubernetesTarget:
 
     async def ensure(self, spec: RevisionSpec, count: int, around: str = "") -> None:
         async with self._locks.setdefault(spec.module, asyncio.Lock()):
-            before = self._revisions.get(spec.module)
+            before, declared = self._held.revisions.get(spec.module), self._declared(spec.module)
             its = needed(spec)
             if paths := its.texts | its.files:
-                for secret in secret_of(
-                    self._declared(spec.module).settings, spec, await self._supply(spec, paths)
-                ):
+                for secret in secret_of(declared.settings, spec, await self._supply(spec, paths)):
                     name = secret["metadata"]["name"]
                     await self._api.apply(self._path("v1", "secrets", name), secret, force=True)
             running = self._running(spec)
-            declared = self._declared(spec.module)
             scales = count > 0 and declared.scale is not None
             values = self._values(spec, count, around, declared)
             if scales:
@@ -169,9 +156,7 @@ class KubernetesTarget:
             await self._releases.put(spec.module, values)
             if scales:
                 await self._replicas.least(spec.module, count)
-            self._holds(spec, count, around)
-            if (heard := self._documents.get(spec.module)) is not None:
-                self._deployed(heard)  # what was told of the revision before it was known here
+            self._held.hold(spec, count, around)
             await self._forget_secrets(spec.module, {spec.revision, *(one.revision for one in running)})
             if any(needed(one).texts or needed(one).files for one in running):
                 self._leaving.add(spec.module)
@@ -192,7 +177,7 @@ class KubernetesTarget:
             await self._api.delete(self._path("v1", "pods", name))
 
     async def remove(self, module: ModuleName, revision: RevisionId) -> None:
-        known = self._revisions.get(module)
+        known = self._held.revisions.get(module)
         if known is None or known[0].revision != revision:
             self._emit(RevisionRemoved(module, revision))
             return
@@ -200,9 +185,7 @@ class KubernetesTarget:
             await self._releases.drop(module)
             await self._fewer(known[0], 0)
             await self._forget_secrets(module, set())
-            self._revisions.pop(module, None)
-            self._degraded.pop(module, None)
-            self._scaled.pop(module, None)
+            self._held.forget(module)
             self._behind.forget(module)
             self._emit(RevisionRemoved(module, revision))
 
@@ -226,12 +209,12 @@ class KubernetesTarget:
     # --- what others do to it, and what would be said
 
     async def survey(self, modules: Collection[ModuleName] | None = None) -> None:
-        await self._behind.look([*self._revisions] if modules is None else modules)
+        await self._behind.look([*self._held.revisions] if modules is None else modules)
 
     async def trial(
         self, spec: RevisionSpec, count: int, around: str = "", platform: Platform | None = None
     ) -> list[Objection]:
-        before, declared = self._revisions.get(spec.module), self._declared(spec.module, platform)
+        before, declared = self._held.revisions.get(spec.module), self._declared(spec.module, platform)
         beside = 0 if declared.scale and before else max(0, count - (before[1] if before else 0))
         new = before is None or before[0] != spec
         if before and new and spec.workload and not spec.workload.recreate:
@@ -326,13 +309,14 @@ class KubernetesTarget:
     def _held_values(self, module: ModuleName) -> tuple[RevisionId, dict[str, Any]] | None:
         """What its release was sent, where that can be known: a control that has not written it itself knows it only as
         long as the same is declared."""
-        held, declared = self._revisions.get(module), self._around(module, None)
+        held, declared = self._held.revisions.get(module), self._around(module, None)
         if held is None or declared is None:
             return None
-        digest = self._arounds.get(module, "")
+        digest = self._held.arounds.get(module, "")
         if not self._behind.wrote(module) and declared.digest != digest:
             return None
-        return held[0].revision, self._values(*held, digest, declared)
+        spec, count = held
+        return spec.revision, self._values(spec, count, digest, declared)
 
     def _running(self, spec: RevisionSpec) -> list[RevisionSpec]:
         """Other revisions of its module that pods run: what they need to start again has to stay."""
@@ -372,12 +356,8 @@ class KubernetesTarget:
             module = ModuleName(event.object["metadata"]["labels"][MODULE])
             self._behind.heard(module, event.object, gone=event.kind is Kind.DELETED)
             if event.kind is Kind.DELETED:
-                self._documents.pop(module, None)
-                continue
-            self._documents[module] = event.object
-            if module in self._revisions:
-                self._deployed(event.object)
-            elif module not in self._unknown:
+                self._held.gone(module)
+            elif not self._held.heard(event.object) and module not in self._unknown:
                 self._unknown.add(module)
                 self._owned.group.create_task(self._look_at(kind, module))
 
@@ -386,7 +366,7 @@ class KubernetesTarget:
         removed comes late. What is there says which."""
         async with self._locks.setdefault(module, asyncio.Lock()):
             self._unknown.discard(module)
-            if module in self._revisions:
+            if module in self._held.revisions:
                 return
             try:
                 found = (
@@ -397,7 +377,7 @@ class KubernetesTarget:
                 return
             for one in found:
                 if "deletionTimestamp" not in one["metadata"]:
-                    self._deployed(one)
+                    self._held.found(one)
 
     async def _forget_secrets(self, module: ModuleName, but: set[str]) -> None:
         """Those of revisions whose pods cannot start any more."""
@@ -405,43 +385,6 @@ class KubernetesTarget:
         for secret in (await self._api.listing(self._path("v1", "secrets"), labels=mine)).items:
             if module_of(secret)[1] not in but:
                 await self._api.delete(self._path("v1", "secrets", secret["metadata"]["name"]))
-
-    def _deployed(self, document: Mapping[str, Any]) -> None:
-        template = document["spec"]["template"]["metadata"]
-        annotations = document["metadata"].get("annotations", {})
-        replicas = document["spec"].get("replicas", 1)
-        try:
-            spec = spec_of(json.loads(template.get("annotations", {})[SPEC]))
-        except (KeyError, TypeError, ValueError):
-            return  # none of ours
-        if spec.module not in self._revisions:
-            declared = annotations.get(COUNT, "")
-            self._holds(spec, int(declared) if declared.isdigit() else replicas, annotations.get(AROUND, ""))
-        why = next(
-            (
-                one.get("message", "")
-                for one in document.get("status", {}).get("conditions", [])
-                if one["type"] == "ReplicaFailure" and one["status"] == "True"
-            ),
-            "",
-        )
-        runs = self._revisions[spec.module][0].revision == spec.revision
-        if runs and why != self._degraded.get(spec.module, ""):
-            self._degraded[spec.module] = why
-            self._emit(RevisionDegraded(spec.module, spec.revision, explained(why) or shorten(why)))
-        scaled = replicas if SCALES in annotations else 0
-        if runs and (spec.revision, scaled) != self._scaled.get(spec.module):
-            self._scaled[spec.module] = (spec.revision, scaled)
-            self._emit(RevisionScaled(spec.module, spec.revision, scaled))
-
-    def _holds(self, spec: RevisionSpec, count: int, around: str) -> None:
-        before = self._revisions.get(spec.module)
-        self._revisions[spec.module] = (spec, count)
-        self._arounds[spec.module] = around
-        self._emit(RevisionEnsured(spec, count, around))
-        if before is not None and before[0].revision != spec.revision:
-            self._degraded.pop(spec.module, None)
-            self._emit(RevisionRemoved(spec.module, before[0].revision))
 
     def _judge(self, known: Known) -> None:
         now = known.judge(self._clock())
@@ -471,7 +414,7 @@ class KubernetesTarget:
     def _left(self, module: ModuleName) -> bool:
         """Whether all its pods are of the revision that holds, and one is ready: before that a pod of the former may
         have to start again."""
-        current = self._revisions.get(module)
+        current = self._held.revisions.get(module)
         there = [one for one in self._known.values() if one.pod is not None and one.pod.module == module]
         return (
             current is not None
@@ -481,7 +424,7 @@ class KubernetesTarget:
 
     async def _forget_former(self, module: ModuleName) -> None:
         async with self._locks.setdefault(module, asyncio.Lock()):
-            if (current := self._revisions.get(module)) is None or not self._left(module):
+            if (current := self._held.revisions.get(module)) is None or not self._left(module):
                 return  # another one is on its way, and what ensures it looks itself
             try:
                 await self._forget_secrets(module, {current[0].revision})
