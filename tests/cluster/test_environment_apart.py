@@ -20,11 +20,12 @@ from uuid import uuid4
 
 import pytest
 
+from tests.cluster.conftest import OUTSIDE
 from tests.cluster.test_environment import REACH, pod_of
 from tests.cluster.test_environment_nine import POOL
 from tests.support.cluster.builds import Images
 from tests.support.cluster.client import Client
-from tests.support.cluster.cluster import Cluster
+from tests.support.cluster.cluster import Cluster, lacking
 from tests.support.cluster.environment import FILE, NINE, Environment
 from tests.support.cluster.layout import API
 from tests.support.scale import scale
@@ -84,13 +85,14 @@ def sides(request: pytest.FixtureRequest) -> Iterator[dict[str, Side]]:
     if scale(2, 3) == 2:
         yield from two(request.getfixturevalue("environment"))
         return
-    started: Cluster | None = request.getfixturevalue("started")
     folder = request.getfixturevalue("tmp_path_factory").mktemp("three")
-    helm = request.getfixturevalue("helm")
-    if started is None:
-        yield from three(folder, request.getfixturevalue("kube"), request.getfixturevalue("images"), helm)
+    if OUTSIDE:
+        yield from three(folder, *map(request.getfixturevalue, ("kube", "images", "helm")))
         return
+    if lacks := lacking():
+        pytest.skip(f"this machine lacks {', '.join(lacks)} (make test-parts)")
     with Cluster(f"three-{os.getpid()}", ROOM) as larger:
+        helm = larger.programs["helm"]
         yield from three(folder, larger.client, Images(larger, helm), helm)
 
 
@@ -124,6 +126,7 @@ def three(folder: Path, kube: Client, images: Mapping[str, str], helm: Path) -> 
         print(f"nine modules in {one.env}: {time.monotonic() - began:.1f} s", flush=True)
     yield {name: Side(one, dict.fromkeys(NINE, 1)) for name, one in made.items()}
     for one in made.values():
+        one.idi("down")
         kube.kubectl("delete", "namespace", one.namespace, "--wait=false")
 
 
