@@ -124,6 +124,31 @@ def test_a_node_that_is_killed(stage: Stage) -> None:
     assert client.faults == []
 
 
+@pytest.mark.requirement("D1", "R1")
+def test_the_node_of_control_is_killed(stage: Stage) -> None:
+    """Nobody takes its instances out of the view then: callers find by themselves whom they do not reach."""
+    victim = stage.control_node()
+    lost = stage.modules_on(victim)
+    beside = next(node.name for node in stage.nodes if node.name != victim)
+    safe = next(address for node, address in stage.addresses("gateway").items() if node != victim)
+    with stage.load("load-home", to=safe, nodeName=beside) as act:
+        killed = time.time()
+        with faults.node_killed(stage.cluster, victim):
+            time.sleep(max(0.0, killed + scale(20.0, 60.0) - time.time()))
+            restarted = time.time()
+        since = stage.back()
+    verdict = act.verdict([Window(killed, restarted + SILENT_S, UNSAFE)], worked=False)
+    slow = sorted(r.ended - r.sent for r in act.history if r.ok and killed < r.ended < restarted)
+    print(
+        f"figure: the node of control killed for {restarted - killed:.0f} s: back {since:.1f} s after it; of "
+        f"{len(slow)} answers meanwhile half took less than {slow[len(slow) // 2]:.2f} s, the slowest {slow[-1]:.2f} s"
+    )
+    assert verdict.faults == []
+    assert verdict.gap < SILENT_S
+    ghosts = [r for r in act.history if r.ok and killed + 1 < r.sent < restarted and {*r.by} & {*lost}]
+    assert not ghosts
+
+
 @pytest.mark.requirement("G1")
 def test_a_gateway_that_is_killed(stage: Stage) -> None:
     clients = 8
