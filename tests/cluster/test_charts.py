@@ -136,7 +136,7 @@ def test_a_pod_of_a_module_is_as_agreed() -> None:
     assert agent["module"] == "jede"
     assert agent["ports"] == {"http": 20001, "admin": 20002}
     assert agent["grace_s"] == 10
-    assert agent["readiness"]["port"] == "http"
+    assert agent["readiness"]["port"] == "admin"
     mounts = {mount["name"]: mount["mountPath"] for mount in sidecar["volumeMounts"]}
     assert mounts["proxy"] == "/etc/idi/proxy"
     assert mounts["token"] == "/var/run/idi/token"
