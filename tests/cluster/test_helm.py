@@ -142,13 +142,16 @@ async def test_an_upgrade_that_was_killed_is_taken_back(
 async def test_one_that_is_pending_for_longer_than_any_run_is_put_right_by_the_next(
     kube: Client, namespace: Namespace, tmp_path: Path
 ) -> None:
-    helm = Helm(program("helm"), Reach(kube.kubeconfig), tmp_path / "helm", abandoned_s=2)
-    await helm.upgrade("jede", CHART, namespace.name, module())
+    patient, hasty = (
+        Helm(program("helm"), Reach(kube.kubeconfig), tmp_path / f"helm-{longest_s}", abandoned_s=longest_s)
+        for longest_s in (3600, 1)
+    )
+    await patient.upgrade("jede", CHART, namespace.name, module())
     left_pending(kube, namespace, with_candidate())
     with pytest.raises(HelmError, match="has been at work on it"):
-        await helm.upgrade("jede", CHART, namespace.name, module())
-    await asyncio.sleep(2)
-    assert (await helm.upgrade("jede", CHART, namespace.name, module())).status == "deployed"
+        await patient.upgrade("jede", CHART, namespace.name, module())
+    await asyncio.sleep(1)
+    assert (await hasty.upgrade("jede", CHART, namespace.name, module())).status == "deployed"
     assert deployments(kube, namespace) == {"jede-stable"}
 
 
