@@ -301,10 +301,11 @@ async def publish_bootstrap(api: Kubernetes, cluster: Cluster, root: bytes) -> N
     first = await api.find(name) is None
     await api.apply(name, document, force=True)
     if first:
-        # Those that came before it wait for kubelet's next try, longer each time; their successors need not.
+        # Those that came before it wait for kubelet's next try, longer each time; their successors need not. At once,
+        # since nothing runs in them, and one that is on its way out would keep its successor off its node.
         waiting = f"{PART} in ({GATEWAY},{XDS})"
         for pod in (await api.listing(path("v1", "pods", cluster.namespace), labels=waiting)).items:
-            await api.delete(path("v1", "pods", cluster.namespace, pod["metadata"]["name"]))
+            await api.delete(path("v1", "pods", cluster.namespace, pod["metadata"]["name"]), grace_s=0)
 
 
 def declared_around(cluster: Cluster, platform: Platform | None, module: ModuleName) -> Around | None:

@@ -42,8 +42,9 @@ def somebody(pod_uid: str) -> int:
     for branch in ("*/", ""):
         for found in (ROOT / COMPONENTS).glob(f"idi-test-*/*/kubepods/{branch}pod{pod_uid}/*/cgroup.procs"):
             for pid in map(int, found.read_text().split()):
-                # What becomes a container is the node's until it has gone in.
-                if not Path(f"/proc/{pid}/comm").read_text().startswith("runc"):
+                # What becomes a container is in the node's network until it has gone in, as who made it is.
+                maker = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
+                if Path(f"/proc/{pid}/ns/net").readlink() != Path(f"/proc/{maker}/ns/net").readlink():
                     return pid
     return 0
 
