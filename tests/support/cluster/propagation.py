@@ -2,7 +2,8 @@
 
 Two modules have several instances, which four callers' sidecars and two gateways reach. In each round all instances
 live through the same: the process is killed (SIGKILL, out of the blue), and kubelet starts it again, one after the
-other; then all pods are deleted, and new ones come in their place, which happens at the same time. A process is killed
+other; then all pods are deleted, two at a time, and new ones come in their place. (Eight at a time took the processors
+from what was measured: of 200 of each p99 was 1.4 s for a new one and 2.1 s for a deleted one.) A process is killed
 once only: the second time kubelet would wait ten seconds, then twenty. What is measured of each instance:
 
 - killed: from the signal until no proxy has its endpoint,
@@ -18,7 +19,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -35,6 +36,7 @@ COUNT = sum(CALLED.values())
 WITHIN_S = 10.0
 """For a change to reach the proxies; ten times what it may take."""
 POD_S = 90.0
+AT_ONCE = 2
 PAUSE_S = 0.05
 """Between two events."""
 MODULE = """\
@@ -60,6 +62,10 @@ class Times:
     """From the last proxy to when the API server says that the pod is Ready."""
     turn_ms: float = 0.0
     """How often the proxies were looked at: by so much a time may be too long."""
+
+
+def uids(pods: Collection[dict[str, Any]]) -> set[str]:
+    return {pod["metadata"]["uid"] for pod in pods}
 
 
 def endpoint_of(pod: dict[str, Any]) -> str:
@@ -115,22 +121,29 @@ class Rounds:
         self._path = f"/api/v1/namespaces/{namespace}/pods"
 
     def one(self) -> None:
-        """All are killed and come back; all are deleted and others come."""
+        """All are killed and come back; all are deleted and others come, some at a time."""
         pods = self._all_there(set())
         for pod in pods:
             self._kill(pod)
             self.times.back.append(self._since_ready(pod))
             time.sleep(PAUSE_S)
-        for pod in pods:
-            self._delete(pod)
-            time.sleep(PAUSE_S)
-        for pod in self._all_there({pod["metadata"]["uid"] for pod in pods}):
-            self.times.new.append(self._since_ready(pod))
-            known = self._seen.until(
-                partial(self._seen.at, pod["metadata"]["uid"], "ready"), "kubelet to know"
-            )
-            last = self._proxies.there(endpoint_of(pod), WITHIN_S)
-            self.times.kubelet.append(1000 * (known - last))
+        known = uids(pods)
+        for at in range(0, COUNT, AT_ONCE):
+            going = pods[at : at + AT_ONCE]
+            for pod in going:
+                self._delete(pod)
+                time.sleep(PAUSE_S)
+            there = self._all_there(uids(going))
+            for pod in there:
+                if pod["metadata"]["uid"] not in known:
+                    self._came(pod)
+            known = uids(there)
+
+    def _came(self, pod: dict[str, Any]) -> None:
+        self.times.new.append(self._since_ready(pod))
+        told = self._seen.until(partial(self._seen.at, pod["metadata"]["uid"], "ready"), "kubelet to know")
+        last = self._proxies.there(endpoint_of(pod), WITHIN_S)
+        self.times.kubelet.append(1000 * (told - last))
 
     def _kill(self, pod: dict[str, Any]) -> None:
         [pid, *_] = pids(pod, "module")
@@ -152,7 +165,7 @@ class Rounds:
 
         def others() -> list[dict[str, Any]] | None:
             found = [pod for pod in self._seen.pods() if pod["metadata"]["uid"] not in before]
-            self._proxies.look_at({pod["metadata"]["uid"] for pod in found})
+            self._proxies.look_at(uids(found))
             return found if len(found) == COUNT and all(pod["status"].get("podIP") for pod in found) else None
 
         for pod in self._seen.until(others, "all instances have an address"):
