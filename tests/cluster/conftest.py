@@ -27,6 +27,7 @@ from tests.support.cluster.objects import Namespace
 from tests.support.cluster.programs import exclusive
 from tests.support.scale import need_part
 
+HERE = Path(__file__).parent
 OUTSIDE = os.environ.get("IDI_TEST_KUBECONFIG")
 LONGEST = (
     *("environment_failures", "environment_changes", "environment_scaling", "secrets", "environment_events"),
@@ -37,15 +38,17 @@ LONGEST = (
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {f"test_{name}": at for at, name in enumerate(LONGEST)}
-    ours = [item for item in items if item.path.parent == Path(__file__).parent]
+    ours = [item for item in items if item.path.parent == HERE]
     ours.sort(key=lambda item: places.get(item.path.stem, len(places)))
     others = iter(ours)
-    items[:] = [next(others) if item.path.parent == Path(__file__).parent else item for item in items]
+    items[:] = [next(others) if item.path.parent == HERE else item for item in items]
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """A test that is marked `quiet` has the machine for itself, with what it sets up; before its time limit begins."""
+    if item.path.parent != HERE:
+        return (yield)
     with beside(alone=item.get_closest_marker("quiet") is not None):
         return (yield)
 

@@ -149,6 +149,8 @@ class Executor:
             raise StepFailed(f"Not waited for any longer, since {why}.")
         if (why := refused(world, step)) and not failed(world, step):
             made = f"{len(mine(world, step))} of {step.count} instances of {step.module} could be made"
+            if len(mine(world, step)) >= step.count:
+                made = f"The instances of {step.module} could not be made anew"
             raise StepFailed(f"{made}: {why}.", WAY_OUT if "quota" in why else ELSE_REFUSED)
         culprits = lacking(world, step)
         if not culprits and (serving := others(world, step)):
@@ -158,7 +160,7 @@ class Executor:
             )
         if not culprits and anew(world, step):
             raise StepFailed(
-                f"The pods of {step.module} are not as declared {step.deadline_s:g} s after that was put back.",
+                f"Not all pods of {step.module} are made anew after {step.deadline_s:g} s.",
                 "kubectl describe pod says what they wait for.",
             )
         if not culprits:
@@ -209,7 +211,7 @@ class Executor:
         if culprit is None and (serving := others(world, step)):
             who = f"{serving[0].id} of a former revision serves still"
         if culprit is None and anew(world, step):
-            who = "what was changed of them is being put back"
+            who = "they are being made anew"
         if culprit is not None and (wants := self.wants(culprit.id)):
             who = f"{who}; {wants}"
         return f"{count_ready(world, step)} of {step.count} ready; {who}"
@@ -269,7 +271,9 @@ def refused(world: World, step: AwaitReady) -> str:
     """Why the target can make no more of them, where nothing is under way that could change that."""
     module = world.modules.get(step.module, ModuleWorld())
     revision = module.revisions.get(step.revision)
-    if revision is None or not revision.degraded or len(mine(world, step)) >= step.count:
+    if revision is None or not revision.degraded:
+        return ""
+    if len(mine(world, step)) >= step.count and not revision.anew:
         return ""
     under_way = any(i.state in ("starting", "stopping") for i in module.instances.values())
     return "" if under_way else revision.degraded

@@ -305,6 +305,8 @@ async def publish_bootstrap(api: Kubernetes, cluster: Cluster, root: bytes) -> N
         # since nothing runs in them, and one that is on its way out would keep its successor off its node.
         waiting = f"{PART} in ({GATEWAY},{XDS})"
         for pod in (await api.listing(path("v1", "pods", cluster.namespace), labels=waiting)).items:
+            if pod.get("status", {}).get("phase") != "Pending":
+                continue
             await api.delete(path("v1", "pods", cluster.namespace, pod["metadata"]["name"]), grace_s=0)
 
 

@@ -179,12 +179,12 @@ def grow(module: ModuleWorld, wanted: DesiredModule, present: Revision | None, w
         reason = "; ".join(filter(None, reasons))
         steps.append(Ensure(spec, count, there, reason, brief, around=wanted.around, most=wanted.most))
     few = ready(module, spec.revision) < count
-    if few:
+    anew = moved or bool(undone) or (present is not None and present.anew)
+    if few or (wanted.rolls and anew):
         steps.extend(retry(module, spec))
-    anew = bool(undone) or (present is not None and present.anew)
     if few or (wanted.rolls and (anew or former(module, spec.revision))):
         # Where nothing is brought in there is nothing to pull, and none that ends before.
-        more_s = spec.grace_s + PULL_S if wanted.rolls and steps else 0.0
+        more_s = spec.grace_s + PULL_S if wanted.rolls and (steps or anew) else 0.0
         steps.append(await_ready(spec, count, more_s, alone=wanted.rolls))
     return steps
 

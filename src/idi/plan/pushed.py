@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from idi.declaration.frozen import Frozen
 from idi.declaration.types import EventType, Module, ModuleName, Platform
-from idi.plan.types import Ensure, Plan
+from idi.plan.types import AwaitReady, Ensure, Plan
 from idi.world.types import World
 
 
@@ -41,9 +41,13 @@ def events_of(module: Module) -> set[str]:
 
 def reached(plan: Plan, world: World) -> set[str]:
     """The modules of which nothing changes but what is around their instances: who may reach them."""
+    changes = {
+        name: [step for step in steps if not isinstance(step, AwaitReady)]
+        for name, steps in plan.lanes.items()
+    }
     return {
         name
-        for name, steps in plan.lanes.items()
+        for name, steps in changes.items()
         if steps and all(isinstance(step, Ensure) and _is_around(step, world) for step in steps)
     }
 

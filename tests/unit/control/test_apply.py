@@ -178,8 +178,8 @@ async def test_what_is_made_anew_is_waited_for_though_its_revision_is_ready() ->
 
     executor = Executor(loop, SimulatedTarget(loop.emit, nothing), nothing, nothing, nothing)
     step = AwaitReady(CAM, RevisionId("aaaa"), 1, 0.01)
-    assert executor.waits_for(step) == "1 of 1 ready; what was changed of them is being put back"
-    with pytest.raises(StepFailed, match="The pods of cam are not as declared"):
+    assert executor.waits_for(step) == "1 of 1 ready; they are being made anew"
+    with pytest.raises(StepFailed, match="Not all pods of cam are made anew after"):
         await executor.do(step)
     async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
         tasks.create_task(executor.do(replace(step, deadline_s=30.0)))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,9 +15,9 @@ from typing import Any
 from idi.declaration.types import ModuleName
 from idi.parts.errors import IdiError
 from idi.parts.targets.interface import Emit
-from idi.parts.targets.kubernetes.drift import rolls
-from idi.parts.targets.kubernetes.survey import Survey, settled
-from idi.world.events import RevisionAnew, RevisionDrifted
+from idi.parts.targets.kubernetes.anew import Anew
+from idi.parts.targets.kubernetes.survey import Survey
+from idi.world.events import RevisionDrifted
 from idi.world.types import Drift, RevisionId, RevisionSpec
 
 log = logging.getLogger(__name__)
@@ -35,15 +34,13 @@ class Behind:
 
     survey: Survey
     emit: Emit
+    anew: Anew
     values: Callable[[ModuleName], tuple[RevisionId, Values] | None]
     busy: Callable[[ModuleName], bool]
     tasks: Callable[[], asyncio.TaskGroup]
     sent: dict[ModuleName, Values] = field(default_factory=dict)
     drift: dict[ModuleName, tuple[Drift, ...]] = field(default_factory=dict)
     _generations: dict[str, int] = field(default_factory=dict)
-    _told: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    _anew: dict[ModuleName, tuple[RevisionId, dict[str, int]]] = field(default_factory=dict)
-    """Whose pods are being made anew, and from which generation on of what makes them they are."""
     _suspected: set[ModuleName] = field(default_factory=set)
 
     async def look(self, modules: Collection[ModuleName]) -> None:
@@ -64,51 +61,37 @@ class Behind:
                 self.drift[name] = found
                 self.emit(RevisionDrifted(name, revisions[name], found))
 
-    async def written(self, spec: RevisionSpec, values: Values, *, again: bool) -> None:
-        """Its release has these values now; what Helm leaves of somebody else's doing goes. `again`: its revision was
-        there already, so its pods do not tell by their labels when what was changed of them is put back, and what
-        makes them does."""
-        drift = self.drift.pop(spec.module, ())
+    async def written(
+        self, spec: RevisionSpec, values: Values, *, found: bool = False, again: bool = False
+    ) -> None:
+        """Its release has these values now; what Helm leaves of somebody else's doing goes. `found`: there was one
+        already; `again`: of this revision."""
+        drift, seen = self.drift.pop(spec.module, ()), spec.module in self.sent
         self.sent[spec.module] = values
-        if any(one.added for one in drift):
+        # What was added before this control came it may not have looked at.
+        if any(one.added for one in drift) or (found and not seen):
             await self.survey.take_away(spec.module, values)
-        if not again:
-            self._anew.pop(spec.module, None)
-        elif any(rolls(one) for one in drift):
-            makers = await self.survey.makers(spec.module, values)
-            made = {one["metadata"]["name"]: one["metadata"].get("generation", 0) for one in makers}
-            self._anew[spec.module] = spec.revision, made
-            self.emit(RevisionAnew(spec.module, spec.revision, True))
-            for one in makers:
-                self._made(spec.module, self._told.get(one["metadata"]["name"], one))
-                self._made(spec.module, one)
+        if again:
+            self.anew.wait(spec.module, spec.revision, await self.survey.makers(spec.module))
+        else:
+            self.anew.end(spec.module)
 
     def wrote(self, module: ModuleName) -> bool:
         return module in self.sent
 
     def forget(self, module: ModuleName) -> None:
-        for kept in (self.drift, self.sent, self._anew):
-            kept.pop(module, None)
+        self.drift.pop(module, None)
+        self.sent.pop(module, None)
+        self.anew.forget(module)
 
     def heard(self, module: ModuleName, document: Mapping[str, Any], *, gone: bool = False) -> None:
         """What makes its pods was changed, by us or by somebody else."""
         name, generation = document["metadata"]["name"], document["metadata"].get("generation", 0)
         before = self._generations.get(name)
         self._generations[name] = generation
-        self._told[name] = document
-        self._made(module, document)
+        self.anew.heard(module, document, gone=gone)
         if gone or (before is not None and before != generation):
             self._suspect(module)
-
-    def _made(self, module: ModuleName, document: Mapping[str, Any]) -> None:
-        """Whether all pods are of what was put back, as this says."""
-        revision, waited = self._anew.get(module, ("", {}))
-        metadata = document["metadata"]
-        if metadata.get("generation", 0) >= waited.get(metadata["name"], math.inf) and settled(document):
-            del waited[metadata["name"]]
-            if not waited:
-                del self._anew[module]
-                self.emit(RevisionAnew(module, RevisionId(revision), False))
 
     def _suspect(self, module: ModuleName) -> None:
         if module not in self._suspected and not self.busy(module):

@@ -99,11 +99,6 @@ def drift(declared: Json, live: Json | None) -> list[Drift]:
     return found
 
 
-def rolls(found: Drift) -> bool:
-    """Whether putting it back makes new pods."""
-    return found.field.startswith("spec.template.")
-
-
 def additions(declared: Json, live: Json) -> dict[str, Any] | None:
     """The strategic merge patch that takes away what nobody declared; None where there is nothing."""
     kinds: dict[str, dict[str, list[str]]] = {}

@@ -108,10 +108,10 @@ class Survey:
                         "PATCH", self._path(one), patch, query={"fieldManager": HELM}, kind=STRATEGIC
                     )
 
-    async def makers(self, module: str, values: Mapping[str, Any]) -> list[Json]:
+    async def makers(self, module: str) -> list[Json]:
         """What makes its pods, as it is now."""
-        makes = [one for one in await self.rendered(module, values) if one["kind"] in MAKES_PODS]
-        return [live for one in makes if (live := await self.api.find(self._path(one)))]
+        found = await each(self._all(kind, f"{MODULE}={module}") for kind in MAKES_PODS)
+        return [one for those in found for one in those.values()]
 
     async def rendered(self, module: str, values: Mapping[str, Any]) -> list[Json]:
         """The latest are kept: the same values are the same objects."""
@@ -209,17 +209,6 @@ def what_helps(error: KubernetesError) -> str:
     if error.invalid:
         return "Change what it names in the declaration."
     return error.way_out
-
-
-def settled(workload: Mapping[str, Any]) -> bool:
-    """Whether its pods are all of its newest template, and ready."""
-    status, wanted = workload.get("status", {}), workload["spec"].get("replicas", 1)
-    return bool(
-        status.get("observedGeneration") == workload["metadata"].get("generation")
-        and status.get("updatedReplicas", 0) == wanted
-        and status.get("replicas", 0) == wanted
-        and status.get("readyReplicas", 0) == wanted
-    )
 
 
 async def each(work: Iterable[Coroutine[None, None, T]]) -> list[T]:

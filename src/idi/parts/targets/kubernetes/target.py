@@ -23,6 +23,7 @@ from idi.parts.clients.kubernetes_watch import Event, Kind, Watch
 from idi.parts.clients.owned_tasks import OwnedTasks
 from idi.parts.errors import Bug, PartError, Refused
 from idi.parts.targets.interface import Emit, Objection, Retire, Supply, Variable
+from idi.parts.targets.kubernetes.anew import Anew
 from idi.parts.targets.kubernetes.behind import Behind
 from idi.parts.targets.kubernetes.held import Held
 from idi.parts.targets.kubernetes.instances import Known
@@ -105,6 +106,7 @@ class KubernetesTarget:
         self._silence = Silence(self._owned, answers, reached, self._dead)
         self._known: dict[InstanceId, Known] = {}
         self._held = Held(emit)
+        self._anew = Anew(emit)
         self._unknown: set[ModuleName] = set()
         self._locks: dict[ModuleName, asyncio.Lock] = {}
         self._leaving: set[ModuleName] = set()
@@ -114,6 +116,7 @@ class KubernetesTarget:
         self._behind = Behind(
             Survey(api, namespace, releases),
             emit,
+            anew=self._anew,
             values=self._held_values,
             busy=lambda module: module in self._locks and self._locks[module].locked(),
             tasks=lambda: self._owned.group,
@@ -135,6 +138,8 @@ class KubernetesTarget:
         for kind in WORKLOADS:
             for one in (await self._api.listing(self._path("apps/v1", kind), labels=MODULE)).items:
                 self._held.found(one)
+                if (held := self._held.revisions.get(one["metadata"]["labels"][MODULE])) is not None:
+                    self._anew.wait(held[0].module, held[0].revision, [one])
             self._owned.group.create_task(self._follow(kind))
         self._owned.group.create_task(self._follow_pods())
         async with asyncio.timeout(SYNCED_S):
@@ -161,7 +166,7 @@ class KubernetesTarget:
             if any(needed(one).texts or needed(one).files for one in running):
                 self._leaving.add(spec.module)
             again = before is not None and before[0] == spec and count > 0
-            await self._behind.written(spec, values, again=again)
+            await self._behind.written(spec, values, found=before is not None, again=again)
         if before is not None and before[0] == spec and before[1] > count and not scales:
             await self._fewer(spec, count)
 
