@@ -75,7 +75,7 @@ def unheard(cluster: Cluster, node: str, address: str) -> Iterator[None]:
 @contextmanager
 def stopped(cluster: Cluster, node: str, program: str) -> Iterator[None]:
     """A node without its kubelet, containerd, kube-proxy or kube-router; its pods run on."""
-    cluster.groups[node].tell("stop", program)
+    cluster.groups[node].stop(program)
     try:
         yield
     finally:
@@ -88,7 +88,7 @@ def stopped(cluster: Cluster, node: str, program: str) -> Iterator[None]:
 @contextmanager
 def without_api_server(cluster: Cluster) -> Iterator[None]:
     """Killed, not asked to end: asked, it takes a minute over its watches."""
-    cluster.control.tell("stop", "kube-apiserver")
+    cluster.control.stop("kube-apiserver")
     try:
         yield
     finally:
@@ -103,7 +103,8 @@ def without_api_server(cluster: Cluster) -> Iterator[None]:
 @contextmanager
 def quota_full(kube: Client, namespace: str) -> Iterator[None]:
     """No further pod is admitted to the namespace; those that are there stay."""
-    there = len(kube.api.get(f"/api/v1/namespaces/{namespace}/pods")["items"])
+    pods = kube.api.get(f"/api/v1/namespaces/{namespace}/pods")["items"]
+    there = sum(one["status"].get("phase") not in ("Succeeded", "Failed") for one in pods)
     quotas = f"/api/v1/namespaces/{namespace}/resourcequotas"
     quota = {"metadata": {"name": "full"}, "spec": {"hard": {"pods": str(there)}}}
     kube.api.create(quotas, quota)

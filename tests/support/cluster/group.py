@@ -18,12 +18,15 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 START_S = 20.0
+STOP_S = 5.0
+LOOK_S = 0.02
 RUN_S = 60.0
 CLONE_NEWNET = 0x40000000
 INIT = Path(__file__).with_name("init.py")
@@ -170,6 +173,15 @@ class Group:
             self._process.stdin.flush()
         except BrokenPipeError as error:
             raise ClusterError(f"{self.name} is gone\n{self.tail('init')}") from error
+
+    def stop(self, program: str) -> None:
+        """Kill one of its programs and leave it so; returns when it has ended, or did not run."""
+        log, said = self.logs / "init.log", f"{program} ended,"
+        before = log.read_text().count(said)
+        self.tell("stop", program)
+        deadline = time.monotonic() + STOP_S
+        while log.read_text().count(said) == before and time.monotonic() < deadline:
+            time.sleep(LOOK_S)
 
     def kill(self) -> None:
         """End it as a power cut does; the kernel ends its whole tree."""
