@@ -12,15 +12,16 @@ import asyncio
 import heapq
 import itertools
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
 
-from idi.declaration.types import ModuleName, Platform
+from idi.declaration.types import ModuleName
 from idi.parts.clients.owned_tasks import OwnedTasks
 from idi.parts.errors import PartError
-from idi.parts.targets.interface import Emit, Objection, Retire
+from idi.parts.targets.alone import Alone
+from idi.parts.targets.interface import Emit, Retire
 from idi.parts.targets.local.ports import choose_ports, free_slots
 from idi.parts.targets.local.seats import by_kind, purposes
 from idi.world.events import (
@@ -64,7 +65,7 @@ class Knobs:
     unstartable: set[str] = field(default_factory=set)
 
 
-class SimulatedTarget:
+class SimulatedTarget(Alone):
     def __init__(
         self,
         emit: Emit,
@@ -164,18 +165,6 @@ class SimulatedTarget:
     async def tail(self, instance: InstanceId, count: int = 10) -> list[str]:
         known = instance in self.machine.instances
         return [f"{instance} line {number}" for number in range(1, 4)][-count:] if known and count else []
-
-    async def survey(self, modules: Collection[ModuleName] | None = None) -> None:
-        """Nobody else is here."""
-
-    async def trial(
-        self,
-        spec: RevisionSpec,  # noqa: ARG002
-        count: int,  # noqa: ARG002
-        around: str = "",  # noqa: ARG002
-        platform: Platform | None = None,  # noqa: ARG002
-    ) -> list[Objection]:
-        return []
 
     # --- what a test does to it
 

@@ -17,12 +17,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from idi.declaration.types import ModuleName, Platform
+from idi.declaration.types import ModuleName
 from idi.parts.clients.machine import Machine, this_machine
 from idi.parts.clients.owned_tasks import OwnedTasks
 from idi.parts.errors import Bug, PartError, Refused
+from idi.parts.targets.alone import Alone
 from idi.parts.targets.backoff import Policy
-from idi.parts.targets.interface import Emit, Objection, Retire, Supply, Variable
+from idi.parts.targets.interface import Emit, Retire, Supply, Variable
 from idi.parts.targets.local import adoption, strays
 from idi.parts.targets.local.environment import base
 from idi.parts.targets.local.instance import LocalInstance
@@ -50,7 +51,7 @@ async def no_secrets(spec: RevisionSpec, paths: Collection[str]) -> Mapping[str,
     raise Bug(f"Nobody has the secrets {', '.join(paths)} of {spec.module}.")
 
 
-class LocalTarget:
+class LocalTarget(Alone):
     """`directory` is the folder of the declaration: working directories are relative to it."""
 
     def __init__(
@@ -186,18 +187,6 @@ class LocalTarget:
 
     async def tail(self, instance: InstanceId, count: int = 10) -> list[str]:
         return self.last_lines(instance, count)
-
-    async def survey(self, modules: Collection[ModuleName] | None = None) -> None:
-        """Nobody else changes what is kept here: it is processes of this target's own."""
-
-    async def trial(
-        self,
-        spec: RevisionSpec,  # noqa: ARG002
-        count: int,  # noqa: ARG002
-        around: str = "",  # noqa: ARG002
-        platform: Platform | None = None,  # noqa: ARG002
-    ) -> list[Objection]:
-        return []
 
     def last_lines(self, instance: InstanceId, count: int = 10) -> list[str]:
         return self.logs.last_lines(instance, count, self._first_lines.get(instance, 0))
