@@ -659,6 +659,62 @@ async def test_a_new_up_goes_before_one_that_control_took_up_again() -> None:
     assert "a newer declaration has come" in str(mine[-1])
 
 
+@pytest.mark.requirement("S5")
+async def test_what_gave_way_to_an_up_that_came_to_nothing_is_taken_up_once_more() -> None:
+    outside = Outside()
+    new = declaration(1, "info").replace("cam:\n    run: serve", "cam:\n    run: new")
+
+    async def first(desk: Desk) -> None:
+        await ask(desk, up(declaration(1, "info")))
+        begun = asyncio.Event()
+
+        async def hangs(spec: RevisionSpec, count: int, around: str = "") -> None:
+            begun.set()
+            await asyncio.Event().wait()
+
+        desk.executor.target.ensure = hangs  # type: ignore[method-assign]
+        desk.tasks.create_task(ask(desk, up(new)))
+        await begun.wait()
+        raise Crash
+
+    assert await Life(outside).run(first)
+
+    async def second(desk: Desk) -> None:
+        ensure, resolve = desk.executor.target.ensure, desk.resolve
+        coming, silent = asyncio.Event(), iter([True])
+
+        async def waits(spec: RevisionSpec, count: int, around: str = "") -> None:
+            await coming.wait()
+            await ensure(spec, count, around)
+
+        async def answers_late(platform: Platform) -> Platform:
+            if next(silent, False):
+                raise PartError("The issuer does not answer.")
+            return await resolve(platform)
+
+        desk.executor.target.ensure = waits  # type: ignore[method-assign]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(desk_module, "RESUME_AFTER_S", 0.01)
+            async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+                resuming = tasks.create_task(desk.resume())
+                await asyncio.sleep(0.05)
+                assert desk.turns.running is not None
+                desk.resolve = answers_late
+                refused = tasks.create_task(ask(desk, up(declaration(2, "info"))))
+                await asyncio.sleep(0.01)
+                coming.set()
+                assert (await refused)[-1].get("reason") == "The issuer does not answer."
+                await resuming
+        # It is on its new revision alone, which was left of the change that gave way.
+        [cam] = desk.loop.world.modules[ModuleName("cam")].revisions.values()
+        assert cam.spec.command == "new"
+
+    assert not await Life(outside).run(second)
+    assert not await outside.store.unfinished()
+    ends = [one for one in await outside.store.entries(limit=1000) if one.phase == "finish"]
+    assert ["a newer declaration has come" in str(one) for one in ends[-2:]] == [True, False], ends
+
+
 @pytest.mark.requirement("S4")
 async def test_another_name_needs_a_new_start() -> None:
     """It is in every identity: policies would follow it at once, and certificates would not."""

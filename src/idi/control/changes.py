@@ -20,11 +20,12 @@ MOST_NAMED = 3
 
 @dataclass(slots=True)
 class Change:
-    """The progress of one change, from accepted to done."""
+    """The progress of one change, from accepted to done; `gave_way` where it ended for one that came after it."""
 
     title: str
     items: list[Progress] = field(default_factory=list)
     ended: bool = False
+    gave_way: bool = False
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     def tell(self, item: Progress) -> None:

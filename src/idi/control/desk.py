@@ -261,6 +261,13 @@ class Desk:
         if change.items[-1].get("ok"):
             return True
         log.warning("'%s' failed: %s", change.title, change.items[-1].get("reason"))
+        if change.gave_way:
+            held = self.wanted
+            await self.turns.after_others()
+            if (
+                self.wanted is held and not self.closing
+            ):  # what it gave way to was refused, and changed nothing
+                return await self.ask(request, actor, resumed=resumed)
         return False
 
     # --- events ------------------------------------------------------------------------------------

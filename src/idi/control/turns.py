@@ -3,7 +3,8 @@
 Up to `QUEUE` wait, further ones are refused. Two do not wait for what is pointless by then: a `down` not for what will
 be stopped anyway (the change before it gives up waiting for instances), and a new `up` not for one that control took up
 by itself after a restart: that one ends at the next boundary of a step, each step with its outcome in the journal, and
-what it had left is in the new one's plan. Whoever waits hears what for.
+what it had left is in the new one's plan. If the new one never comes to hold, what gave way is taken up once more.
+Whoever waits hears what for.
 """
 
 from __future__ import annotations
@@ -68,9 +69,15 @@ class Turns:
             yield
         finally:
             if self.running is change:
+                change.gave_way = self.executor.superseded
                 self.running, self._resumed, self.executor.superseded = None, False, False
                 self._lock.release()
             self._leave(self._downs - down)
+
+    async def after_others(self) -> None:
+        """Return when all who wait now have had their turn."""
+        async with self._lock:
+            pass
 
     async def _come(self, change: Change) -> None:
         telling = self.tasks.create_task(self._tell(change))
