@@ -13,6 +13,7 @@ from uuid import uuid4
 import pytest
 
 from tests.support.cluster.environment import Environment
+from tests.support.cluster.objects import replicas_wanted
 
 pytestmark = [pytest.mark.requirement("K1"), pytest.mark.timeout(600)]
 
@@ -163,6 +164,15 @@ def test_who_counts_by_a_controller_keeps_the_count(environment: Environment) ->
         )
         assert found["steps"] == []
         assert "left to kube-controller-manager" in environment.done("plan").out
+        # Nor does a change of the module take it back, not for a moment.
+        with (
+            edited(environment, "  dere:\n", "  dere:\n    config: {COLOUR: violet}\n"),
+            replicas_wanted(environment.kube, environment.namespace, "dere-stable") as wanted,
+        ):
+            environment.done("up")
+            assert plan(environment)["steps"] == []
+        assert set(wanted) == {2}
+        assert len(environment.pods("idi.dev/module=dere")) == 2
     finally:
         environment.kubectl("scale", "deployment/dere-stable", "--replicas=1")
     environment.until(lambda: plan(environment)["drift"] == [], 30, "one")

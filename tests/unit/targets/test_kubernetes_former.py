@@ -48,6 +48,8 @@ class Stage:
     async def supply(self, spec: RevisionSpec, paths: Any) -> dict[str, bytes]:
         return {path: b"%d" % spec.secrets[path] for path in paths}
 
+    async def find(self, _path: str) -> None: ...
+
     async def put(self, module: str, values: Mapping[str, Any]) -> None: ...
 
     async def apply(self, path: str, document: dict[str, Any], *, force: bool) -> None:

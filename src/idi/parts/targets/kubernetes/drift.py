@@ -4,8 +4,6 @@ Only what is declared is looked at: what the API server fills in, what controlle
 is theirs. One thing more counts: a variable of a declared container that nobody declared, since a module reads it.
 Lists that Kubernetes merges by a key are compared by that key, all others as a whole. Quantities are compared by their
 value (`1000m` is `1`), and what is declared empty is declared by nobody, as the server drops it.
-
-Who set a field says `managedFields`: the name of the program, which is no proof of who it was.
 """
 
 from __future__ import annotations
@@ -17,15 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from idi.parts.clients.kubernetes_quantity import quantity
-from idi.parts.targets.kubernetes.replicas import MANAGER
+from idi.parts.targets.kubernetes.managers import Json, Key, Place, is_scaler, last_foreign, owner
 from idi.world.types import Drift
 
-Json = Mapping[str, Any]
-Place = tuple["str | Key", ...]
-
-OURS = ("helm", "idi", MANAGER)
-"""Field managers: Helm as control runs it, control's own client, and what hands a number over to an autoscaler."""
-SCALER = "scale"
 MOST_SHOWN = 60
 SEVERAL = re.compile(r"[\x00-\x1f]")
 _KEYS = {
@@ -40,25 +32,6 @@ _KEYS = {
 _WHOLE = ("selector", "podSelector", "namespaceSelector")
 _HIDDEN = ("data", "stringData", "annotations")
 GONE = object()
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """One item of a list that is merged by key, as `managedFields` names it too."""
-
-    fields: tuple[tuple[str, Any], ...]
-
-    def __str__(self) -> str:
-        return f"[{self.fields[0][1]}]"
-
-    def within(self, entry: Json) -> Any:
-        """What an entry of `managedFields` holds for this item."""
-        for name, inner in entry.items():
-            if name.startswith("k:"):
-                found = json.loads(name[2:])
-                if all(found.get(field) == value for field, value in self.fields):
-                    return inner
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,53 +187,6 @@ def _same(declared: Any, live: Any, place: Place) -> bool:
 
 def _is_quantity(place: Place) -> bool:
     return any(one in ("resources", "sizeLimit", "hard") for one in place)
-
-
-# --- who
-
-
-def owner(live: Json, place: Place) -> tuple[str, str]:
-    """The manager of this field and the subresource that it came by; another than us before us, the latest first."""
-    found = [
-        (entry.get("manager", ""), entry.get("subresource", ""), entry.get("time", ""))
-        for entry in managed(live)
-        if entry.get("subresource") != "status" and _owns(entry.get("fieldsV1", {}), place)
-    ]
-    found.sort(key=lambda one: (one[0] not in OURS, one[2]))
-    return (found[-1][0], found[-1][1]) if found else ("", "")
-
-
-def last_foreign(live: Json) -> str:
-    """Who else changed the object last: of what is not there any more nobody is the owner."""
-    found = [
-        (entry.get("time", ""), entry.get("manager", ""))
-        for entry in managed(live)
-        if entry.get("subresource") != "status"
-        and entry.get("manager") not in (*OURS, "kube-controller-manager")
-    ]
-    return max(found)[1] if found else ""
-
-
-def managed(live: Json) -> list[Json]:
-    return list((live.get("metadata") or {}).get("managedFields") or [])
-
-
-def _owns(fields: Any, place: Place) -> bool:
-    for step in place:
-        if not isinstance(fields, Mapping):
-            return False
-        inner = step.within(fields) if isinstance(step, Key) else fields.get(f"f:{step}")
-        if inner is None:
-            return False
-        if inner == {}:
-            return True  # a field that is owned as a whole
-        fields = inner
-    return True
-
-
-def is_scaler(place: Place, manager: str, subresource: str) -> bool:
-    """Whether a controller counts instead of us: who scales by hand is no controller."""
-    return place == ("spec", "replicas") and subresource == SCALER and not manager.startswith("kubectl")
 
 
 # --- words

@@ -4,19 +4,20 @@ Where an autoscaler says how many there are, the module's release names no numbe
 names goes back to its default, which is one pod, until the autoscaler looks the next time: a moment in which all the
 load is one pod's. So another manager owns the number first, as it is. From then on it is the autoscaler's to change,
 which asks no owner, and this one only ever raises it to the least that was asked for, which an autoscaler does as well,
-a quarter of a minute later.
+a quarter of a minute later. An autoscaler that IDI knows nothing of is treated alike: a number that came by the
+subresource `scale` from a program is its business, also when the module changes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from idi.parts.clients.kubernetes import Kubernetes, path
 from idi.parts.clients.kubernetes_errors import KubernetesError
+from idi.parts.targets.kubernetes.managers import REPLICAS, SCALE_MANAGER, is_scaler, owned_by_applying, owner
+from idi.parts.targets.kubernetes.pods import SCALES
 
-MANAGER = "idi-scale"
 SLOT = "stable"
 TRIES = 5
 
@@ -25,6 +26,13 @@ TRIES = 5
 class Replicas:
     api: Kubernetes
     namespace: str
+
+    async def others(self, module: str) -> bool:
+        """Whether somebody else counts: an autoscaler that is not of its release."""
+        there = await self.api.find(self._place(module))
+        if there is None or SCALES in (there["metadata"].get("annotations") or {}):
+            return False
+        return is_scaler(REPLICAS, *owner(there, REPLICAS))
 
     async def keep(self, module: str) -> None:
         """What there is stays, whoever named it stops to: before the release that names no number is written."""
@@ -35,8 +43,7 @@ class Replicas:
         await self._hold(module, lambda now: count if now < count else None)
 
     async def _hold(self, module: str, wanted: Callable[[int], int | None]) -> None:
-        name = f"{module}-{SLOT}"
-        place = path("apps/v1", "deployments", self.namespace, name)
+        name, place = f"{module}-{SLOT}", self._place(module)
         for tried in range(1, TRIES + 1):
             there = await self.api.find(place)
             if there is None:
@@ -57,19 +64,12 @@ class Replicas:
                 "spec": {"replicas": count},
             }
             try:
-                await self.api.apply(place, document, force=True, manager=MANAGER)
+                await self.api.apply(place, document, force=True, manager=SCALE_MANAGER)
             except KubernetesError as error:
                 if error.conflict and tried < TRIES:
                     continue  # it changed in between
                 raise
             return
 
-
-def owned_by_applying(deployment: Mapping[str, Any]) -> bool:
-    """Whether its number of pods is some other manager's who applies: whoever applies can also let go of it."""
-    return any(
-        one.get("operation") == "Apply"
-        and one.get("manager") != MANAGER
-        and "f:replicas" in one.get("fieldsV1", {}).get("f:spec", {})
-        for one in deployment["metadata"].get("managedFields", ())
-    )
+    def _place(self, module: str) -> str:
+        return path("apps/v1", "deployments", self.namespace, f"{module}-{SLOT}")

@@ -38,6 +38,7 @@ from idi.parts.targets.kubernetes.values import (
     place_of,
     release_values,
     secret_of,
+    uncounted,
 )
 from idi.parts.targets.references import needed, own
 from idi.world.events import (
@@ -154,11 +155,14 @@ class KubernetesTarget:
                     name = secret["metadata"]["name"]
                     await self._api.apply(self._path("v1", "secrets", name), secret, force=True)
             running = self._running(spec)
-            scales = count > 0 and declared.scale is not None
             values = self._values(spec, count, around, declared)
+            scales = count > 0 and (
+                declared.scale is not None
+                or (before is not None and await self._replicas.others(spec.module))
+            )
             if scales:
                 await self._replicas.keep(spec.module)
-            await self._releases.put(spec.module, values)
+            await self._releases.put(spec.module, uncounted(values) if scales else values)
             if scales:
                 await self._replicas.least(spec.module, count)
             self._held.hold(spec, count, around)

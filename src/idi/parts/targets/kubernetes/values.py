@@ -167,6 +167,12 @@ def release_values(
     }
 
 
+def uncounted(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same, but saying of no number of pods that it holds: an autoscaler does."""
+    slots = values["slots"]
+    return {**values, "slots": {**slots, "stable": {**slots["stable"], "replicas": None}}}
+
+
 def scaling(scale: Scale, least: int) -> dict[str, Any]:
     return {
         "min": least,
