@@ -9,15 +9,16 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from idi.control.releases import keeps_data
 from idi.parts.clients.helm import Helm, Reach, Revision, charts, document
 from idi.parts.clients.helm_errors import HelmError
-from tests.support.charts import Values, module, program, slot
+from tests.support.charts import Values, module, program, slot, storing
 from tests.support.cluster.client import Client
 from tests.support.cluster.objects import Namespace
 from tests.support.platform import until
@@ -40,9 +41,21 @@ def deployments(kube: Client, namespace: Namespace) -> set[str]:
     return {one["metadata"]["name"] for one in found}
 
 
-def left_pending(kube: Client, namespace: Namespace, values: Mapping[str, Any]) -> None:
+def volumes(kube: Client, namespace: Namespace) -> dict[str, Any]:
+    """What runs what keeps data, by name."""
+    found = kube.api.get(namespace.path("statefulsets", "apps/v1"))["items"]
+    return {one["metadata"]["name"]: one for one in found}
+
+
+def left_pending(
+    kube: Client,
+    namespace: Namespace,
+    values: Mapping[str, Any],
+    reached: Callable[[], bool] = lambda: True,
+) -> None:
     """Start Helm as `Helm` does, wait for pods that never get ready, and kill it while it waits."""
-    command = [str(program("helm")), "upgrade", "jede", str(CHART), "--install", "--reset-values", "-f", "-"]
+    name = values["module"]
+    command = [str(program("helm")), "upgrade", name, str(CHART), "--install", "--reset-values", "-f", "-"]
     command += [
         "--server-side=true",
         "--wait",
@@ -54,11 +67,14 @@ def left_pending(kube: Client, namespace: Namespace, values: Mapping[str, Any]) 
     assert child.stdin is not None
     child.stdin.write(document(values))
     child.stdin.close()
-    wanted = {f"jede-{name}" for name, given in values["slots"].items() if given}
+    wanted = {f"{name}-{one}" for one, given in values["slots"].items() if given}
+
+    def there() -> bool:
+        made = {*deployments(kube, namespace), *volumes(kube, namespace)}
+        return len(secrets(kube, namespace)) == expected and wanted <= made and reached()
+
     try:
-        until(
-            lambda: len(secrets(kube, namespace)) == expected and wanted <= deployments(kube, namespace), 20
-        )
+        until(there, 20)
     finally:
         child.send_signal(signal.SIGKILL)
         child.wait(10)
@@ -137,6 +153,34 @@ async def test_an_upgrade_that_was_killed_is_taken_back(
     assert deployments(kube, namespace) == {"jede-stable"}, "what only the abandoned one had added is gone"
     assert (await helm.get_values("jede", namespace.name))["grace_s"] == 3
     assert (await helm.upgrade("jede", CHART, namespace.name, module())).status == "deployed"
+
+
+async def test_what_keeps_data_is_not_taken_back(kube: Client, namespace: Namespace, tmp_path: Path) -> None:
+    """An older program on what a newer one has written may destroy it."""
+    helm = Helm(program("helm"), Reach(kube.kubeconfig), tmp_path / "helm", keeps=keeps_data)
+
+    def generation() -> int:
+        return int(volumes(kube, namespace)["sfl-stable"]["metadata"]["generation"])
+
+    await helm.upgrade("sfl", CHART, namespace.name, storing())
+    left_pending(kube, namespace, storing(grace_s=3), lambda: generation() == 2)
+    assert (await helm.history("sfl", namespace.name))[-1].status == "pending-upgrade"
+    assert await helm.recover("sfl", namespace.name) == (
+        "sfl was left pending-upgrade and is completed, for it keeps data"
+    )
+    assert (await helm.get_values("sfl", namespace.name))["grace_s"] == 3
+    assert (await helm.history("sfl", namespace.name))[-1].status == "deployed"
+    await helm.upgrade("sfl", CHART, namespace.name, storing(grace_s=3))
+    assert generation() == 2, "its pod was never asked to be the former one"
+    # What has only now got its volume ran without one before, so both would run: that one goes back.
+    await helm.upgrade("jede", CHART, namespace.name, module())
+    left_pending(kube, namespace, {**storing(), "module": "jede"})
+    assert (
+        await helm.recover("jede", namespace.name)
+        == "jede was left pending-upgrade and is back at its revision 1"
+    )
+    assert deployments(kube, namespace) == {"jede-stable"}
+    assert set(volumes(kube, namespace)) == {"sfl-stable"}
 
 
 async def test_one_that_is_pending_for_longer_than_any_run_is_put_right_by_the_next(

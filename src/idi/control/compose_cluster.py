@@ -42,7 +42,7 @@ from idi.control.pod_door import PORT as DOOR_PORT
 from idi.control.pod_door import PodDoor, listening
 from idi.control.pod_figures import PodFigures
 from idi.control.pod_logs import PodLogs
-from idi.control.releases import ModuleReleases, at_work_on
+from idi.control.releases import ModuleReleases, at_work_on, keeps_data
 from idi.control.retiring import Retiring
 from idi.control.secrets import Secrets
 from idi.control.settings import Settings
@@ -120,7 +120,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
         api = await stack.enter_async_context(Kubernetes(in_cluster()))
         reading = await stack.enter_async_context(Kubernetes(in_cluster(), streams=STREAMS))
         reviews = TokenReviews(api, cluster.namespace)
-        helm = Helm(helm_program(), helm_reach(), paths.runtime / "helm")
+        helm = Helm(helm_program(), helm_reach(), paths.runtime / "helm", keeps=keeps_data)
         serving = ServingAuthority(paths.keys / "serving")
         served = serving.issue(cluster.names)
         certificate = ServerCertificate(served.chain, served.key)

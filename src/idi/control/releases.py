@@ -73,6 +73,11 @@ class ModuleReleases:
             self.abandoned.discard(module)
 
 
+def keeps_data(values: Mapping[str, Any]) -> bool:
+    """Whether a module with these values has a volume."""
+    return bool(values.get("storage"))
+
+
 def at_work_on(changes: Iterable[OpenChange]) -> set[str]:
     """The releases of steps that were begun and have no outcome."""
     steps = (step for change in changes for step in change.steps)

@@ -12,6 +12,10 @@ run of ours may take is put right first, a younger one is refused as busy (`reco
 knows that nobody is at work on it). It is taken back to the last revision that was deployed, or uninstalled
 where there never was one. A failed revision is taken back in the same way: Helm compares the next one with the last
 that succeeded, so what only the failed one had added would stay in the cluster and belong to nobody.
+
+What keeps data is not taken back: an older program on what a newer one has written may destroy it. A pending revision
+is completed instead, by a "rollback" to itself, and a failed one left to the next upgrade. What stays in the cluster
+then is nothing that acts by itself, as long as both revisions keep data.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -111,7 +115,8 @@ def find(environment: Mapping[str, str] = os.environ) -> Path:
 
 class Helm:
     """`folder` is for what Helm remembers: nothing of a user's own Helm is read or written. Who has been pending for
-    `abandoned_s` is at work no more; by default that is longer than any run of ours takes."""
+    `abandoned_s` is at work no more; by default that is longer than any run of ours takes. `keeps` says whether what
+    has these values keeps data."""
 
     def __init__(
         self,
@@ -121,10 +126,12 @@ class Helm:
         *,
         timeout_s: float = TIMEOUT_S,
         abandoned_s: float | None = None,
+        keeps: Callable[[Mapping[str, Any]], bool] = lambda _values: False,
     ) -> None:
         self.program = program
         self.timeout_s = timeout_s
         self.abandoned_s = timeout_s + 2 * STOP_S if abandoned_s is None else abandoned_s
+        self._keeps = keeps
         self._reach = reach
         self._folder = folder
         self._places = asyncio.Semaphore(MOST_AT_ONCE)
@@ -258,6 +265,11 @@ class Helm:
         if last.status == "uninstalling":
             await self._uninstall(release, namespace, wait=False)
             return f"{release} was being uninstalled; that is done now"
+        if good and await self._only_onward(release, namespace, good[-1], last.number):
+            if last.status == "failed":
+                return ""
+            await self._rollback(release, namespace, last.number, wait=False)
+            return f"{release} was left {last.status} and is completed, for it keeps data"
         if good:
             await self._rollback(release, namespace, good[-1], wait=False)
             return f"{release} was left {last.status} and is back at its revision {good[-1]}"
@@ -265,6 +277,9 @@ class Helm:
             await self._uninstall(release, namespace, wait=False)
             return f"{release} was left {last.status} and never deployed before, so it is uninstalled"
         return ""  # failed at first: Helm takes it from there
+
+    async def _only_onward(self, release: str, namespace: str, *revisions: int) -> bool:
+        return all([self._keeps(await self.get_values(release, namespace, one)) for one in revisions])
 
     async def _uninstall(self, release: str, namespace: str, wait: bool) -> None:
         flags = ["--wait", "--cascade=foreground"] if wait else []
