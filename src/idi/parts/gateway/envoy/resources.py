@@ -62,10 +62,12 @@ Shelf = Mapping[Kind, Mapping[str, Resource]]
 
 @dataclass(frozen=True, slots=True)
 class NodeResources:
-    """What one node gets: names of shared resources that it sees, and its own."""
+    """What one node gets: names of shared resources that it sees, and its own. `admits`: who may come to each of its
+    tcp ports; proxies get that by secrets, which are not kept, so it is here for whoever renders the next view."""
 
     sees: Mapping[Kind, frozenset[str]] = field(default_factory=dict)
     own: Shelf = field(default_factory=dict)
+    admits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 class Store:

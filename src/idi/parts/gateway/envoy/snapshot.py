@@ -24,7 +24,7 @@ from idi.parts.gateway.envoy.resources import Kind, NodeResources, Resource, She
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Saved:
@@ -123,6 +123,7 @@ def plain_node(resources: NodeResources) -> dict[str, Any]:
     return {
         "sees": {kind.name: sorted(names) for kind, names in resources.sees.items()},
         "own": {kind.name: [plain(r) for r in own.values()] for kind, own in resources.own.items()},
+        "admits": {port_name: list(allowed) for port_name, allowed in resources.admits.items()},
     }
 
 
@@ -130,6 +131,7 @@ def node_of(document: Mapping[str, Any]) -> NodeResources:
     return NodeResources(
         sees={Kind[kind]: frozenset(names) for kind, names in document["sees"].items()},
         own=shelf(document["own"]),
+        admits={port_name: tuple(allowed) for port_name, allowed in document["admits"].items()},
     )
 
 

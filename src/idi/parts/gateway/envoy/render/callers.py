@@ -22,9 +22,9 @@ PREFIX = "callers."
 
 @dataclass(slots=True)
 class Port:
-    """`fewer` counts how often somebody was taken away; `allowed` is None while only the count is known."""
+    """`fewer` counts how often somebody of `allowed` was taken away."""
 
-    allowed: tuple[str, ...] | None = None
+    allowed: tuple[str, ...] = ()
     fewer: int = 0
 
 
@@ -39,13 +39,15 @@ class Callers:
     _trust_domain: str = ""
 
     def restore(self, nodes: Mapping[str, NodeResources]) -> None:
-        """Go on counting from what was published by an earlier control: else its connections would all end."""
+        """Go on from what was published by an earlier control: else the connections of all would end, or that of one
+        who was taken away while there was none would not."""
         for node, resources in nodes.items():
             for listener in resources.own.get(Kind.LISTENER, {}).values():
                 for kind, name in listener.needs:
                     if kind is Kind.SECRET and name.startswith(PREFIX):
                         port_name, _, fewer = name.removeprefix(PREFIX).rpartition("#")
-                        self._ports.setdefault(node, {})[port_name] = Port(fewer=int(fewer))
+                        allowed = resources.admits.get(port_name, ())
+                        self._ports.setdefault(node, {})[port_name] = Port(allowed, int(fewer))
 
     def identity(self, node: str, identity: Identity) -> None:
         self._identities[node] = identity
@@ -62,7 +64,7 @@ class Callers:
                 if inbound.protocol != "tcp":
                     continue
                 was = known.get(inbound.port_name, Port())
-                fewer = was.fewer + bool(set(was.allowed or ()) - set(inbound.allowed))
+                fewer = was.fewer + bool(set(was.allowed) - set(inbound.allowed))
                 ports[inbound.port_name] = Port(inbound.allowed, fewer)
             if ports != known:
                 moved.append(node)
@@ -83,9 +85,10 @@ class Callers:
         return (*secret_resources(identity), *self._callers(node, identity))
 
     def _callers(self, node: str, identity: Identity) -> Iterator[Resource]:
+        if not self._trust_domain:
+            return  # no view was made yet: proxies have what an earlier control said
         for port_name, port in self._ports.get(node, {}).items():
             # What still drains is judged alike, should it be asked.
             for fewer in range(max(0, port.fewer - 1), port.fewer + 1):
-                if port.allowed is not None:
-                    name = name_of(port_name, fewer)
-                    yield callers_resource(name, identity, port.allowed, self._trust_domain)
+                name = name_of(port_name, fewer)
+                yield callers_resource(name, identity, port.allowed, self._trust_domain)

@@ -88,6 +88,7 @@ def _sidecar(
             ),
             Kind.ROUTES: _by_name(sidecar.inbound_routes(inbound) for inbound in http),
         },
+        admits={inbound.port_name: inbound.allowed for inbound in each.inbound if inbound.protocol == "tcp"},
     )
 
 
