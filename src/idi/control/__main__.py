@@ -12,7 +12,7 @@ import os
 import sys
 
 from idi.api.paths import paths_for
-from idi.control.settings import Settings
+from idi.control.settings import Settings, settings_in
 
 
 def main() -> int:
@@ -46,7 +46,6 @@ def main() -> int:
 
 
 def in_cluster(namespace: str, environment: str) -> int:
-    from idi.control.cluster import settings_in
     from idi.control.main import start
     from idi.parts.errors import IdiError
 

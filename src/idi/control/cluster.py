@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from idi.api.paths import Paths
-from idi.control.settings import Settings
 from idi.parts.errors import PartError
-from idi.plan.pods import GATEWAY_PORT, gateway_url
+from idi.plan.pods import gateway_url
 
 PROXY = "idi-proxy"
 """The ConfigMap that every sidecar mounts."""
@@ -20,8 +18,6 @@ ROOTS = "ca.crt"
 XDS_PORT = 8444
 PEOPLE_PORT = 8446
 """On loopback: nothing but a port-forward reaches it."""
-STATE = Path("/var/lib/idi/control")
-RUNTIME = Path("/run/idi/control")
 SEAL = Path("/etc/idi/seal/seal.key")
 """Mounted where a Secret of the user's has it."""
 
@@ -62,23 +58,3 @@ def cluster_of(namespace: str, environment: Mapping[str, str] = os.environ, seal
         )
     given = seal if seal.parent.is_dir() else None
     return Cluster(namespace, image, environment.get("IDI_RELAY_IMAGE", ""), given)
-
-
-def settings_in(namespace: str, environment: str, state: Path = STATE, runtime: Path = RUNTIME) -> Settings:
-    """Everything that lasts lies in the volume, sockets in memory."""
-    paths = Paths(
-        file=state / "platform.yaml",
-        environment=environment,
-        hash8=namespace,
-        state=state / "state",
-        runtime=runtime,
-        keys=state / "keys" / namespace,
-    )
-    return Settings(
-        paths=paths,
-        environment=environment,
-        directory=str(state),
-        gateway_address="0.0.0.0",
-        gateway_port=GATEWAY_PORT,
-        cluster=cluster_of(namespace),
-    )

@@ -1,15 +1,17 @@
-"""How control was started: the command line it was given, as one value."""
+"""How control was started, as one value: by the command line it was given, or by the cluster that it is in."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from idi.api.paths import Paths
+from idi.control.cluster import Cluster, cluster_of
 from idi.declaration.types import Platform
+from idi.plan.pods import GATEWAY_PORT
 
-if TYPE_CHECKING:
-    from idi.control.cluster import Cluster
+STATE = Path("/var/lib/idi/control")
+RUNTIME = Path("/run/idi/control")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +34,23 @@ class Settings:
             return self.cluster.gateway_url
         scheme = "https" if platform and platform.gateway.tls else "http"
         return f"{scheme}://{self.gateway_address}:{self.gateway_port}"
+
+
+def settings_in(namespace: str, environment: str, state: Path = STATE, runtime: Path = RUNTIME) -> Settings:
+    """Everything that lasts lies in the volume, sockets in memory."""
+    paths = Paths(
+        file=state / "platform.yaml",
+        environment=environment,
+        hash8=namespace,
+        state=state / "state",
+        runtime=runtime,
+        keys=state / "keys" / namespace,
+    )
+    return Settings(
+        paths=paths,
+        environment=environment,
+        directory=str(state),
+        gateway_address="0.0.0.0",
+        gateway_port=GATEWAY_PORT,
+        cluster=cluster_of(namespace),
+    )

@@ -13,13 +13,14 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from idi.parts.errors import PartError, Refused
 from idi.parts.targets.interface import Unsupplied
 from idi.parts.targets.local.lent import Lent, Standing
 from idi.parts.targets.local.probes import make_probe
 from idi.parts.targets.local.process import Process, ProcessSpec
-from idi.parts.targets.local.roles import ModuleRole, SidecarRole
+from idi.parts.targets.local.roles import Role
 from idi.parts.targets.local.seating import asked, claim_ports, module_process, sidecar_process
 from idi.parts.targets.local.seats import Occupant, Seat, encode
 from idi.parts.targets.local.secrets import NOTHING, Supplied, supplied
@@ -64,8 +65,24 @@ class LocalInstance:
         self._probing: asyncio.Task[None] | None = None
         self._saving: asyncio.TimerHandle | None = None
         self._supplied = NOTHING
-        self._module = Supervisor(ModuleRole(self), site.workshop, self._gather)
-        self._sidecar = Supervisor(SidecarRole(self), site.workshop)
+        module = Role(
+            prepare=self._prepare_module,
+            spawning=lambda: self._spawning(self.seat.module),
+            started=self._module_started,
+            died=self._module_died,
+            looping=partial(self._loops, "module"),
+            steady=partial(self._steady, "module"),
+        )
+        sidecar = Role(
+            prepare=self._prepare_sidecar,
+            spawning=lambda: self._spawning(self.seat.sidecar),
+            started=self._sidecar_started,
+            died=self._sidecar_died,
+            looping=partial(self._loops, "sidecar"),
+            steady=partial(self._steady, "sidecar"),
+        )
+        self._module = Supervisor(module, site.workshop, self._gather)
+        self._sidecar = Supervisor(sidecar, site.workshop)
         self.lent = Lent(site.machine, seat, site.tasks, self._lent_changed) if seat.by else None
 
     # --- what the target asks of it
@@ -194,12 +211,12 @@ class LocalInstance:
 
     # --- what its processes tell
 
-    async def prepare_module(self) -> ProcessSpec:
+    async def _prepare_module(self) -> ProcessSpec:
         await claim_ports(self._site, self.seat, "module")
         secrets, self._supplied = self._supplied, NOTHING  # from here on the process alone has them
         return module_process(self._site, self.seat, secrets)
 
-    async def prepare_sidecar(self) -> ProcessSpec | None:
+    async def _prepare_sidecar(self) -> ProcessSpec | None:
         changed = await claim_ports(self._site, self.seat, "sidecar")
         if "outbound" in changed and self._module.process is not None:
             self._site.tasks.create_task(self._restart("was restarted: the ports of its sidecar changed"))
@@ -212,7 +229,7 @@ class LocalInstance:
             return None
         return sidecar_process(self._site, self.seat, sidecar)
 
-    def spawning(self, occupant: Occupant) -> None:
+    def _spawning(self, occupant: Occupant) -> None:
         if not occupant.pending:
             again = occupant.pid != 0
             occupant.pending = True
@@ -227,13 +244,13 @@ class LocalInstance:
             self._become("failed" if self.failing else "starting", self.failing)
         return Occupant(process.pid, process.started)
 
-    def module_started(self, process: Process) -> None:
+    def _module_started(self, process: Process) -> None:
         self.seat.module = self.started(self.seat.module, process)
         self._seen()
         self._probe(process.up_s)
         self._save_soon()
 
-    def sidecar_started(self, process: Process) -> None:
+    def _sidecar_started(self, process: Process) -> None:
         self.seat.sidecar = self.started(self.seat.sidecar, process)
         self._seen()
         self._save_soon()
@@ -245,21 +262,21 @@ class LocalInstance:
         self._site.emit(InstanceDied(self.seat.spec.module, self.seat.instance, self._since, reason))
         self._save_soon()
 
-    def module_died(self, reason: str) -> None:
+    def _module_died(self, reason: str) -> None:
         self._module_ready = False
         self.died(reason)
         self._stop_probing()
 
-    def sidecar_died(self, reason: str) -> None:
+    def _sidecar_died(self, reason: str) -> None:
         self._sidecar_ready = False
         self.died(f"its sidecar {reason}")
 
-    def looping(self, role: str, reason: str) -> None:
+    def _loops(self, role: str, reason: str) -> None:
         if self.state != "stopping":
             self._looping.add(role)
             self._fail(reason)
 
-    def steady(self, role: str) -> None:
+    def _steady(self, role: str) -> None:
         self._looping.discard(role)
         if self.state == "ready" and not self._looping:
             self._recover()

@@ -1,39 +1,21 @@
-"""The two processes of an instance, each as its supervisor sees it: whom to ask, whom to tell."""
+"""One of the two processes of an instance, as its supervisor sees it: whom to ask, whom to tell."""
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
 
-if TYPE_CHECKING:
-    from idi.parts.targets.local.instance import LocalInstance
-
-
-class ModuleRole:
-    """The module's side of an instance, as its supervisor sees it."""
-
-    def __init__(self, instance: LocalInstance) -> None:
-        self._instance = instance
-        self.prepare = instance.prepare_module
-        self.started = instance.module_started
-        self.died = instance.module_died
-        self.looping = partial(instance.looping, "module")
-        self.steady = partial(instance.steady, "module")
-
-    def spawning(self) -> None:
-        self._instance.spawning(self._instance.seat.module)
+from idi.parts.targets.local.process import Process, ProcessSpec
 
 
-class SidecarRole:
-    """The sidecar's side."""
+@dataclass(frozen=True, slots=True)
+class Role:
+    """An `Owner` (supervisor.py) made of what an instance does for this process; it has two of them."""
 
-    def __init__(self, instance: LocalInstance) -> None:
-        self._instance = instance
-        self.prepare = instance.prepare_sidecar
-        self.started = instance.sidecar_started
-        self.died = instance.sidecar_died
-        self.looping = partial(instance.looping, "sidecar")
-        self.steady = partial(instance.steady, "sidecar")
-
-    def spawning(self) -> None:
-        self._instance.spawning(self._instance.seat.sidecar)
+    prepare: Callable[[], Coroutine[Any, Any, ProcessSpec | None]]
+    spawning: Callable[[], None]
+    started: Callable[[Process], None]
+    died: Callable[[str], None]
+    looping: Callable[[str], None]
+    steady: Callable[[], None]
