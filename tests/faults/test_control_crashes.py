@@ -23,7 +23,7 @@ import pytest
 from idi.api.paths import paths_for
 from idi.api.problems import Invalid
 from idi.api.types import ChangeRequest, Progress
-from idi.control import desk as desk_module
+from idi.control import reconciler as reconciler_module
 from idi.control import turns as turns_module
 from idi.control.actors import CONTROL
 from idi.control.apply import Executor
@@ -35,6 +35,7 @@ from idi.control.figures import Figures, Reading
 from idi.control.logins import Logins
 from idi.control.loop import Edge, Loop
 from idi.control.outlook import Outlook
+from idi.control.reconciler import Reconciler
 from idi.control.registrations import Registrations
 from idi.control.rotation import Rotation
 from idi.control.runs import Runs
@@ -210,28 +211,20 @@ class Life:
         registrations = Registrations(Registry(b"key", lambda: 0.0), seats, outside.store)
 
         async def ask_desk(request: ChangeRequest, actor: Actor) -> bool:
-            return await desk.ask(request, actor)
+            return await reconciler.ask(request, actor)
 
-        runs = Runs(seats, loop, outside.store, lambda: desk.wanted, lambda: desk.idle, ask_desk)
+        runs = Runs(seats, loop, outside.store, lambda: reconciler.wanted, lambda: reconciler.idle, ask_desk)
         async with target, OwnedTasks() as tasks:
-            desk = Desk(
+            reconciler = Reconciler(
                 settings=Settings(paths_for(FILE, "dev"), "dev", str(FILE.parent)),
                 store=outside.store,
                 loop=loop,
                 plane=plane,
                 executor=Executor(loop, target, start_part, stop_part, registrations.dismiss, lend=runs.lend),
                 tasks=tasks,
-                warnings=list,
-                figures=Figures(no_figures),
                 adopt_platform=lambda platform: None,
                 check=lambda: None,
                 resolve=same,
-                tokens=NoTokens(),  # type: ignore[arg-type]
-                registrations=registrations,
-                runs=runs,
-                pages=AuditPages(Path()),
-                outlook=Outlook(target, loop, outside.store, tasks),
-                events=Events(no_broker, outside.store),
                 topics=Topics(no_broker),
                 secrets=Secrets(outside.store, outside.vault, no_own, clock=lambda: 1.0),
                 rotation=Rotation(
@@ -241,10 +234,21 @@ class Life:
                     plane,
                     Logins(Broker(BrokerHere(Path(), lambda: loop.world), lambda _: b"")),
                 ),
+                outlook=Outlook(target, loop, outside.store, tasks),
+            )
+            desk = Desk(
+                reconciler=reconciler,
+                warnings=list,
+                figures=Figures(no_figures),
+                tokens=NoTokens(),  # type: ignore[arg-type]
+                registrations=registrations,
+                events=Events(no_broker, outside.store),
                 keys=unused,
+                runs=runs,
+                pages=AuditPages(Path()),
             )
             self.desk = desk
-            await desk.recall()
+            await desk.reconciler.recall()
             await target.adopt()
             seats.adopt()
             for name in sorted(outside.parts):
@@ -349,12 +353,12 @@ async def one_history(seed: int) -> None:
     desk = life.desk
     assert desk is not None
     # Asked again, the last request changes nothing but what it names; the world is what is wanted.
-    assert difference(desk.desired(), desk.loop.world).empty(), seed
+    assert difference(desk.reconciler.desired(), desk.loop.world).empty(), seed
     if requests[-1]["action"] == "down":
         assert not outside.machine.instances, seed
         assert not outside.parts, seed
     else:
-        wanted = {name: module.ours for name, module in desk.desired().modules.items()}
+        wanted = {name: module.ours for name, module in desk.reconciler.desired().modules.items()}
         have = dict.fromkeys(wanted, 0)
         for instance in outside.machine.instances.values():
             have[instance.module] += 1
@@ -375,7 +379,7 @@ async def one_history(seed: int) -> None:
     report = outside.store.verify()
     assert not report.findings, (seed, report.findings)
     # What is wanted is what runs: values that were set before a crash are neither lost nor half there.
-    for name, module in desk.desired().modules.items():
+    for name, module in desk.reconciler.desired().modules.items():
         set_there = desk.wanted.overlays.config.get(name, {})
         for variable, text in set_there.items():
             assert module.spec.environment[variable] == text.text, (seed, name, variable)
@@ -494,7 +498,7 @@ async def test_a_module_that_never_gets_ready_fails_its_lane_and_no_other() -> N
     outside = Outside()
 
     async def work(desk: Desk) -> None:
-        target = desk.executor.target
+        target = desk.reconciler.executor.target
         assert isinstance(target, SimulatedTarget)
         target.knobs.crashing.add("cam")
         items = await ask(
@@ -512,7 +516,7 @@ async def test_what_failed_is_begun_anew_when_it_is_asked_for_again() -> None:
     declared = up(declaration(1, "info"))
 
     async def work(desk: Desk) -> None:
-        target = desk.executor.target
+        target = desk.reconciler.executor.target
         assert isinstance(target, SimulatedTarget)
         target.knobs.crashing.add("cam")
         items = await ask(desk, declared)
@@ -539,14 +543,14 @@ async def test_a_down_that_is_cut_off_has_ended_nothing() -> None:
             begun.set()
             await asyncio.Event().wait()
 
-        desk.executor.stop_part = never
-        desk.tasks.create_task(ask(desk, {"action": "down"}))
+        desk.reconciler.executor.stop_part = never
+        desk.reconciler.tasks.create_task(ask(desk, {"action": "down"}))
         await begun.wait()  # and control is told to end
 
     assert not await life.run(work)
     assert life.desk is not None
     assert outside.parts
-    assert not life.desk.stopped.is_set()
+    assert not life.desk.reconciler.stopped.is_set()
 
 
 async def test_a_down_that_fails_and_cannot_say_so_does_not_end_control() -> None:
@@ -561,11 +565,11 @@ async def test_a_down_that_fails_and_cannot_say_so_does_not_end_control() -> Non
         async def broken(*_: object) -> None:
             raise PartError("The disk is gone.")
 
-        desk.executor.stop_part = cannot
+        desk.reconciler.executor.stop_part = cannot
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(outside.store, "finish", broken)
             assert (await ask(desk, {"action": "down"}))[-1].get("ok") is False
-        assert not desk.stopped.is_set()
+        assert not desk.reconciler.stopped.is_set()
         with pytest.raises(Refused, match="not up"):
             await ask(desk, {"action": "scale", "modules": {"cam": 1}})
         assert (await ask(desk, up(declaration(1, "info"))))[-1].get("ok")
@@ -578,7 +582,7 @@ async def test_a_down_does_not_wait_for_what_will_never_be_ready() -> None:
     outside = Outside()
 
     async def work(desk: Desk) -> None:
-        target = desk.executor.target
+        target = desk.reconciler.executor.target
         assert isinstance(target, SimulatedTarget)
         target.knobs.never_ready.add("cam")
 
@@ -607,15 +611,15 @@ async def test_a_new_up_goes_before_one_that_control_took_up_again() -> None:
     outside = Outside(knobs=Knobs(never_ready={"cam"}))
 
     async def first(desk: Desk) -> None:
-        ensure = desk.executor.target.ensure
+        ensure = desk.reconciler.executor.target.ensure
 
         async def hangs(spec: RevisionSpec, count: int, around: str = "") -> None:
             if spec.module == "sfl":
                 await asyncio.Event().wait()
             await ensure(spec, count, around)
 
-        desk.executor.target.ensure = hangs  # type: ignore[method-assign]
-        desk.tasks.create_task(ask(desk, up(declaration(1, "info"))))
+        desk.reconciler.executor.target.ensure = hangs  # type: ignore[method-assign]
+        desk.reconciler.tasks.create_task(ask(desk, up(declaration(1, "info"))))
         assert await desk.loop.wait(lambda world: len(world.instances()) == 3, 5.0)
         raise Crash
 
@@ -625,12 +629,12 @@ async def test_a_new_up_goes_before_one_that_control_took_up_again() -> None:
 
     async def second(desk: Desk) -> None:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(desk_module, "RESUME_AFTER_S", 0.01)
+            patch.setattr(reconciler_module, "RESUME_AFTER_S", 0.01)
             patch.setattr(turns_module, "SAY_S", 0.02)
             async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
-                resuming = tasks.create_task(desk.resume())
+                resuming = tasks.create_task(desk.reconciler.resume())
                 await asyncio.sleep(0.05)
-                assert desk.turns.running is not None
+                assert desk.reconciler.turns.running is not None
                 # What waits for nothing but its turn hears what for.
                 scale = tasks.create_task(ask(desk, {"action": "scale", "modules": {"jede": 1}}))
                 await asyncio.sleep(0.1)
@@ -672,15 +676,15 @@ async def test_what_gave_way_to_an_up_that_came_to_nothing_is_taken_up_once_more
             begun.set()
             await asyncio.Event().wait()
 
-        desk.executor.target.ensure = hangs  # type: ignore[method-assign]
-        desk.tasks.create_task(ask(desk, up(new)))
+        desk.reconciler.executor.target.ensure = hangs  # type: ignore[method-assign]
+        desk.reconciler.tasks.create_task(ask(desk, up(new)))
         await begun.wait()
         raise Crash
 
     assert await Life(outside).run(first)
 
     async def second(desk: Desk) -> None:
-        ensure, resolve = desk.executor.target.ensure, desk.resolve
+        ensure, resolve = desk.reconciler.executor.target.ensure, desk.reconciler.resolve
         coming, silent = asyncio.Event(), iter([True])
 
         async def waits(spec: RevisionSpec, count: int, around: str = "") -> None:
@@ -692,14 +696,14 @@ async def test_what_gave_way_to_an_up_that_came_to_nothing_is_taken_up_once_more
                 raise PartError("The issuer does not answer.")
             return await resolve(platform)
 
-        desk.executor.target.ensure = waits  # type: ignore[method-assign]
+        desk.reconciler.executor.target.ensure = waits  # type: ignore[method-assign]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(desk_module, "RESUME_AFTER_S", 0.01)
+            patch.setattr(reconciler_module, "RESUME_AFTER_S", 0.01)
             async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
-                resuming = tasks.create_task(desk.resume())
+                resuming = tasks.create_task(desk.reconciler.resume())
                 await asyncio.sleep(0.05)
-                assert desk.turns.running is not None
-                desk.resolve = answers_late
+                assert desk.reconciler.turns.running is not None
+                desk.reconciler.resolve = answers_late
                 refused = tasks.create_task(ask(desk, up(declaration(2, "info"))))
                 await asyncio.sleep(0.01)
                 coming.set()
@@ -742,7 +746,7 @@ async def test_what_proxies_refuse_is_told_in_their_words() -> None:
             return refused
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(desk.plane, "barrier", barrier)
+            patch.setattr(desk.reconciler.plane, "barrier", barrier)
             items = await ask(desk, up(declaration(1, "info")))
         assert {"type": "message", "text": "jede-1 refuses listener in.http: no such port"} in items
         assert items[-1].get("ok") is False

@@ -285,10 +285,10 @@ def failed(world: World, step: AwaitReady) -> bool:
 
 @dataclass(slots=True)
 class Application:
-    """One plan being applied under one change of the journal."""
+    """One plan being applied under one change of the journal; without one it may only wait."""
 
     store: Store
-    change: ChangeId
+    change: ChangeId | None
     executor: Executor
     report: Report
     failures: list[str] = field(default_factory=list)
@@ -342,6 +342,7 @@ class Application:
         return True
 
     async def _intend(self, described: Described) -> StepId:
+        assert self.change is not None
         detail: dict[str, JSON] = {"what": described.text}
         if described.brief:
             detail["why"] = described.brief[:2000]

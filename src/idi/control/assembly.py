@@ -27,6 +27,7 @@ from idi.control.logins import Logins
 from idi.control.loop import Loop
 from idi.control.outlook import Outlook
 from idi.control.patience import Patience
+from idi.control.reconciler import Reconciler
 from idi.control.registrations import Registrations
 from idi.control.retiring import Retiring
 from idi.control.rotation import Rotation
@@ -127,7 +128,7 @@ def assemble(parts: Parts) -> Assembled:
         platform = loop.platform
         ours = platform is None or isinstance(platform.gateway.issuer, EmbeddedIssuer)
         since = tokens.signing_since
-        kept = desk.wanted.overlays.secrets.get(LOGIN_PATH)
+        kept = reconciler.wanted.overlays.secrets.get(LOGIN_PATH)
         made = kept.since if kept else (settings.paths.keys / KEY_FILE).stat().st_mtime
         return await keys_view(
             authority.places,
@@ -135,8 +136,8 @@ def assemble(parts: Parts) -> Assembled:
             made if platform and BUS in platform.modules else None,
         )
 
-    async def ask_desk(request: ChangeRequest, actor: Actor) -> bool:
-        return await desk.ask(request, actor)
+    async def ask(request: ChangeRequest, actor: Actor) -> bool:
+        return await reconciler.ask(request, actor)
 
     registry = Registry(parts.credentials.derive("registrations"), time.monotonic)
     registrations = Registrations(registry, parts.target, parts.store)
@@ -144,11 +145,11 @@ def assemble(parts: Parts) -> Assembled:
         parts.target,
         loop,
         parts.store,
-        wanted=lambda: desk.wanted,
-        idle=lambda: desk.idle,
-        ask=ask_desk,
+        wanted=lambda: reconciler.wanted,
+        idle=lambda: reconciler.idle,
+        ask=ask,
     )
-    desk = Desk(
+    reconciler = Reconciler(
         settings=settings,
         store=parts.store,
         loop=loop,
@@ -161,6 +162,17 @@ def assemble(parts: Parts) -> Assembled:
             helps=authority.way_out,
         ),
         tasks=parts.changes,
+        adopt_platform=adopt_platform,
+        check=parts.check,
+        resolve=resolve,
+        topics=Topics(parts.broker.connect),
+        secrets=parts.secrets,
+        rotation=Rotation(parts.store, authority, tokens, parts.plane, Logins(parts.broker)),
+        outlook=Outlook(parts.target, loop, parts.store, parts.changes),
+        places=parts.places,
+    )
+    desk = Desk(
+        reconciler=reconciler,
         warnings=lambda: [
             w
             for w in (
@@ -170,20 +182,12 @@ def assemble(parts: Parts) -> Assembled:
             if w
         ],
         figures=parts.figures,
-        adopt_platform=adopt_platform,
-        check=parts.check,
-        resolve=resolve,
         tokens=tokens,
         registrations=registrations,
+        events=Events(parts.broker.connect, parts.store),
+        keys=keys,
         runs=runs,
         pages=AuditPages(settings.paths.state / "journal"),
-        outlook=Outlook(parts.target, loop, parts.store, parts.changes),
-        events=Events(parts.broker.connect, parts.store),
-        topics=Topics(parts.broker.connect),
-        secrets=parts.secrets,
-        rotation=Rotation(parts.store, authority, tokens, parts.plane, Logins(parts.broker)),
-        keys=keys,
-        places=parts.places,
         printed=parts.printed,
     )
     return Assembled(desk, runs, registrations)

@@ -172,7 +172,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             )
         )
         desk = made.desk
-        await desk.recall()
+        await desk.reconciler.recall()
         await target.adopt()
         left_over += [
             name

@@ -265,7 +265,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
         changes.create_task(gateways.follow())
         async with asyncio.timeout(KNOWN_S):
             await gateways.known.wait()
-        await desk.recall()
+        await desk.reconciler.recall()
         if loop.platform is not None and desk.wanted.up:
             for keeper in keepers.values():
                 changes.create_task(keeper.take_up())

@@ -27,7 +27,7 @@ from idi.parts.clients.collector import quiet_collector
 from idi.parts.errors import IdiError
 
 if TYPE_CHECKING:
-    from idi.control.desk import Desk
+    from idi.control.reconciler import Reconciler
 
 log = logging.getLogger(__name__)
 
@@ -106,24 +106,24 @@ async def run(settings: Settings) -> int:
                 return 0
             async with serve(desk, paths.socket):
                 quiet_collector()
-                again = await attend(desk, paths, ended)
-    if desk.stopped.is_set():
+                again = await attend(desk.reconciler, paths, ended)
+    if desk.reconciler.stopped.is_set():
         clear(paths)
     return AGAIN if again else 0
 
 
-async def attend(desk: Desk, paths: Paths, ended: asyncio.Event) -> bool:
+async def attend(reconciler: Reconciler, paths: Paths, ended: asyncio.Event) -> bool:
     """Until `down`, a signal, or the loss of the runtime folder (True)."""
     async with asyncio.TaskGroup() as tasks:
         lost = tasks.create_task(vanished(paths))
         waits: list[asyncio.Task[object]] = [
             tasks.create_task(ended.wait()),
-            tasks.create_task(desk.stopped.wait()),
+            tasks.create_task(reconciler.stopped.wait()),
             lost,
         ]
-        resume = tasks.create_task(desk.resume())
+        resume = tasks.create_task(reconciler.resume())
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        if desk.stopped.is_set():
+        if reconciler.stopped.is_set():
             await asyncio.sleep(0.05)  # the last line of progress is on its way
         again = lost.done()
         for task in (*waits, resume):

@@ -42,6 +42,6 @@ async def test_changes_end_before_the_target(tmp_path: Path, monkeypatch: pytest
 
         settings, store = Settings(paths, "dev", str(tmp_path)), MemoryStore()
         async with Ahead(settings, store) as ahead, compose(settings, store, ahead) as desk:
-            desk.tasks.create_task(change())
+            desk.reconciler.tasks.create_task(change())
             await asyncio.sleep(0)
     assert order == ["change", "target"]
