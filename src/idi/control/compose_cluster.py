@@ -96,7 +96,7 @@ class PodWords:
     async def report(self, pod: str, *, ready: bool, reason: str) -> bool:
         if pod in self.gateways:
             return self.gateways.serves(pod)
-        if not self.target.report(InstanceId(pod), ready, reason):
+        if not self.target.instances.report(InstanceId(pod), ready, reason):
             return False
         self.loop.flush()
         await self.plane.barrier(BARRIER_S)
@@ -106,7 +106,7 @@ class PodWords:
         if pod in self.gateways:
             await self.gateways.stopping(pod)
         else:
-            await self.target.stopping(InstanceId(pod))
+            await self.target.instances.stopping(InstanceId(pod))
 
 
 @asynccontextmanager

@@ -77,11 +77,11 @@ class Stage:
             "spec": {"serviceAccountName": "idi-jede"},
             "status": {"phase": "Running", "podIP": "10.0.0.1"},
         }
-        self.target._pod(Event(kind, document))
+        self.target.instances.heard(Event(kind, document))
 
     def ready(self, name: str) -> None:
         self.target.sidecar_ready(InstanceId(name), True)
-        self.target.report(InstanceId(name), True, "")
+        self.target.instances.report(InstanceId(name), True, "")
 
 
 async def test_a_former_revisions_secrets_go_with_its_last_pod() -> None:

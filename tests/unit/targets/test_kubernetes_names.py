@@ -49,11 +49,11 @@ class Stage:
 
     def pod(self, uid: str, kind: Kind = Kind.ADDED) -> None:
         self.there = None if kind is Kind.DELETED else pod(uid)
-        self.target._pod(Event(kind, pod(uid)))
+        self.target.instances.heard(Event(kind, pod(uid)))
 
     def ready(self) -> None:
         self.target.sidecar_ready(NAME, True)
-        self.target.report(NAME, True, "")
+        self.target.instances.report(NAME, True, "")
 
     @property
     def states(self) -> list[str]:
@@ -79,7 +79,7 @@ async def test_the_goodbye_of_one_that_is_gone_is_not_its_successors() -> None:
     stage.pod("one")
     stage.ready()
     stage.pod("one", Kind.DELETED)
-    await stage.target.stopping(NAME)
+    await stage.target.instances.stopping(NAME)
     stage.pod("two")
     stage.ready()
     assert stage.states == ["starting", "ready", "gone", "starting", "ready"]

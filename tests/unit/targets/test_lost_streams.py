@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from idi.parts.clients.kubernetes_watch import Event, Kind
-from idi.parts.targets.kubernetes import silence
-from idi.parts.targets.kubernetes import target as target_module
+from idi.parts.targets.kubernetes import instances, silence
 from idi.parts.targets.kubernetes.pods import MODULE, REVISION, SPEC
 from idi.parts.targets.kubernetes.target import KubernetesTarget
 from idi.parts.targets.recorded import document_of
@@ -67,7 +66,7 @@ READY = {"conditions": [{"type": "Ready", "status": "True"}]}
 async def target(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[KubernetesTarget]:
     for name, seconds in (("ASK_AGAIN_S", 0.01), ("ANSWERED_S", 0.05), ("COMES_S", 0.05)):
         monkeypatch.setattr(silence, name, seconds)
-    monkeypatch.setattr(target_module, "COMES_S", 0.05)
+    monkeypatch.setattr(instances, "COMES_S", 0.05)
     async with KubernetesTarget(
         api=None,  # type: ignore[arg-type]
         namespace="n",
@@ -86,8 +85,8 @@ async def target(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
 async def served(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[KubernetesTarget]:
     """A target with one pod that has traffic."""
     async with target(stage, monkeypatch) as made:
-        made._pod(Event(Kind.ADDED, document()))
-        made.report(POD, True, "")
+        made.instances.heard(Event(Kind.ADDED, document()))
+        made.instances.report(POD, True, "")
         made.sidecar_ready(POD, True)
         assert stage.states[-1] == "ready"
         yield made
@@ -97,7 +96,7 @@ async def served(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
 async def adopted(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[KubernetesTarget]:
     """A target with one pod that had traffic before it."""
     async with target(stage, monkeypatch) as made:
-        made._pod(Event(Kind.ADDED, document(**READY)))
+        made.instances.heard(Event(Kind.ADDED, document(**READY)))
         assert stage.states == ["ready"]
         yield made
 
@@ -160,7 +159,7 @@ async def test_while_nobody_has_a_stream_control_judges_nobody(monkeypatch: pyte
 async def test_one_that_had_traffic_before_and_comes_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Stage()
     async with adopted(stage, monkeypatch) as made:
-        made.report(POD, True, "")
+        made.instances.report(POD, True, "")
         made.sidecar_ready(POD, True)
         await asyncio.sleep(0.15)
         assert (stage.states[-1], stage.asked) == ("ready", 0)
@@ -184,6 +183,6 @@ async def test_one_that_had_traffic_before_and_never_comes_is_asked(monkeypatch:
 async def test_one_that_is_gone_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Stage()
     async with adopted(stage, monkeypatch) as made:
-        made._pod(Event(Kind.DELETED, document(**READY)))
+        made.instances.heard(Event(Kind.DELETED, document(**READY)))
         await asyncio.sleep(0.15)
         assert stage.asked == 0

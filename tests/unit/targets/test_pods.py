@@ -11,7 +11,7 @@ import pytest
 
 from idi.declaration.types import ModuleName, Scale
 from idi.parts.clients.kubernetes_pod import trouble
-from idi.parts.targets.kubernetes.instances import Known
+from idi.parts.targets.kubernetes.known import Known
 from idi.parts.targets.kubernetes.pods import MODULE, REVISION, SPEC, PodSeen, numbers, pod_seen
 from idi.parts.targets.kubernetes.values import (
     Reach,

@@ -18,18 +18,16 @@ from typing import Any, Protocol, Self
 from idi.declaration.demand import surge
 from idi.declaration.types import ModuleName, Platform
 from idi.parts.clients.kubernetes import Kubernetes, path
-from idi.parts.clients.kubernetes_pod import shorten
-from idi.parts.clients.kubernetes_watch import Event, Kind, Watch
+from idi.parts.clients.kubernetes_watch import Kind, Watch
 from idi.parts.clients.owned_tasks import OwnedTasks
 from idi.parts.errors import Bug, PartError, Refused
 from idi.parts.targets.interface import Emit, Objection, Retire, Supply, Variable
 from idi.parts.targets.kubernetes.anew import Anew
 from idi.parts.targets.kubernetes.behind import Behind
 from idi.parts.targets.kubernetes.held import Held
-from idi.parts.targets.kubernetes.instances import Known
-from idi.parts.targets.kubernetes.pods import MAIN, MODULE, pod_seen
+from idi.parts.targets.kubernetes.instances import Instances
+from idi.parts.targets.kubernetes.pods import MAIN, MODULE
 from idi.parts.targets.kubernetes.replicas import Replicas
-from idi.parts.targets.kubernetes.silence import COMES_S, Silence
 from idi.parts.targets.kubernetes.survey import Survey
 from idi.parts.targets.kubernetes.values import (
     POD,
@@ -42,15 +40,12 @@ from idi.parts.targets.kubernetes.values import (
 )
 from idi.parts.targets.references import needed, own
 from idi.world.events import (
-    InstanceGone,
-    InstanceSeen,
     RevisionRemoved,
 )
 from idi.world.types import Instance, InstanceId, RevisionId, RevisionSpec
 
 log = logging.getLogger(__name__)
 
-MOST_EARLY = 1000
 LAPTOP = "Use an environment with target: local."
 WORKLOADS = ("deployments", "statefulsets")
 """What pods come from; the latter where there is storage."""
@@ -98,22 +93,27 @@ class KubernetesTarget:
         self._namespace = namespace
         self._around = around
         self._emit = emit
-        self._retire = retire
         self._supply = supply
         self._replicas = Replicas(api, namespace)
-        self._ended = ended
-        self._clock = clock
         self._owned = OwnedTasks()
-        self._silence = Silence(self._owned, answers, reached, self._dead)
-        self._known: dict[InstanceId, Known] = {}
+        self.instances = Instances(
+            api=api,
+            namespace=namespace,
+            emit=emit,
+            retire=retire,
+            tasks=self._owned,
+            answers=answers,
+            reached=reached,
+            ended=ended,
+            moved=self._look_at_leaving,
+            clock=clock,
+        )
         self._held = Held(emit)
         self._anew = Anew(emit)
         self._unknown: set[ModuleName] = set()
         self._locks: dict[ModuleName, asyncio.Lock] = {}
         self._leaving: set[ModuleName] = set()
         """Those whose former revision still runs and has secrets, which go with it."""
-        self._changed = asyncio.Event()
-        self._synced = asyncio.Event()
         self._behind = Behind(
             Survey(api, namespace, releases),
             emit,
@@ -142,9 +142,9 @@ class KubernetesTarget:
                 if (held := self._held.revisions.get(one["metadata"]["labels"][MODULE])) is not None:
                     self._anew.wait(held[0].module, held[0].revision, [one])
             self._owned.group.create_task(self._follow(kind))
-        self._owned.group.create_task(self._follow_pods())
+        self._owned.group.create_task(self.instances.follow())
         async with asyncio.timeout(SYNCED_S):
-            await self._synced.wait()
+            await self.instances.synced.wait()
 
     async def ensure(self, spec: RevisionSpec, count: int, around: str = "") -> None:
         async with self._locks.setdefault(spec.module, asyncio.Lock()):
@@ -176,14 +176,9 @@ class KubernetesTarget:
 
     async def retry(self, module: ModuleName, revision: RevisionId) -> None:
         """Its Deployment replaces a pod that is gone at once, and one that waits only after a while."""
-        failed = [
-            name
-            for name, one in self._known.items()
-            if one.told
-            and (one.told.module, one.told.revision, one.told.state) == (module, revision, "failed")
-        ]
-        for name in failed:
-            await self._api.delete(self._path("v1", "pods", name))
+        for one in self.instances.told(module):
+            if (one.revision, one.state) == (revision, "failed"):
+                await self._api.delete(self._path("v1", "pods", one.id))
 
     async def remove(self, module: ModuleName, revision: RevisionId) -> None:
         known = self._held.revisions.get(module)
@@ -199,15 +194,7 @@ class KubernetesTarget:
             self._emit(RevisionRemoved(module, revision))
 
     def sidecar_ready(self, instance: InstanceId, ready: bool) -> None:
-        known = self._of(instance)
-        if known is None:
-            return
-        known.connected = ready
-        if ready:
-            known.proxied = True
-            self._judge(known)
-        elif known.told is not None and known.told.state == "ready":
-            self._silence.begin(instance, known.told.address, 0.0)
+        self.instances.connected(instance, ready)
 
     async def tail(self, instance: InstanceId, count: int = 10) -> list[str]:
         try:
@@ -266,45 +253,10 @@ class KubernetesTarget:
             for one in own(spec, place_of(spec, {}), seated=True, revealed=False)
         ]
 
-    # --- what agents say
-
-    def report(self, instance: InstanceId, ready: bool, reason: str) -> bool:
-        """What the agent of a pod says of its module; whether the instance is ready with that."""
-        known = self._of(instance)
-        if known is None:
-            return False
-        known.reported = (ready, shorten(reason))
-        self._judge(known)
-        return known.told is not None and known.told.state == "ready"
-
-    async def stopping(self, instance: InstanceId) -> None:
-        """Its pod is about to end: return when no more traffic comes to it. Raises `Refused` where it is not: whoever
-        reaches an agent can say so, and the API server knows."""
-        known = self._known.get(instance)
-        if known is None or known.pod is None:
-            return  # it has no traffic, and its word is not for the next of its name
-        if not known.pod.leaving:
-            pod = await self._api.find(self._path("v1", "pods", instance))
-            if pod is not None and "deletionTimestamp" not in pod["metadata"]:
-                raise Refused(f"{instance} is not about to be ended.")
-        known.stopping = True
-        self._judge(known)
-        if known.told is not None:
-            await self._retire(known.told)
-
     # --- within
 
     def _path(self, api: str, kind: str, name: str = "") -> str:
         return path(api, kind, self._namespace, name)
-
-    def _of(self, instance: InstanceId) -> Known | None:
-        """Agents and proxies may speak before the API server does; so many of them are remembered, the latest."""
-        if instance not in self._known:
-            early = [name for name, one in self._known.items() if one.pod is None]
-            if len(early) >= MOST_EARLY:
-                del self._known[early[0]]
-            self._known[instance] = Known()
-        return self._known[instance]
 
     def _declared(self, module: ModuleName, platform: Platform | None = None) -> Around:
         if (found := self._around(module, platform)) is None:
@@ -329,34 +281,8 @@ class KubernetesTarget:
 
     def _running(self, spec: RevisionSpec) -> list[RevisionSpec]:
         """Other revisions of its module that pods run: what they need to start again has to stay."""
-        there = {
-            one.pod.revision: one.pod.spec
-            for one in self._known.values()
-            if one.pod and one.pod.module == spec.module and one.pod.revision != spec.revision
-        }
-        return [there[revision] for revision in sorted(there)]
-
-    async def _follow_pods(self) -> None:
-        async for event in Watch(self._api, self._path("v1", "pods"), labels=MODULE):
-            if event.kind is Kind.SYNCED:
-                self._synced.set()
-            else:
-                self._pod(event)
-
-    def _pod(self, event: Event) -> None:
-        name = InstanceId(event.object["metadata"]["name"])
-        seen = None if event.kind is Kind.DELETED else pod_seen(event.object)
-        before = self._known.get(name)
-        former = before.pod.uid if before and before.pod else ""
-        if event.kind is Kind.DELETED:
-            self._ended(event.object["metadata"]["uid"])
-        elif former not in ("", event.object["metadata"]["uid"]):
-            self._ended(former)  # one that was replaced unseen
-        if seen is None or (former and former != seen.uid):
-            self._gone(name)
-        if seen is not None and (known := self._of(name)) is not None:
-            known.pod = seen
-            self._judge(known)
+        there = self.instances.revisions(spec.module)
+        return [there[revision] for revision in sorted(there) if revision != spec.revision]
 
     async def _follow(self, kind: str) -> None:
         async for event in Watch(self._api, self._path("apps/v1", kind), labels=MODULE):
@@ -395,27 +321,7 @@ class KubernetesTarget:
             if module_of(secret)[1] not in but:
                 await self._api.delete(self._path("v1", "secrets", secret["metadata"]["name"]))
 
-    def _judge(self, known: Known) -> None:
-        now = known.judge(self._clock())
-        if now is not None and now != known.told:
-            known.told = now
-            self._emit(InstanceSeen(now))
-            self._wake()
-        if now is not None and (known.connected or now.state != "ready"):
-            self._silence.end(now.id)
-        elif now is not None:
-            self._silence.begin(now.id, now.address, COMES_S)
-
-    def _gone(self, name: InstanceId) -> None:
-        known = self._known.pop(name, None)
-        self._silence.end(name)
-        if known is not None and known.told is not None:
-            self._emit(InstanceGone(known.told.module, name, self._clock()))
-        self._wake()
-
-    def _wake(self) -> None:
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
+    def _look_at_leaving(self) -> None:
         for module in [one for one in self._leaving if self._left(one)]:
             self._leaving.discard(module)
             self._owned.group.create_task(self._forget_former(module))
@@ -424,11 +330,10 @@ class KubernetesTarget:
         """Whether all its pods are of the revision that holds, and one is ready: before that a pod of the former may
         have to start again."""
         current = self._held.revisions.get(module)
-        there = [one for one in self._known.values() if one.pod is not None and one.pod.module == module]
         return (
             current is not None
-            and all(one.pod is not None and one.pod.revision == current[0].revision for one in there)
-            and any(one.told is not None and one.told.state == "ready" for one in there)
+            and {*self.instances.revisions(module)} <= {current[0].revision}
+            and any(one.state == "ready" for one in self.instances.told(module))
         )
 
     async def _forget_former(self, module: ModuleName) -> None:
@@ -444,22 +349,13 @@ class KubernetesTarget:
         """Wait until so many are left of a module."""
 
         def left() -> int:
-            return sum(
-                one.told is not None and one.told.module == spec.module for one in self._known.values()
-            )
+            return len(self.instances.told(spec.module))
 
         try:
             async with asyncio.timeout(spec.grace_s + GONE_S):
-                while left() > count:
-                    await self._changed.wait()
+                await self.instances.until(lambda: left() <= count)
         except TimeoutError:
             raise PartError(
                 f"{spec.module} has {left()} pods still, {spec.grace_s + GONE_S:g} s after {count} were asked for.",
                 "kubectl describe pod says what they wait for.",
             ) from None
-
-    def _dead(self, name: InstanceId) -> None:
-        known = self._known.get(name)
-        if known is not None:
-            known.proxied = False
-            self._judge(known)
