@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import time
@@ -194,6 +195,25 @@ def test_a_storage_class_and_a_quota_that_do_not_fit(place: Environment, kube: C
         assert (found["storage"]["state"], "nowhere" in found["storage"]["detail"]) == ("fail", True)
         assert found["quota"]["state"] == "fail"
         assert "theirs has pods: 3" in found["quota"]["detail"]
+    finally:
+        kube.api.delete(f"/api/v1/namespaces/{place.namespace}")
+
+
+@pytest.mark.requirement("S4")
+def test_a_seal_key_that_is_not_there_or_no_key(place: Environment, kube: Client) -> None:
+    declare(place, "        seal: {secret: idi-seal}\n")
+    kube.api.create("/api/v1/namespaces", {"metadata": {"name": place.namespace}})
+    try:
+        for content in (None, "word", secrets.token_hex(16)):
+            if content is not None:
+                key = f"--from-literal=seal.key={content}"
+                place.kubectl("delete", "secret", "idi-seal", "--ignore-not-found")
+                place.kubectl("create", "secret", "generic", "idi-seal", key)
+            found = doctor(place)["seal"]
+            assert content is None or content not in json.dumps(found)
+            good = content is not None and len(content) == 32
+            assert (found["state"], "idi-seal" in found["detail"]) == ("ok" if good else "fail", True)
+            assert good or "create secret generic idi-seal" in found["remedy"]
     finally:
         kube.api.delete(f"/api/v1/namespaces/{place.namespace}")
 

@@ -12,6 +12,7 @@ import pytest
 from idi.declaration.types import ModuleName
 from idi.parts.targets.kubernetes.anew import Anew
 from idi.parts.targets.kubernetes.behind import Behind
+from idi.parts.targets.kubernetes.makers import Makers
 from idi.parts.targets.kubernetes.survey import Survey
 from idi.world.events import Event, RevisionAnew
 from tests.support.worlds import spec
@@ -46,10 +47,11 @@ class Stage:
     taken_away: int = 0
 
     def __post_init__(self) -> None:
+        self.makers_told = Makers()
         self.behind = Behind(
             cast(Survey, self),
             self.facts.append,
-            Anew(self.facts.append),
+            Anew(self.facts.append, self.makers_told),
             values=lambda _: None,
             busy=lambda _: True,
             tasks=cast(Any, None),
@@ -66,6 +68,7 @@ class Stage:
         await self.behind.written(CAM, {}, found=True, again=again)
 
     def hear(self, document: dict[str, Any], *, gone: bool = False) -> None:
+        self.makers_told.heard(document, gone=gone)
         self.behind.heard(NAME, document, gone=gone)
 
     def under_way(self) -> list[bool]:

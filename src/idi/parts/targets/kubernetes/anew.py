@@ -7,31 +7,28 @@ say sooner.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from idi.declaration.types import ModuleName
 from idi.parts.targets.interface import Emit
+from idi.parts.targets.kubernetes.makers import Maker, Makers, name_of
 from idi.parts.targets.kubernetes.pods import COUNT
 from idi.world.events import RevisionAnew
 from idi.world.types import RevisionId
-
-Maker = Mapping[str, Any]
-"""A Deployment or a StatefulSet."""
 
 
 @dataclass(slots=True)
 class Anew:
     emit: Emit
+    makers: Makers
     _waited: dict[ModuleName, tuple[RevisionId, dict[str, Maker]]] = field(default_factory=dict)
     """By name, each as it was after the write."""
-    _told: dict[str, Maker] = field(default_factory=dict)
 
     def wait(self, module: ModuleName, revision: RevisionId, makers: Sequence[Maker]) -> None:
         """For what these make; the same revision as before, or one that was found."""
         waited = {name_of(one): one for one in makers if not made(one)}
-        waited = {name: one for name, one in waited.items() if not self._said(one, self._told.get(name))}
+        waited = {name: one for name, one in waited.items() if not self._said(one, self.makers.named(name))}
         if waited:
             self._waited[module] = revision, waited
             self.emit(RevisionAnew(module, revision, True))
@@ -46,12 +43,8 @@ class Anew:
     def forget(self, module: ModuleName) -> None:
         self._waited.pop(module, None)
 
-    def heard(self, module: ModuleName, document: Maker, *, gone: bool) -> None:
+    def heard(self, module: ModuleName, document: Maker) -> None:
         name = name_of(document)
-        if gone:
-            self._told.pop(name, None)
-            return
-        self._told[name] = document
         _, waited = self._waited.get(module, ("", {}))
         if name in waited and self._said(waited[name], document):
             del waited[name]
@@ -67,10 +60,6 @@ class Anew:
             and told["metadata"].get("generation", 0) >= waited["metadata"].get("generation", 0)
             and made(told)
         )
-
-
-def name_of(maker: Maker) -> str:
-    return str(maker["metadata"]["name"])
 
 
 def made(maker: Maker) -> bool:

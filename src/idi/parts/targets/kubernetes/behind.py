@@ -89,7 +89,8 @@ class Behind:
         name, generation = document["metadata"]["name"], document["metadata"].get("generation", 0)
         before = self._generations.get(name)
         self._generations[name] = generation
-        self.anew.heard(module, document, gone=gone)
+        if not gone:
+            self.anew.heard(module, document)
         if gone or (before is not None and before != generation):
             self._suspect(module)
 

@@ -7,15 +7,14 @@ what was removed meanwhile it would make a ghost of it: whoever listens asks fir
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from idi.declaration.types import ModuleName
 from idi.parts.clients.kubernetes_pod import shorten
 from idi.parts.clients.quota_words import explained
 from idi.parts.targets.interface import Emit
-from idi.parts.targets.kubernetes.pods import AROUND, COUNT, MODULE, SCALES, SPEC
+from idi.parts.targets.kubernetes.makers import Maker, Makers, module_of
+from idi.parts.targets.kubernetes.pods import AROUND, COUNT, SCALES, SPEC
 from idi.parts.targets.recorded import spec_of
 from idi.world.events import RevisionDegraded, RevisionEnsured, RevisionRemoved, RevisionScaled
 from idi.world.types import RevisionId, RevisionSpec
@@ -23,40 +22,34 @@ from idi.world.types import RevisionId, RevisionSpec
 
 @dataclass(slots=True)
 class Held:
-    """`revisions`: of each module the one that holds, and how many of it; `arounds`: a digest of what its release says
-    beside it."""
+    """`makers` is what was told of workloads; `revisions`: of each module the one that holds, and how many of it;
+    `arounds`: a digest of what its release says beside it."""
 
     emit: Emit
+    makers: Makers
     revisions: dict[ModuleName, tuple[RevisionSpec, int]] = field(default_factory=dict)
     arounds: dict[ModuleName, str] = field(default_factory=dict)
     _degraded: dict[ModuleName, str] = field(default_factory=dict)
     _scaled: dict[ModuleName, tuple[RevisionId, int]] = field(default_factory=dict)
-    _latest: dict[ModuleName, Mapping[str, Any]] = field(default_factory=dict)
 
     def hold(self, spec: RevisionSpec, count: int, around: str) -> None:
         """This one was written."""
         self._is(spec, count, around)
-        if (heard := self._latest.get(spec.module)) is not None:
-            self.found(heard)  # what was told of the revision before it was known here
+        for told in self.makers.of(spec.module):
+            self.found(told)  # what was told of the revision before it was known here
 
-    def heard(self, document: Mapping[str, Any]) -> bool:
+    def heard(self, document: Maker) -> bool:
         """What its workload says now; False for one of a module that is not known here."""
-        module = ModuleName(document["metadata"]["labels"][MODULE])
-        self._latest[module] = document
-        if module in self.revisions:
+        if module_of(document) in self.revisions:
             self.found(document)
             return True
         return False
-
-    def gone(self, module: ModuleName) -> None:
-        """Its workload is."""
-        self._latest.pop(module, None)
 
     def forget(self, module: ModuleName) -> None:
         for kept in (self.revisions, self.arounds, self._degraded, self._scaled):
             kept.pop(module, None)
 
-    def found(self, document: Mapping[str, Any]) -> None:
+    def found(self, document: Maker) -> None:
         """The same of a workload that surely is there, whoever made it."""
         template = document["spec"]["template"]["metadata"]
         annotations = document["metadata"].get("annotations", {})

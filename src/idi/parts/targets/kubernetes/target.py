@@ -26,16 +26,16 @@ from idi.parts.targets.kubernetes.anew import Anew
 from idi.parts.targets.kubernetes.behind import Behind
 from idi.parts.targets.kubernetes.held import Held
 from idi.parts.targets.kubernetes.instances import Instances
+from idi.parts.targets.kubernetes.makers import Makers, module_of
 from idi.parts.targets.kubernetes.pods import MAIN, MODULE
 from idi.parts.targets.kubernetes.replicas import Replicas
+from idi.parts.targets.kubernetes.secrets import RevisionSecrets
 from idi.parts.targets.kubernetes.survey import Survey
 from idi.parts.targets.kubernetes.values import (
     POD,
     Around,
-    module_of,
     place_of,
     release_values,
-    secret_of,
     uncounted,
 )
 from idi.parts.targets.references import needed, own
@@ -93,7 +93,7 @@ class KubernetesTarget:
         self._namespace = namespace
         self._around = around
         self._emit = emit
-        self._supply = supply
+        self._secrets = RevisionSecrets(api, namespace, supply)
         self._replicas = Replicas(api, namespace)
         self._owned = OwnedTasks()
         self.instances = Instances(
@@ -108,8 +108,9 @@ class KubernetesTarget:
             moved=self._look_at_leaving,
             clock=clock,
         )
-        self._held = Held(emit)
-        self._anew = Anew(emit)
+        self._makers = Makers()
+        self._held = Held(emit, self._makers)
+        self._anew = Anew(emit, self._makers)
         self._unknown: set[ModuleName] = set()
         self._locks: dict[ModuleName, asyncio.Lock] = {}
         self._leaving: set[ModuleName] = set()
@@ -149,11 +150,7 @@ class KubernetesTarget:
     async def ensure(self, spec: RevisionSpec, count: int, around: str = "") -> None:
         async with self._locks.setdefault(spec.module, asyncio.Lock()):
             before, declared = self._held.revisions.get(spec.module), self._declared(spec.module)
-            its = needed(spec)
-            if paths := its.texts | its.files:
-                for secret in secret_of(declared.settings, spec, await self._supply(spec, paths)):
-                    name = secret["metadata"]["name"]
-                    await self._api.apply(self._path("v1", "secrets", name), secret, force=True)
+            await self._secrets.write(declared.settings, spec)
             running = self._running(spec)
             values = self._values(spec, count, around, declared)
             scales = count > 0 and (
@@ -166,7 +163,7 @@ class KubernetesTarget:
             if scales:
                 await self._replicas.least(spec.module, count)
             self._held.hold(spec, count, around)
-            await self._forget_secrets(spec.module, {spec.revision, *(one.revision for one in running)})
+            await self._secrets.keep_only(spec.module, {spec.revision, *(one.revision for one in running)})
             if any(needed(one).texts or needed(one).files for one in running):
                 self._leaving.add(spec.module)
             again = before is not None and before[0] == spec and count > 0
@@ -188,7 +185,7 @@ class KubernetesTarget:
         async with self._locks.setdefault(module, asyncio.Lock()):
             await self._releases.drop(module)
             await self._fewer(known[0], 0)
-            await self._forget_secrets(module, set())
+            await self._secrets.keep_only(module, ())
             self._held.forget(module)
             self._behind.forget(module)
             self._emit(RevisionRemoved(module, revision))
@@ -288,11 +285,10 @@ class KubernetesTarget:
         async for event in Watch(self._api, self._path("apps/v1", kind), labels=MODULE):
             if event.kind not in (Kind.ADDED, Kind.MODIFIED, Kind.DELETED):
                 continue
-            module = ModuleName(event.object["metadata"]["labels"][MODULE])
-            self._behind.heard(module, event.object, gone=event.kind is Kind.DELETED)
-            if event.kind is Kind.DELETED:
-                self._held.gone(module)
-            elif not self._held.heard(event.object) and module not in self._unknown:
+            module, gone = module_of(event.object), event.kind is Kind.DELETED
+            self._makers.heard(event.object, gone=gone)
+            self._behind.heard(module, event.object, gone=gone)
+            if not gone and not self._held.heard(event.object) and module not in self._unknown:
                 self._unknown.add(module)
                 self._owned.group.create_task(self._look_at(kind, module))
 
@@ -314,13 +310,6 @@ class KubernetesTarget:
                 if "deletionTimestamp" not in one["metadata"]:
                     self._held.found(one)
 
-    async def _forget_secrets(self, module: ModuleName, but: set[str]) -> None:
-        """Those of revisions whose pods cannot start any more."""
-        mine = f"{MODULE}={module},app.kubernetes.io/managed-by=idi"
-        for secret in (await self._api.listing(self._path("v1", "secrets"), labels=mine)).items:
-            if module_of(secret)[1] not in but:
-                await self._api.delete(self._path("v1", "secrets", secret["metadata"]["name"]))
-
     def _look_at_leaving(self) -> None:
         for module in [one for one in self._leaving if self._left(one)]:
             self._leaving.discard(module)
@@ -341,7 +330,7 @@ class KubernetesTarget:
             if (current := self._held.revisions.get(module)) is None or not self._left(module):
                 return  # another one is on its way, and what ensures it looks itself
             try:
-                await self._forget_secrets(module, {current[0].revision})
+                await self._secrets.keep_only(module, {current[0].revision})
             except PartError as error:  # the next change of the module removes them
                 log.warning("secrets of a former revision of %s stay: %s", module, error.message)
 

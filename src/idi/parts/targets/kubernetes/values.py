@@ -254,12 +254,6 @@ def needed_in(text: str, paths: Collection[str]) -> bool:
     return any(f"${{secret.{path}}}" in text for path in paths)
 
 
-def module_of(secret: Mapping[str, Any]) -> tuple[ModuleName, str]:
-    """Whose secrets they are: module and revision."""
-    labels = secret["metadata"]["labels"]
-    return ModuleName(labels[MODULE]), labels[REVISION]
-
-
 def _secret(settings: Settings, spec: RevisionSpec, kind: str, data: Mapping[str, bytes]) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
