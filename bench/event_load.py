@@ -131,7 +131,13 @@ def by_nats(plan: Plan) -> Callable[[int], bytes]:
 def nats_loop(plan: Plan, message: Callable[[int], bytes], end: float) -> int:
     url = urlsplit(plan.url)
     link = connected(url.hostname or "", url.port or 0)
-    told = {"user": url.username, "pass": url.password, "verbose": False, "headers": True, "lang": "bench"}
+    told: dict[str, object] = {
+        "user": url.username,
+        "pass": url.password,
+        "verbose": False,
+        "headers": True,
+        "lang": "bench",
+    }
     told |= {"no_responders": True, "version": "1", "protocol": 1}
     link.sendall(f"CONNECT {json.dumps(told)}\r\nSUB _INBOX.{plan.run}.* 1\r\nPING\r\n".encode())
     buffer = b""

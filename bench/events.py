@@ -117,7 +117,7 @@ async def measured(one: Platform, options: Options) -> list[Figure]:
         for at_once in (1, AT_ONCE):
             blocks = await in_turn(
                 runs,
-                *(lambda way=way, at_once=at_once: publish(way, at_once, seconds) for way in WAYS),  # type: ignore[misc]
+                *(lambda way=way, at_once=at_once: publish(way, at_once, seconds) for way in WAYS),
                 progress=f"{at_once} at once",
             )
             found += publishing(blocks, at_once, generator=at_once > 1)
@@ -325,7 +325,8 @@ def ask(one: Platform, module: str, path: str) -> dict[str, Any]:
         [instance] = one.instances(module)
         ADDRESSES[module] = instance["address"]
     with urllib.request.urlopen(f"http://{ADDRESSES[module]}{path}", timeout=10) as answer:
-        return json.load(answer)
+        found: dict[str, Any] = json.load(answer)
+    return found
 
 
 if __name__ == "__main__":

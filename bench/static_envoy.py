@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from idi.parts.gateway.envoy import binary
+from idi.parts.gateway.envoy.binary import ENVOY
 
 START_S = 10.0
 
@@ -42,7 +42,7 @@ def envoy(folder: Path, port: int, config: dict[str, Any]) -> Iterator[subproces
     file = folder / f"static-{port}.json"
     file.write_text(json.dumps(config))
     argv = [
-        *(str(binary.find()), "--config-path", str(file), "--concurrency", "1"),
+        *(str(ENVOY.find()), "--config-path", str(file), "--concurrency", "1"),
         *("--disable-hot-restart", "--log-level", "error"),
     ]
     process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from idi.control.releases import keeps_data
+from idi.control.cluster.releases import keeps_data
 from idi.parts.clients.helm import Helm, Reach, Revision, charts, document
 from idi.parts.clients.helm_errors import HelmError
 from tests.support.charts import Values, module, program, slot, storing

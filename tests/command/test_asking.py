@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from idi.api.place import place
-from idi.control.wanted import Wanted
+from idi.control.change.wanted import Wanted
 from idi.declaration.types import ModuleName
 from idi.parts.store.interface import Actor
 from idi.parts.store.sqlite.store import open_store

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from idi.api.place import place
-from idi.control.wanted import Wanted
+from idi.control.change.wanted import Wanted
 from idi.declaration.overlay import value_of
 from idi.declaration.types import ModuleName
 from idi.parts.store.interface import Actor

@@ -23,25 +23,25 @@ import pytest
 from idi.api.paths import paths_for
 from idi.api.problems import Invalid
 from idi.api.types import ChangeRequest, Progress
-from idi.control import reconciler as reconciler_module
-from idi.control import turns as turns_module
 from idi.control.actors import CONTROL
-from idi.control.apply import Executor
 from idi.control.audit_pages import AuditPages
-from idi.control.broker import Broker, BrokerHere
+from idi.control.bus.broker import Broker, BrokerHere
+from idi.control.bus.events import Events
+from idi.control.bus.topics import Topics
+from idi.control.change import reconciler as reconciler_module
+from idi.control.change import turns as turns_module
+from idi.control.change.apply import Executor
+from idi.control.change.outlook import Outlook
+from idi.control.change.reconciler import Reconciler
+from idi.control.change.runs import Runs
 from idi.control.desk import Desk
-from idi.control.events import Events
 from idi.control.figures import Figures, Reading
-from idi.control.logins import Logins
 from idi.control.loop import Edge, Loop
-from idi.control.outlook import Outlook
-from idi.control.reconciler import Reconciler
 from idi.control.registrations import Registrations
-from idi.control.rotation import Rotation
-from idi.control.runs import Runs
-from idi.control.secrets import Secrets
 from idi.control.settings import Settings
-from idi.control.topics import Topics
+from idi.control.trust.logins import Logins
+from idi.control.trust.rotation import Rotation
+from idi.control.trust.secrets import Secrets
 from idi.declaration.types import ModuleName, Platform
 from idi.parts.bus.errors import BusDown
 from idi.parts.bus.interface import Bus

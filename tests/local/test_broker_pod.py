@@ -15,8 +15,8 @@ import pytest
 from nats.aio.client import Client
 from nats.errors import Error
 
-from idi.control.broker_pod import BrokerPod
-from idi.control.caller import Caller
+from idi.control.bus.pod import BrokerPod
+from idi.control.trust.caller import Caller
 from idi.parts.bus.nats.config import Login, render
 from idi.parts.clients.kubernetes import Kubernetes
 from idi.parts.errors import PartError

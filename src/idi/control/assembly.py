@@ -14,27 +14,27 @@ from typing import Protocol
 from idi.api.types import ChangeRequest, KeysView
 from idi.control.ahead import NAME as OPENBAO
 from idi.control.audit_pages import AuditPages
-from idi.control.authority import Authority
-from idi.control.broker import Broker
-from idi.control.bus_care import BusCare
-from idi.control.credentials import KEY_FILE, Credentials
+from idi.control.bus.broker import Broker
+from idi.control.bus.care import BusCare
+from idi.control.bus.events import Events
+from idi.control.bus.topics import Topics
+from idi.control.change.outlook import Outlook
+from idi.control.change.patience import Patience
+from idi.control.change.reconciler import Reconciler
+from idi.control.change.runs import Runs
 from idi.control.desk import Desk, Printed
-from idi.control.events import Events
 from idi.control.figures import Figures
-from idi.control.identities import Identities
-from idi.control.keys import keys_view
-from idi.control.logins import Logins
 from idi.control.loop import Loop
-from idi.control.outlook import Outlook
-from idi.control.patience import Patience
-from idi.control.reconciler import Reconciler
 from idi.control.registrations import Registrations
 from idi.control.retiring import Retiring
-from idi.control.rotation import Rotation
-from idi.control.runs import Runs
-from idi.control.secrets import Secrets
 from idi.control.settings import Settings
-from idi.control.topics import Topics
+from idi.control.trust.authority import Authority
+from idi.control.trust.credentials import KEY_FILE, Credentials
+from idi.control.trust.identities import Identities
+from idi.control.trust.keys import keys_view
+from idi.control.trust.logins import Logins
+from idi.control.trust.rotation import Rotation
+from idi.control.trust.secrets import Secrets
 from idi.declaration.types import EmbeddedIssuer, ExternalIssuer, Platform
 from idi.parts.discovery.registry import Registry
 from idi.parts.gateway.interface import DataPlane

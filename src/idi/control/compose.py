@@ -17,20 +17,20 @@ from pathlib import Path
 from idi.control.ahead import NAME as OPENBAO
 from idi.control.ahead import Ahead, openbao_places
 from idi.control.assembly import Keeper, Parts, assemble, embedded_tokens, keys_of
-from idi.control.authority import Authority
-from idi.control.broker import Broker, BrokerHere
-from idi.control.bus_care import BusCare
+from idi.control.bus.broker import Broker, BrokerHere
+from idi.control.bus.care import BusCare
 from idi.control.clocks import notice_jumps
-from idi.control.credentials import Credentials
 from idi.control.desk import Desk
 from idi.control.door import Door
 from idi.control.figures import Figures
-from idi.control.identities import Identities
-from idi.control.logins import version_of
 from idi.control.loop import Edge, Loop
 from idi.control.retiring import Retiring
-from idi.control.secrets import Secrets
 from idi.control.settings import Settings
+from idi.control.trust.authority import Authority
+from idi.control.trust.credentials import Credentials
+from idi.control.trust.identities import Identities
+from idi.control.trust.logins import version_of
+from idi.control.trust.secrets import Secrets
 from idi.declaration.types import Platform
 from idi.parts.bus.nats.binary import NATS
 from idi.parts.clients.machine import this_machine

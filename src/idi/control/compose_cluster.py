@@ -19,33 +19,33 @@ import aiohttp
 
 from idi.api.asker import Role
 from idi.api.server import Server
-from idi.control import cluster as place
 from idi.control.ahead import NAME as OPENBAO
 from idi.control.ahead import Ahead, openbao_places
 from idi.control.assembly import Keeper, Parts, assemble, embedded_tokens, keys_of
-from idi.control.authority import Authority
-from idi.control.broker import Broker, watching
-from idi.control.broker_pod import BrokerPod
-from idi.control.bus_care import BusCare
-from idi.control.caller import Caller
-from idi.control.cluster import Cluster
-from idi.control.credentials import Credentials
+from idi.control.bus.broker import Broker, watching
+from idi.control.bus.care import BusCare
+from idi.control.bus.pod import BrokerPod
+from idi.control.cluster import place
+from idi.control.cluster.door import PORT as DOOR_PORT
+from idi.control.cluster.door import PodDoor, listening
+from idi.control.cluster.figures import PodFigures
+from idi.control.cluster.gateway_way import leading
+from idi.control.cluster.gateways import Gateways
+from idi.control.cluster.logs import PodLogs
+from idi.control.cluster.place import Cluster
+from idi.control.cluster.releases import ModuleReleases, at_work_on, keeps_data
 from idi.control.desk import Desk
 from idi.control.figures import Figures
-from idi.control.gateway_way import leading
-from idi.control.gateways import Gateways
-from idi.control.identities import Identities
-from idi.control.logins import version_of
 from idi.control.loop import Edge, Loop
-from idi.control.own_tls import renewed, tls_of
-from idi.control.pod_door import PORT as DOOR_PORT
-from idi.control.pod_door import PodDoor, listening
-from idi.control.pod_figures import PodFigures
-from idi.control.pod_logs import PodLogs
-from idi.control.releases import ModuleReleases, at_work_on, keeps_data
 from idi.control.retiring import Retiring
-from idi.control.secrets import Secrets
 from idi.control.settings import Settings
+from idi.control.trust.authority import Authority
+from idi.control.trust.caller import Caller
+from idi.control.trust.credentials import Credentials
+from idi.control.trust.identities import Identities
+from idi.control.trust.logins import version_of
+from idi.control.trust.own_tls import renewed, tls_of
+from idi.control.trust.secrets import Secrets
 from idi.declaration.types import EdgeLimits, ModuleName, Platform
 from idi.parts.certificates.serving import ServingAuthority
 from idi.parts.clients import token_review

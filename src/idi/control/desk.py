@@ -41,18 +41,18 @@ from idi.api.types import (
 from idi.api.views import Surroundings, plan_view, status_view
 from idi.control.actors import user
 from idi.control.audit_pages import AuditPages
-from idi.control.configuration import configuration
-from idi.control.events import Events
+from idi.control.bus.events import Events
+from idi.control.change.configuration import configuration
+from idi.control.change.reconciler import Reconciler
+from idi.control.change.requests import load_declaration, module_named, running
+from idi.control.change.runs import Runs
+from idi.control.change.wanted import Wanted
 from idi.control.figures import Figures
 from idi.control.loop import Loop
-from idi.control.reconciler import Reconciler
 from idi.control.registrations import Registrations
-from idi.control.requests import load_declaration, module_named, running
-from idi.control.runs import Runs
-from idi.control.secrets import secrets_view
 from idi.control.settings import Settings
-from idi.control.tokens import Tokens, give_token
-from idi.control.wanted import Wanted
+from idi.control.trust.secrets import secrets_view
+from idi.control.trust.tokens import Tokens, give_token
 from idi.parts.errors import Refused
 from idi.parts.store.interface import Actor, Store
 from idi.plan.describe import describe_all

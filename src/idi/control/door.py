@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from idi.control.identities import Identities
 from idi.control.loop import Loop
 from idi.control.settings import Settings
+from idi.control.trust.identities import Identities
 from idi.parts.clients import private_file
 from idi.parts.errors import PartError, Refused
 from idi.parts.gateway.envoy.start import ProxyStart

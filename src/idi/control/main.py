@@ -27,7 +27,7 @@ from idi.parts.clients.collector import quiet_collector
 from idi.parts.errors import IdiError
 
 if TYPE_CHECKING:
-    from idi.control.reconciler import Reconciler
+    from idi.control.change.reconciler import Reconciler
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from idi.api.paths import Paths
-from idi.control.cluster import Cluster, cluster_of
+from idi.control.cluster.place import Cluster, cluster_of
 from idi.declaration.types import Platform
 from idi.plan.pods import GATEWAY_PORT
 

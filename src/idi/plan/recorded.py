@@ -1,7 +1,7 @@
 """What was recorded on top of the file, as a document: control writes it, the command line reads it without control.
 
 The name and the version are of the whole document, which has the declaration that was applied beside it
-(`idi.control.wanted`).
+(`idi.control.change.wanted`).
 """
 
 from __future__ import annotations

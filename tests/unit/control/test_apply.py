@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from idi.control import apply
-from idi.control.apply import Executor, StepFailed
+from idi.control.change import apply
+from idi.control.change.apply import Executor, StepFailed
 from idi.control.loop import Edge, Loop
 from idi.declaration.types import ModuleName
 from idi.parts.targets.simulator import SimulatedTarget

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from idi.control import authority as module
-from idi.control.authority import Authority
-from idi.control.identities import Identities
 from idi.control.loop import Edge, Loop
+from idi.control.trust import authority as module
+from idi.control.trust.authority import Authority
+from idi.control.trust.identities import Identities
 from idi.parts.clients.openbao import Health, State
 from idi.parts.clients.owned_tasks import OwnedTasks
 from idi.parts.errors import PartError

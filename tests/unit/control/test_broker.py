@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from idi.control.broker import Broker, BrokerHere
+from idi.control.bus.broker import Broker, BrokerHere
 from idi.declaration.load import Loaded, load
 from idi.declaration.types import ModuleName, Platform
 from idi.parts.errors import PartError, Refused

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from idi.control.bus_care import ROOM_BYTES, BusCare
+from idi.control.bus.care import ROOM_BYTES, BusCare
 from idi.parts.bus.errors import BusDown
 
 pytestmark = pytest.mark.requirement("B1", "T3")

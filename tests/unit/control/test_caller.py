@@ -7,8 +7,8 @@ import ssl
 
 import pytest
 
-from idi.control.caller import Caller
-from idi.control.own_tls import load
+from idi.control.trust.caller import Caller
+from idi.control.trust.own_tls import load
 from idi.parts.certificates.interface import Certificate
 from idi.parts.certificates.simulator import SimulatedAuthority
 from idi.parts.errors import PartError

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from idi.api.types import EventView, PublishRequest, ReplayRequest
-from idi.control.events import Events
+from idi.control.bus.events import Events
 from idi.declaration.load import Loaded, load
 from idi.declaration.types import Platform
 from idi.parts.bus.cloudevents import to_headers

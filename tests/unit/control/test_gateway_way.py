@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from idi.control import gateway_way
-from idi.control.gateway_way import leading
+from idi.control.cluster import gateway_way
+from idi.control.cluster.gateway_way import leading
 
 pytestmark = pytest.mark.requirement("G1", "S6")
 

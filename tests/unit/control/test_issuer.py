@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from idi.control.issuer import keys_url_of, resolved, with_keys_url
+from idi.control.trust.issuer import keys_url_of, resolved, with_keys_url
 from idi.declaration.load import Loaded, load
 from idi.declaration.types import Platform
 from idi.parts.errors import PartError

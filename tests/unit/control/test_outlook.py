@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from idi.control.change.outlook import Outlook
 from idi.control.loop import Edge, Loop
-from idi.control.outlook import Outlook
 from idi.declaration.load import Loaded, load
 from idi.declaration.types import ModuleName, Platform
 from idi.parts.errors import PartError

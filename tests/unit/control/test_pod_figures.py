@@ -13,9 +13,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from idi.control import pod_figures as module
+from idi.control.cluster import figures as module
+from idi.control.cluster.figures import PodFigures
 from idi.control.figures import Figures, Sample, views
-from idi.control.pod_figures import PodFigures
 from idi.declaration.types import ModuleName
 from idi.parts.errors import PartError
 from idi.parts.gateway.envoy.admin import Figures as Counted

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from idi.control.actors import CONTROL
-from idi.control.releases import ModuleReleases, at_work_on
+from idi.control.cluster.releases import ModuleReleases, at_work_on
 from idi.ledger.changes import OpenChange
 from idi.parts.clients.helm_errors import HelmError
 from idi.parts.store.interface import Step

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from idi.api.types import ChangeRequest
-from idi.control.requests import what_is_asked
-from idi.control.wanted import Wanted
+from idi.control.change.requests import what_is_asked
+from idi.control.change.wanted import Wanted
 from idi.parts.errors import Refused
 from idi.plan.bus import BUS, RELAY
 from idi.world.types import World

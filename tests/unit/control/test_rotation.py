@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from idi.control.changes import Change
-from idi.control.rotation import KEYS, Asked, Opened, Rotation, asked, listed
-from idi.control.wanted import Wanted
+from idi.control.change.changes import Change
+from idi.control.change.wanted import Wanted
+from idi.control.trust.rotation import KEYS, Asked, Opened, Rotation, asked, listed
 from idi.ledger.entry import Actor
 from idi.parts.errors import PartError, Refused
 from idi.parts.gateway.interface import BarrierResult

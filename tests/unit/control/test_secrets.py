@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from idi.control import secrets
-from idi.control.secrets import Secrets, secrets_view
-from idi.control.wanted import Wanted
+from idi.control.change.wanted import Wanted
+from idi.control.trust import secrets
+from idi.control.trust.secrets import Secrets, secrets_view
 from idi.declaration.load import Loaded, load
 from idi.parts.errors import PartError, Refused
 from idi.parts.secrets.interface import SecretStore

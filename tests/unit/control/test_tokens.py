@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from idi.control.tokens import give_token
+from idi.control.trust.tokens import give_token
 from idi.declaration.types import Client, Gateway, LocalTarget, Platform
 from idi.parts.errors import PartError
 from idi.parts.store.interface import Actor

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from idi.control.topics import Topics
+from idi.control.bus.topics import Topics
 from idi.parts.bus.interface import Bus, Shape, Subscription, Topic
 from idi.parts.bus.own import DEAD, TRIES, again_topic
 from idi.parts.bus.simulator import Kept, SimulatedBus

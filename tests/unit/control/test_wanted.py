@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from idi.control.wanted import Wanted
+from idi.control.change.wanted import Wanted
 from idi.declaration.types import ModuleName
 from idi.parts.errors import Refused
 from idi.parts.store.interface import Actor

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from idi.api.types import ChangeRequest
-from idi.control.requests import Asked, what_is_asked
-from idi.control.wanted import Wanted
+from idi.control.change.requests import Asked, what_is_asked
+from idi.control.change.wanted import Wanted
 from idi.declaration.canonical import canonical
 from idi.declaration.load import Loaded, load
 from idi.declaration.types import ModuleName, Platform

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from idi.api.types import Progress
 from idi.api.views import step_view
-from idi.control.apply import StepReport
+from idi.control.change.apply import StepReport
 
 MOST_NAMED = 3
 

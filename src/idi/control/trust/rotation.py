@@ -21,10 +21,10 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from idi.api.views import rfc3339
-from idi.control.apply import StepReport
-from idi.control.changes import Change
-from idi.control.logins import Logins
-from idi.control.wanted import Wanted
+from idi.control.change.apply import StepReport
+from idi.control.change.changes import Change
+from idi.control.change.wanted import Wanted
+from idi.control.trust.logins import Logins
 from idi.parts.certificates.renewal import Renewal
 from idi.parts.errors import Bug, IdiError, PartError, Refused
 from idi.parts.gateway.interface import DataPlane

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from idi.api.problems import Invalid
 from idi.api.types import DeployRequest
-from idi.control.configuration import loaded_with, read
-from idi.control.wanted import Wanted
+from idi.control.change.configuration import loaded_with, read
+from idi.control.change.wanted import Wanted
 from idi.control.wording import did_you_mean
 from idi.declaration.canonical import canonical
 from idi.declaration.load import NOTHING_SET, Loaded, load

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 
 from idi.api.types import SecretRequest, SecretsView, SecretView
 from idi.api.views import rfc3339
-from idi.control.wanted import Wanted
+from idi.control.change.wanted import Wanted
 from idi.declaration.names import SECRET
 from idi.declaration.types import ModuleName, Platform
 from idi.parts.errors import IdiError, PartError, Refused

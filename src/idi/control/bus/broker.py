@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from idi.control.bus_care import Health
+from idi.control.bus.care import Health
 from idi.declaration.types import ModuleName, Platform
 from idi.parts.bus.errors import BusDown
 from idi.parts.bus.interface import Bus

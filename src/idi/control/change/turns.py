@@ -14,8 +14,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from idi.control.apply import Executor
-from idi.control.changes import Change
+from idi.control.change.apply import Executor
+from idi.control.change.changes import Change
 from idi.parts.errors import Refused
 
 QUEUE = 16

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 
 from idi.api.types import ChangeRequest, EnvironmentView, RunView
 from idi.control.actors import CONTROL
+from idi.control.change.wanted import Wanted
 from idi.control.loop import Loop
-from idi.control.wanted import Wanted
 from idi.declaration.types import ModuleName
 from idi.parts.errors import Refused
 from idi.parts.store.interface import Actor, Store

@@ -19,8 +19,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from idi.control.broker import ready
-from idi.control.caller import Caller
+from idi.control.bus.broker import ready
+from idi.control.trust.caller import Caller
 from idi.parts.bus.errors import BusDown
 from idi.parts.bus.nats.config import marked
 from idi.parts.clients.kubernetes import Kubernetes, path

@@ -11,7 +11,7 @@ import ssl
 from dataclasses import dataclass, field
 from typing import Any
 
-from idi.control.own_tls import load
+from idi.control.trust.own_tls import load
 from idi.parts.certificates.interface import Certificate
 from idi.parts.errors import PartError
 

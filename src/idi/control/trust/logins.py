@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from idi.control.broker import Broker
-from idi.control.wanted import Wanted
+from idi.control.bus.broker import Broker
+from idi.control.change.wanted import Wanted
 from idi.declaration.types import Platform
 from idi.plan.bus import LOGIN_PATH
 from idi.plan.types import KeptSecret

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 
 from idi.api.problems import Invalid
 from idi.api.types import ChangeRequest
-from idi.control import rotation
-from idi.control.configuration import reconfigured
-from idi.control.pushes import asked_push, told
-from idi.control.secrets import NewSecret, able, asked_secret
-from idi.control.wanted import Wanted
+from idi.control.change.configuration import reconfigured
+from idi.control.change.pushes import asked_push, told
+from idi.control.change.wanted import Wanted
+from idi.control.trust import rotation
+from idi.control.trust.secrets import NewSecret, able, asked_secret
 from idi.control.wording import did_you_mean
 from idi.declaration.load import Rejected
 from idi.declaration.types import ExternalIssuer, KubernetesTarget, ModuleName, Platform

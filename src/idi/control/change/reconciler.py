@@ -18,19 +18,19 @@ from dataclasses import dataclass, field, replace
 from idi.api.problems import Invalid
 from idi.api.types import ChangeRequest, Progress
 from idi.control.actors import CONTROL
-from idi.control.apply import Application, Executor
-from idi.control.changes import Change
-from idi.control.configuration import read, whole
-from idi.control.issuer import keys_url_of, resolved
+from idi.control.bus.topics import Topics
+from idi.control.change.apply import Application, Executor
+from idi.control.change.changes import Change
+from idi.control.change.configuration import read, whole
+from idi.control.change.outlook import Outlook
+from idi.control.change.requests import Asked, title_of, what_is_asked
+from idi.control.change.turns import Turns
+from idi.control.change.wanted import Wanted
 from idi.control.loop import Loop
-from idi.control.outlook import Outlook
-from idi.control.requests import Asked, title_of, what_is_asked
-from idi.control.rotation import Rotation
-from idi.control.secrets import Secrets, still_missing
 from idi.control.settings import Settings
-from idi.control.topics import Topics
-from idi.control.turns import Turns
-from idi.control.wanted import Wanted
+from idi.control.trust.issuer import keys_url_of, resolved
+from idi.control.trust.rotation import Rotation
+from idi.control.trust.secrets import Secrets, still_missing
 from idi.control.wording import what_failed
 from idi.declaration.load import Loaded
 from idi.declaration.types import LocalTarget, Platform

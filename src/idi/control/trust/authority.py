@@ -16,9 +16,9 @@ from functools import partial
 from pathlib import Path
 
 from idi.control.ahead import NAME, Ahead, process_of
-from idi.control.identities import Identities
 from idi.control.loop import Loop
-from idi.control.rotation import Opened
+from idi.control.trust.identities import Identities
+from idi.control.trust.rotation import Opened
 from idi.control.unless import unless
 from idi.declaration.types import Platform
 from idi.parts.certificates.openbao import OpenBaoAuthority

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from idi.control.identities import Identities
 from idi.control.loop import Loop
+from idi.control.trust.identities import Identities
 from idi.parts.clients.kubernetes import Kubernetes, path
 from idi.parts.clients.kubernetes_pod import trouble
 from idi.parts.clients.kubernetes_watch import Kind, Watch

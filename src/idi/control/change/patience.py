@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from idi.control.apply import Executor, Say, StepFailed, enough, mine, nobody
+from idi.control.change.apply import Executor, Say, StepFailed, enough, mine, nobody
 from idi.control.unless import unless
 from idi.plan.types import AwaitReady
 from idi.world.types import InstanceId, ModuleWorld, World

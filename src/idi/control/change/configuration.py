@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from idi.api.problems import Invalid
 from idi.api.types import ConfigRequest, ConfigView, ModuleConfigView
 from idi.api.views import config_view
-from idi.control.issuer import with_keys_url
-from idi.control.wanted import Wanted
+from idi.control.change.wanted import Wanted
+from idi.control.trust.issuer import with_keys_url
 from idi.control.wording import did_you_mean
 from idi.declaration.load import Loaded, Rejected, load
 from idi.declaration.overlay import SET_BY, Config, Laid, Value, value_of
