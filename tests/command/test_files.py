@@ -293,7 +293,7 @@ def test_doctor_names_what_is_wrong_with_its_remedy(
     (folder / ".idi").mkdir()
     os.symlink("/tmp", folder / ".idi" / "dev")
     monkeypatch.setenv("IDI_ENVOY", "/nowhere/envoy")
-    monkeypatch.setattr("idi.cli.checks_platform.PORTS", (("gateway", taken := 0),))
+    monkeypatch.setattr("idi.cli.checks.platform.PORTS", (("gateway", taken := 0),))
     del taken
     found = findings(idi)
     assert found["declaration"]["state"] == "fail"
@@ -316,7 +316,7 @@ def test_a_port_in_use_names_its_holder(idi: Run, folder: Path, monkeypatch: pyt
         assert not is_free(number)
         assert holder(number)[0] == os.getpid()
         assert next_free(number) > number
-        monkeypatch.setattr("idi.cli.checks_platform.PORTS", (("gateway", number),))
+        monkeypatch.setattr("idi.cli.checks.platform.PORTS", (("gateway", number),))
         found = findings(idi)[f"port {number}"]
     assert found["state"] == "fail"
     assert f"(pid {os.getpid()})" in found["detail"]

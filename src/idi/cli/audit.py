@@ -8,9 +8,9 @@ from idi.cli.invocation import Invocation
 from idi.cli.left import never_ran
 from idi.cli.parser import count
 from idi.cli.remote import is_remote
-from idi.cli.screen import Line
-from idi.cli.table import trimmed
-from idi.cli.words import plain
+from idi.cli.terminal.screen import Line
+from idi.cli.terminal.table import trimmed
+from idi.cli.terminal.words import plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ from contextlib import nullcontext
 from idi.cli.commands import Command
 from idi.cli.failure import DONE, INTERRUPTED, usage
 from idi.cli.invocation import Invocation
-from idi.cli.live import Live
 from idi.cli.names import check_modules
-from idi.cli.progress import Follower
-from idi.cli.pump import follow
-from idi.cli.signals import Signals
-from idi.cli.words import took
+from idi.cli.terminal.live import Live
+from idi.cli.terminal.progress import Follower
+from idi.cli.terminal.pump import follow
+from idi.cli.terminal.signals import Signals
+from idi.cli.terminal.words import took
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

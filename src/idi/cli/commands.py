@@ -96,7 +96,7 @@ class Command:
 def command(name: str) -> Command:
     """The command of this name; importing its file is all that it costs."""
     if name not in MODULES:
-        from idi.cli.words import did_you_mean
+        from idi.cli.terminal.words import did_you_mean
 
         raise usage(
             f"There is no command '{name}'.{did_you_mean(name, MODULES)}", "idi --help lists the commands."

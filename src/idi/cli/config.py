@@ -14,7 +14,7 @@ from idi.cli.invocation import Invocation
 from idi.cli.left import left_over
 from idi.cli.names import unknown
 from idi.cli.parser import Intermixed, add_globals, whole
-from idi.cli.words import cut, did_you_mean, plain
+from idi.cli.terminal.words import cut, did_you_mean, plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from idi.api.finding import Finding
-from idi.cli.checks_cluster import Group, groups, on_cluster
-from idi.cli.checks_machine import MACHINE
-from idi.cli.checks_platform import PLATFORM
+from idi.cli.checks.cluster import Group, groups, on_cluster
+from idi.cli.checks.machine import MACHINE
+from idi.cli.checks.platform import PLATFORM
 from idi.cli.commands import Command
 from idi.cli.failure import DONE, FAILED
 from idi.cli.invocation import Invocation
-from idi.cli.screen import Line
-from idi.cli.words import plain, wrap
+from idi.cli.terminal.screen import Line
+from idi.cli.terminal.words import plain, wrap
 
 MARKS = {"ok": ("ok  ", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "alarm")}
 

@@ -13,16 +13,16 @@ from idi.cli.commands import Command
 from idi.cli.failure import DONE, FAILED, INTERRUPTED, Failure
 from idi.cli.invocation import Invocation, no_declaration
 from idi.cli.left import left_over
-from idi.cli.live import Live
-from idi.cli.progress import Follower
-from idi.cli.pump import follow
 from idi.cli.remote import is_remote
-from idi.cli.signals import Signals
-from idi.cli.words import took
+from idi.cli.terminal.live import Live
+from idi.cli.terminal.progress import Follower
+from idi.cli.terminal.pump import follow
+from idi.cli.terminal.signals import Signals
+from idi.cli.terminal.words import took
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from idi.cli.view import Board
+    from idi.cli.terminal.view import Board
 
 CONTROL_ENDS_S = 20.0
 

@@ -10,7 +10,7 @@ from idi.cli.failure import DONE
 from idi.cli.invocation import Invocation
 from idi.cli.names import check_modules
 from idi.cli.remote import is_remote
-from idi.cli.words import plain
+from idi.cli.terminal.words import plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from idi.cli.commands import Command
 from idi.cli.failure import DONE, FAILED, Failure, usage
 from idi.cli.invocation import Invocation
 from idi.cli.parser import add_globals, count
-from idi.cli.screen import Line
+from idi.cli.terminal.screen import Line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import os
 from idi.api.client import Client
 from idi.api.place import socket_path
 from idi.cli.failure import USAGE, Failure, usage
-from idi.cli.screen import Screen
+from idi.cli.terminal.screen import Screen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

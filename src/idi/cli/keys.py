@@ -7,7 +7,7 @@ from idi.cli.commands import Command
 from idi.cli.failure import DONE, usage
 from idi.cli.invocation import Invocation
 from idi.cli.parser import add_globals
-from idi.cli.words import aligned, did_you_mean
+from idi.cli.terminal.words import aligned, did_you_mean
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from idi.api.client import NotRunning, Unanswered
 from idi.api.paths import Paths, UnsafeFolder, make_private, paths_for
 from idi.cli.failure import FAILED, INTERRUPTED, Failure
 from idi.cli.invocation import Invocation
-from idi.cli.signals import Signals
+from idi.cli.terminal.signals import Signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from idi.cli.invocation import Invocation
 from idi.cli.left import never_ran
 from idi.cli.names import unknown
 from idi.cli.parser import count, seconds
-from idi.cli.printer import Printer
 from idi.cli.remote import is_remote
+from idi.cli.terminal.printer import Printer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

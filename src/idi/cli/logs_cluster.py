@@ -16,8 +16,8 @@ from idi.cli.events import lines_of
 from idi.cli.failure import DONE
 from idi.cli.invocation import Invocation
 from idi.cli.names import unknown
-from idi.cli.printer import Printer, Shown
-from idi.cli.words import plain, seconds_of
+from idi.cli.terminal.printer import Printer, Shown
+from idi.cli.terminal.words import plain, seconds_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

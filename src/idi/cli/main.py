@@ -86,7 +86,7 @@ def run(given: list[str]) -> int:
 
         return answer(rest[3:])
     if name.startswith("-"):
-        from idi.cli.words import did_you_mean
+        from idi.cli.terminal.words import did_you_mean
 
         every = [*WITH_VALUE, *FLAGS, "--help", "--version"]
         raise usage(f"There is no option '{name}' before a command.{did_you_mean(name, every)}", "idi --help")
@@ -124,7 +124,7 @@ def quick(plain: Mapping[str, object] | None, words: list[str]) -> SimpleNamespa
         else:
             return None
         at += 1
-    from idi.cli.words import is_environment
+    from idi.cli.terminal.words import is_environment
 
     if not is_environment(str(found["env"])) or found["role"]:
         return None
@@ -169,7 +169,7 @@ def split(given: list[str]) -> tuple[list[str], list[str]]:
 
 def report(failure: Failure, *, as_json: bool) -> int:
     """Say it on stderr: one problem document with --json, else what happened, why, the way out."""
-    from idi.cli.screen import Screen
+    from idi.cli.terminal.screen import Screen
 
     screen = Screen(as_json=as_json)
     try:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from idi.cli.failure import usage
 from idi.cli.invocation import Invocation
-from idi.cli.words import did_you_mean
+from idi.cli.terminal.words import did_you_mean
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from idi.cli.invocation import Invocation
-from idi.cli.table import table
+from idi.cli.terminal.table import table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ import re
 from idi.api.roles import ROLES
 from idi.cli.commands import SUMMARIES, Command
 from idi.cli.failure import usage
-from idi.cli.screen import size
-from idi.cli.words import did_you_mean, is_environment, wrap
+from idi.cli.terminal.screen import size
+from idi.cli.terminal.words import did_you_mean, is_environment, wrap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

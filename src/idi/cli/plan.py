@@ -8,9 +8,9 @@ from idi.cli.commands import Command
 from idi.cli.failure import DONE, FAILED, Failure
 from idi.cli.invocation import Invocation
 from idi.cli.left import left_over
-from idi.cli.screen import Line, Screen
+from idi.cli.terminal.screen import Line, Screen
+from idi.cli.terminal.words import plain, wrap
 from idi.cli.validate import checked_with, refuse
-from idi.cli.words import plain, wrap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import time
 from idi.cli.failure import Failure
 from idi.cli.gateway import Answer
 from idi.cli.invocation import Invocation
-from idi.cli.words import age, plain
+from idi.cli.terminal.words import age, plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

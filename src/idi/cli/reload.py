@@ -15,19 +15,19 @@ from idi.api.client import Answered, Client, Stream
 from idi.cli.failure import Failure, from_error
 from idi.cli.inotify import Watcher
 from idi.cli.invocation import Invocation
-from idi.cli.live import Live
-from idi.cli.progress import Follower
 from idi.cli.saved import Watched, ignored_by_git, modules_of, passing, roots, skipped
+from idi.cli.terminal.live import Live
+from idi.cli.terminal.progress import Follower
+from idi.cli.terminal.words import plain, took
 from idi.cli.validate import doable
-from idi.cli.words import plain, took
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Self
 
     from idi.api.types import ChangeRequest
-    from idi.cli.pump import Source, Taker
-    from idi.cli.screen import Line
+    from idi.cli.terminal.pump import Source, Taker
+    from idi.cli.terminal.screen import Line
 
 QUIET_S = 0.15
 LONGEST_S = 1.0

@@ -21,11 +21,11 @@ from idi.cli.commands import Command
 from idi.cli.failure import Failure, from_error, usage
 from idi.cli.invocation import Invocation
 from idi.cli.names import check_modules
-from idi.cli.progress import Follower
 from idi.cli.remote import only_here
-from idi.cli.screen import Line, Screen
-from idi.cli.signals import Signals
-from idi.cli.words import plain
+from idi.cli.terminal.progress import Follower
+from idi.cli.terminal.screen import Line, Screen
+from idi.cli.terminal.signals import Signals
+from idi.cli.terminal.words import plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

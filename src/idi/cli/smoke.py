@@ -10,7 +10,7 @@ from idi.cli.declared import declared
 from idi.cli.failure import DONE, FAILED
 from idi.cli.gateway import Answer, patience_of, request
 from idi.cli.invocation import Invocation
-from idi.cli.words import plain, took
+from idi.cli.terminal.words import plain, took
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -14,17 +14,17 @@ from idi.cli.down import End, stop_quietly, take_down
 from idi.cli.failure import DONE, INTERRUPTED, Failure, from_error, usage
 from idi.cli.invocation import Invocation
 from idi.cli.left import left_over
-from idi.cli.live import Live
-from idi.cli.narrate import Narrator
 from idi.cli.once import hint
 from idi.cli.parser import port
-from idi.cli.progress import Follower
-from idi.cli.pump import follow, pump
 from idi.cli.remote import is_remote
-from idi.cli.signals import Signals
+from idi.cli.terminal.live import Live
+from idi.cli.terminal.narrate import Narrator
+from idi.cli.terminal.progress import Follower
+from idi.cli.terminal.pump import follow, pump
+from idi.cli.terminal.signals import Signals
+from idi.cli.terminal.view import STOPPING, Board
+from idi.cli.terminal.words import took
 from idi.cli.validate import doable
-from idi.cli.view import STOPPING, Board
-from idi.cli.words import took
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from idi.api.types import StatusView, UpRequest
-    from idi.cli.pump import Source, Taker
     from idi.cli.reload import Reload
+    from idi.cli.terminal.pump import Source, Taker
     from idi.declaration.types import Platform
 
 

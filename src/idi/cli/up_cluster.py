@@ -6,11 +6,11 @@ from idi.api.client import Client, NotRunning
 from idi.api.errors import IdiError
 from idi.cli.failure import DONE, FAILED, INTERRUPTED, Failure
 from idi.cli.invocation import Invocation
-from idi.cli.progress import Follower
-from idi.cli.pump import follow
 from idi.cli.remote import lead_there
-from idi.cli.signals import Signals
-from idi.cli.words import took
+from idi.cli.terminal.progress import Follower
+from idi.cli.terminal.pump import follow
+from idi.cli.terminal.signals import Signals
+from idi.cli.terminal.words import took
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

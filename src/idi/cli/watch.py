@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from idi.cli.failure import INTERRUPTED, NOT_RUNNING, Failure
 from idi.cli.invocation import Invocation
-from idi.cli.live import Live
-from idi.cli.narrate import Narrator
 from idi.cli.once import show
-from idi.cli.pump import pump
-from idi.cli.signals import Signals
-from idi.cli.view import Board
+from idi.cli.terminal.live import Live
+from idi.cli.terminal.narrate import Narrator
+from idi.cli.terminal.pump import pump
+from idi.cli.terminal.signals import Signals
+from idi.cli.terminal.view import Board
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

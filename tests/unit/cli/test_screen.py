@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from idi.cli.screen import Line, folded
-from idi.cli.words import columns
+from idi.cli.terminal.screen import Line, folded
+from idi.cli.terminal.words import columns
 
 
 def texts(lines: list[Line]) -> list[str]:

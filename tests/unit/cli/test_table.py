@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from idi.api.types import StatusView
-from idi.cli.live import cropped
-from idi.cli.screen import Line, painted
-from idi.cli.table import listed, short, table
-from idi.cli.words import columns
+from idi.cli.terminal.live import cropped
+from idi.cli.terminal.screen import Line, painted
+from idi.cli.terminal.table import listed, short, table
+from idi.cli.terminal.words import columns
 from tests.command.fake_control import module, part, status
 
 GOLDEN = Path(__file__).parent / "golden"

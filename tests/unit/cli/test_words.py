@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from idi.cli.words import (
+from idi.cli.terminal.words import (
     age,
     columns,
     cut,

@@ -12,9 +12,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from idi.cli.screen import Line, Screen, painted, size
-from idi.cli.signals import Signals
-from idi.cli.table import fit
+from idi.cli.terminal.screen import Line, Screen, painted, size
+from idi.cli.terminal.signals import Signals
+from idi.cli.terminal.table import fit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from idi.cli.screen import Line, Screen, painted
+from idi.cli.terminal.screen import Line, Screen, painted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from idi.cli.screen import Line, Screen
-from idi.cli.table import STATE_STYLES, places, reason_of
-from idi.cli.words import plain
+from idi.cli.terminal.screen import Line, Screen
+from idi.cli.terminal.table import STATE_STYLES, places, reason_of
+from idi.cli.terminal.words import plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

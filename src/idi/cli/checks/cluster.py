@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from idi.api.finding import Finding
-from idi.cli.checks_machine import clock, python, system
-from idi.cli.checks_platform import declaration
+from idi.cli.checks.machine import clock, python, system
+from idi.cli.checks.platform import declaration
 from idi.cli.invocation import Invocation
 
 TYPE_CHECKING = False

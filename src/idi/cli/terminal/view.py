@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 
-from idi.cli.live import Live
-from idi.cli.progress import Follower
-from idi.cli.table import all_ready, table
-from idi.cli.words import took
+from idi.cli.terminal.live import Live
+from idi.cli.terminal.progress import Follower
+from idi.cli.terminal.table import all_ready, table
+from idi.cli.terminal.words import took
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

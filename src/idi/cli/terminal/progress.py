@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator
 
 from idi.cli.failure import Failure
-from idi.cli.live import Live
-from idi.cli.screen import Line, Screen, folded
-from idi.cli.words import plain, took
+from idi.cli.terminal.live import Live
+from idi.cli.terminal.screen import Line, Screen, folded
+from idi.cli.terminal.words import plain, took
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -86,7 +86,7 @@ def folded(line: str | Line, width: int, indent: int = 0) -> list[Line]:
     has no room stays whole, and so does a command that somebody may want to copy."""
     import re
 
-    from idi.cli.words import fitting
+    from idi.cli.terminal.words import fitting
 
     left: Line = [(line, "")] if isinstance(line, str) else list(line)
     found: list[Line] = []

@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable
 
 from idi.api.client import NotRunning, Stream
-from idi.cli.progress import Follower
-from idi.cli.signals import Signals
+from idi.cli.terminal.progress import Follower
+from idi.cli.terminal.signals import Signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Protocol
 
-    from idi.cli.view import Board
+    from idi.cli.terminal.view import Board
 
     class Source(Protocol):
         """A stream of control, or something else to wait on beside them."""

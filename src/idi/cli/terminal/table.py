@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from idi.cli.screen import Line
-from idi.cli.words import age, cut, figure, fitting, milliseconds, plain, ratio, seconds_of, wrap
-from idi.cli.words import columns as columns_of
+from idi.cli.terminal.screen import Line
+from idi.cli.terminal.words import age, cut, figure, fitting, milliseconds, plain, ratio, seconds_of, wrap
+from idi.cli.terminal.words import columns as columns_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""What `idi doctor` looks at, each with its remedy."""
