@@ -265,6 +265,14 @@ def up(text: str) -> ChangeRequest:
     return {"action": "up", "text": text, "file": "platform.yaml"}
 
 
+def running(command: str) -> str:
+    """The same with another program for cam."""
+    return declaration(1, "info").replace("cam:\n    run: serve", f"cam:\n    run: {command}")
+
+
+NEWER = up(running("newer"))
+
+
 def secret(path: str, value: bytes) -> ChangeRequest:
     return {"action": "secret", "path": path, "value": base64.b64encode(value.hex().encode()).decode()}
 
@@ -664,9 +672,21 @@ async def test_a_new_up_goes_before_one_that_control_took_up_again() -> None:
 
 
 @pytest.mark.requirement("S5")
-async def test_what_gave_way_to_an_up_that_came_to_nothing_is_taken_up_once_more() -> None:
+@pytest.mark.parametrize(
+    ("between", "cam"),
+    [
+        pytest.param([], "new", id="nothing"),
+        pytest.param([{"action": "scale", "modules": {"jede": 1}}], "new", id="a scale"),
+        pytest.param([NEWER], "newer", id="an up that holds"),
+        pytest.param([{"action": "down"}], "", id="a down"),
+    ],
+)
+@pytest.mark.parametrize("early", [True, False], ids=["asked for before it gave way", "asked for after it"])
+async def test_what_gave_way_to_an_up_that_came_to_nothing_is_taken_up_once_more(
+    between: list[ChangeRequest], cam: str, early: bool
+) -> None:
+    """Unless something else was declared meanwhile."""
     outside = Outside()
-    new = declaration(1, "info").replace("cam:\n    run: serve", "cam:\n    run: new")
 
     async def first(desk: Desk) -> None:
         await ask(desk, up(declaration(1, "info")))
@@ -677,15 +697,17 @@ async def test_what_gave_way_to_an_up_that_came_to_nothing_is_taken_up_once_more
             await asyncio.Event().wait()
 
         desk.reconciler.executor.target.ensure = hangs  # type: ignore[method-assign]
-        desk.reconciler.tasks.create_task(ask(desk, up(new)))
+        desk.reconciler.tasks.create_task(ask(desk, up(running("new"))))
         await begun.wait()
         raise Crash
 
     assert await Life(outside).run(first)
 
     async def second(desk: Desk) -> None:
-        ensure, resolve = desk.reconciler.executor.target.ensure, desk.reconciler.resolve
-        coming, silent = asyncio.Event(), iter([True])
+        reconciler = desk.reconciler
+        ensure, resolve = reconciler.executor.target.ensure, reconciler.resolve
+        coming, silence = asyncio.Event(), asyncio.Event()
+        silent = iter([True])
 
         async def waits(spec: RevisionSpec, count: int, around: str = "") -> None:
             await coming.wait()
@@ -693,30 +715,45 @@ async def test_what_gave_way_to_an_up_that_came_to_nothing_is_taken_up_once_more
 
         async def answers_late(platform: Platform) -> Platform:
             if next(silent, False):
+                await silence.wait()
                 raise PartError("The issuer does not answer.")
             return await resolve(platform)
 
-        desk.reconciler.executor.target.ensure = waits  # type: ignore[method-assign]
+        reconciler.executor.target.ensure = waits  # type: ignore[method-assign]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(reconciler_module, "RESUME_AFTER_S", 0.01)
             async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
-                resuming = tasks.create_task(desk.reconciler.resume())
+                resuming = tasks.create_task(reconciler.resume())
                 await asyncio.sleep(0.05)
-                assert desk.reconciler.turns.running is not None
-                desk.reconciler.resolve = answers_late
+                assert reconciler.turns.running is not None
+                reconciler.resolve = answers_late
                 refused = tasks.create_task(ask(desk, up(declaration(2, "info"))))
                 await asyncio.sleep(0.01)
+                if early:
+                    others = [tasks.create_task(ask(desk, one)) for one in between]
+                    await asyncio.sleep(0.01)
                 coming.set()
-                assert (await refused)[-1].get("reason") == "The issuer does not answer."
+                await asyncio.sleep(0.05)
+                if not early:
+                    assert not refused.done()
+                    others = [tasks.create_task(ask(desk, one)) for one in between]
+                    await asyncio.sleep(0.01)
+                silence.set()
+                assert (await refused)[-1].get("ok") is False
+                for one in others:
+                    assert (await one)[-1].get("ok")
                 await resuming
-        # It is on its new revision alone, which was left of the change that gave way.
-        [cam] = desk.loop.world.modules[ModuleName("cam")].revisions.values()
-        assert cam.spec.command == "new"
+        modules = desk.loop.world.modules
+        there = modules[ModuleName("cam")].revisions.values() if ModuleName("cam") in modules else ()
+        assert [one.spec.command for one in there] == ([cam] if cam else [])
 
     assert not await Life(outside).run(second)
     assert not await outside.store.unfinished()
-    ends = [one for one in await outside.store.entries(limit=1000) if one.phase == "finish"]
-    assert ["a newer declaration has come" in str(one) for one in ends[-2:]] == [True, False], ends
+    entries = await outside.store.entries(limit=1000)
+    ends = [one for one in entries if one.phase == "finish"]
+    assert sum("a newer declaration has come" in str(one) for one in ends) == 1
+    by_control = [one for one in entries if one.phase == "begin" and one.actor == CONTROL]
+    assert len(by_control) == (2 if cam == "new" else 1)
 
 
 @pytest.mark.requirement("S4")

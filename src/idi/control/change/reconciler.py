@@ -19,7 +19,7 @@ from idi.api.problems import Invalid
 from idi.api.types import ChangeRequest, Progress
 from idi.control.actors import CONTROL
 from idi.control.bus.topics import Topics
-from idi.control.change.apply import Application, Executor
+from idi.control.change.apply import SUPERSEDED, Application, Executor
 from idi.control.change.changes import Change
 from idi.control.change.configuration import read, whole
 from idi.control.change.outlook import Outlook
@@ -82,6 +82,8 @@ class Reconciler:
     closing: bool = False
     turns: Turns = field(init=False)
     _asked: asyncio.Event = field(default_factory=asyncio.Event)
+    _declared: int = 0
+    """How many declarations came to hold, and ends of them."""
 
     def __post_init__(self) -> None:
         self.turns = Turns(self.executor, self.tasks)
@@ -122,20 +124,17 @@ class Reconciler:
 
     async def ask(self, request: ChangeRequest, actor: Actor, *, resumed: bool = False) -> bool:
         """A change that nobody else asked for; whether it was made. `resumed`: an `up` of somebody's goes before it."""
-        change = Change(title_of(request))
-        self.turns.announce(change, "")
-        await self._run(change, request, actor, resumed=resumed)
-        if change.items[-1].get("ok"):
-            return True
-        log.warning("'%s' failed: %s", change.title, change.items[-1].get("reason"))
-        if change.gave_way:
-            held = self.wanted
-            await self.turns.after_others()
-            if (
-                self.wanted is held and not self.closing
-            ):  # what it gave way to was refused, and changed nothing
-                return await self.ask(request, actor, resumed=resumed)
-        return False
+        since: int | None = None
+        while True:
+            change = Change(title_of(request))
+            self.turns.announce(change, "")
+            await self._run(change, request, actor, resumed=resumed, since=since)
+            if change.items[-1].get("ok"):
+                return True
+            log.warning("'%s' failed: %s", change.title, change.items[-1].get("reason"))
+            if not change.gave_way:
+                return False
+            since = self._declared  # what it gave way to may yet be refused, and change nothing
 
     def _refuse_while_leaving(self, request: ChangeRequest) -> None:
         if self.closing or (self.turns.leaving and request["action"] != "down"):
@@ -162,10 +161,20 @@ class Reconciler:
         )
 
     async def _run(
-        self, change: Change, request: ChangeRequest, actor: Actor, *, resumed: bool = False
+        self,
+        change: Change,
+        request: ChangeRequest,
+        actor: Actor,
+        *,
+        resumed: bool = False,
+        since: int | None = None,
     ) -> None:
+        """`since`: only where nothing was declared since then."""
         try:
             async with self.turns.turn(change, request["action"], resumed=resumed):
+                if self.executor.superseded or since not in (None, self._declared):
+                    change.done(False, SUPERSEDED)
+                    return
                 self._refuse_while_leaving(request)
                 # On what is now: another change may have run since it was asked for.
                 await self._apply(change, request["action"], actor, self.want(request))
@@ -223,6 +232,7 @@ class Reconciler:
         for note in asked.notes:
             change.message(note)
         self.become(wanted, platform)
+        self._declared += action in (*FROM_FILE, "down")
         self.closing = not wanted.up
         failures = await self._work(change, change_id, plan)
         if changed and wanted.up and not self.executor.superseded:

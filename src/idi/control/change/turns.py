@@ -31,6 +31,8 @@ class Turns:
     running: Change | None = None
     _downs: int = 0
     _waiting: int = 0
+    _ups: int = 0
+    """Those of the waiting that are an `up` of somebody's."""
     _resumed: bool = False
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -47,6 +49,7 @@ class Turns:
     def announce(self, change: Change, action: str) -> None:
         """It is going to come: what it waits for, if it does."""
         self._waiting += 1
+        self._ups += action == "up"
         if self.running is None:
             return
         if action == "up" and self._resumed:
@@ -64,8 +67,9 @@ class Turns:
         down = action == "down"
         self._leave(self._downs + down)
         try:
-            await self._come(change)
+            await self._come(change, of_somebody=action == "up" and not resumed)
             self.running, self._resumed = change, resumed
+            self.executor.superseded = resumed and self._ups > 0
             yield
         finally:
             if self.running is change:
@@ -74,17 +78,13 @@ class Turns:
                 self._lock.release()
             self._leave(self._downs - down)
 
-    async def after_others(self) -> None:
-        """Return when all who wait now have had their turn."""
-        async with self._lock:
-            pass
-
-    async def _come(self, change: Change) -> None:
+    async def _come(self, change: Change, *, of_somebody: bool) -> None:
         telling = self.tasks.create_task(self._tell(change))
         try:
             await self._lock.acquire()
         finally:
             self._waiting -= 1
+            self._ups -= of_somebody
             telling.cancel()
 
     async def _tell(self, change: Change) -> None:
