@@ -164,6 +164,9 @@ def test_who_counts_by_a_controller_keeps_the_count(environment: Environment) ->
         )
         assert found["steps"] == []
         assert "left to kube-controller-manager" in environment.done("plan").out
+        assert "kube-controller-manager counts the instances of dere: 1 is the least" in str(
+            environment.done("scale", "dere=1")
+        )
         # Nor does a change of the module take it back, not for a moment.
         with (
             edited(environment, "  dere:\n", "  dere:\n    config: {COLOUR: violet}\n"),

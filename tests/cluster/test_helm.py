@@ -172,6 +172,14 @@ async def test_what_keeps_data_is_not_taken_back(kube: Client, namespace: Namesp
     assert (await helm.history("sfl", namespace.name))[-1].status == "deployed"
     await helm.upgrade("sfl", CHART, namespace.name, storing(grace_s=3))
     assert generation() == 2, "its pod was never asked to be the former one"
+    # One that failed is left to the next upgrade.
+    hasty = Helm(program("helm"), Reach(kube.kubeconfig), tmp_path / "hasty", timeout_s=3, keeps=keeps_data)
+    with pytest.raises(HelmError):
+        await hasty.upgrade("sfl", CHART, namespace.name, storing(grace_s=4), wait=True)
+    assert (await helm.history("sfl", namespace.name))[-1].status == "failed"
+    assert await helm.recover("sfl", namespace.name) == ""
+    await helm.upgrade("sfl", CHART, namespace.name, storing(grace_s=4))
+    assert generation() == 3
     # What has only now got its volume ran without one before, so both would run: that one goes back.
     await helm.upgrade("jede", CHART, namespace.name, module())
     left_pending(kube, namespace, {**storing(), "module": "jede"})

@@ -46,6 +46,8 @@ class Deployments:
     def path(self, name: str) -> str:
         return path("apps/v1", "deployments", self.namespace, name)
 
+    async def make_way(self, module: str) -> None: ...
+
     async def put(self, module: str, values: Mapping[str, Any]) -> None:
         labels = {MODULE: module}
         template = {

@@ -27,7 +27,13 @@ class Recorder:
         self.done.append(f"recover {namespace}/{release}")
         return "it is put right"
 
-    async def upgrade(self, release: str, chart: object, namespace: str, values: object) -> None:
+    async def make_way(self, release: str, namespace: str) -> None:
+        self.done.append(f"look at {namespace}/{release}")
+
+    async def upgrade(
+        self, release: str, chart: object, namespace: str, values: object, *, way_made: bool
+    ) -> None:
+        assert way_made
         self.done.append(f"upgrade {namespace}/{release}")
 
 
@@ -65,8 +71,9 @@ async def test_they_are_put_right_once_and_no_other() -> None:
     await made.recover()
     assert sorted(helm.done) == ["recover shop-dev/cam", "recover shop-dev/jede"]
     await made.recover()
+    await made.make_way("jede")
     await made.put("jede", {})
-    assert helm.done[2:] == ["upgrade shop-dev/jede"]
+    assert helm.done[2:] == ["look at shop-dev/jede", "upgrade shop-dev/jede"]
 
 
 async def test_what_could_not_be_put_right_is_before_its_next_change() -> None:
@@ -75,8 +82,12 @@ async def test_what_could_not_be_put_right_is_before_its_next_change() -> None:
     made = releases(helm, "jede")
     await made.recover()
     with pytest.raises(HelmError):
-        await made.put("jede", {})
+        await made.make_way("jede")
     helm.away = False
-    await made.put("cam", {})
-    await made.put("jede", {})
-    assert helm.done == ["upgrade shop-dev/cam", "recover shop-dev/jede", "upgrade shop-dev/jede"]
+    for name in ("cam", "jede"):
+        await made.make_way(name)
+        await made.put(name, {})
+    assert helm.done == [
+        *("look at shop-dev/cam", "upgrade shop-dev/cam"),
+        *("recover shop-dev/jede", "look at shop-dev/jede", "upgrade shop-dev/jede"),
+    ]

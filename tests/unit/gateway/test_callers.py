@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 import pytest
@@ -77,4 +78,20 @@ def test_no_secret_is_made_before_there_is_a_view() -> None:
     names = {secret.name for secret in renderer.callers.secrets(NODE)}
     assert not any(name.startswith("callers.") for name in names)
     renderer.render(traffic("cam"))
+    assert renderer.moved == [NODE], "now it gets all of them, though nothing else has changed"
     assert any(secret.name == "callers.db#0" for secret in renderer.callers.secrets(NODE))
+    renderer.render(traffic("cam"))
+    assert renderer.moved == []
+
+
+def test_what_was_kept_before_callers_were_is_read() -> None:
+    store = Store()
+    store.replace(*Renderer().render(traffic("cam")))
+    document = json.loads(snapshot.dump(store))
+    for node in document["nodes"].values():
+        del node["admits"]
+    _, nodes = snapshot.parse(json.dumps(document).encode())
+    renderer = Renderer()
+    renderer.callers.restore(nodes)
+    _, after = renderer.render(traffic("cam"))
+    assert listener(after) == listener(nodes)

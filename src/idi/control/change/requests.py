@@ -6,7 +6,7 @@ anything is begun, and once more when it is its turn, on what is then.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from idi.api.problems import Invalid
@@ -29,7 +29,7 @@ from idi.plan.room import lacking
 from idi.plan.scaled import fitting
 from idi.plan.types import Overlays, Run
 from idi.plan.unbuilt import unbuilt
-from idi.world.types import World
+from idi.world.types import ModuleWorld, World
 
 MAX_INSTANCES = 100
 
@@ -87,7 +87,8 @@ def what_is_asked(
             if any(count > before[name] for name, count in counts.items()):
                 has_room(platform, overlays)
             detail: dict[str, JSON] = {"modules": dict(request["modules"])}
-            return Asked(replace(wanted, overlays=overlays), detail, platform, counts)
+            notes = counted_by_others(world, counts)
+            return Asked(replace(wanted, overlays=overlays), detail, platform, counts, notes)
         case "restart":
             platform = running(wanted, platform)
             names = [module_named(platform, name) for name in request["modules"]]
@@ -238,6 +239,18 @@ def has_room(platform: Platform, overlays: Overlays) -> None:
     reason, way_out = lacking(platform, overlays.instances)
     if reason:
         raise Refused(reason, way_out)
+
+
+def counted_by_others(world: World, counts: Mapping[ModuleName, int]) -> list[str]:
+    """What is to be said of modules whose instances an autoscaler counts that was not declared here."""
+    return [
+        f"{one.manager} counts the instances of {name}: {count} is the least, and it may have more."
+        for name, count in counts.items()
+        if count > 0
+        for revision in world.modules.get(name, ModuleWorld()).revisions.values()
+        for one in revision.drift
+        if one.left
+    ]
 
 
 def check_count(platform: Platform, name: ModuleName, count: int) -> None:

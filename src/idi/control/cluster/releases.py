@@ -43,16 +43,19 @@ class ModuleReleases:
         except TimeoutError:
             log.warning("releases are left half done still: %s", ", ".join(sorted(self.abandoned)))
 
-    async def put(self, module: str, values: Mapping[str, Any]) -> None:
+    async def make_way(self, module: str) -> None:
         try:
             await self._put_right(module)
         except PartError as error:
             if error.retryable:
                 raise
-            # It cannot go back (a volume does not shrink, for one): forward is the way that is left.
+            # It cannot go back (a field that never changes, for one): forward is the way that is left.
             log.warning("%s", error)
             self.abandoned.discard(module)
-        await self.helm.upgrade(module, charts() / "module", self.namespace, values)
+        await self.helm.make_way(module, self.namespace)
+
+    async def put(self, module: str, values: Mapping[str, Any]) -> None:
+        await self.helm.upgrade(module, charts() / "module", self.namespace, values, way_made=True)
 
     async def render(self, module: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
         return plains(await self.helm.template(module, charts() / "module", self.namespace, values))

@@ -146,10 +146,12 @@ class Helm:
         *,
         wait: bool = False,
         dry_run: Literal["", "server"] = "",
+        way_made: bool = False,
     ) -> Revision:
         """Install it or bring it to these values, which are all it has: nothing of the last ones is kept.
 
-        `wait` until everything is ready. A dry run is judged by the API server and changes nothing.
+        `wait` until everything is ready. A dry run is judged by the API server and changes nothing. `way_made`: by
+        `make_way`, just before.
         """
         # The API server refuses fields that nobody knows. Helm would fetch the schemas of all kinds and look, too: most
         # of the time of a run.
@@ -158,7 +160,7 @@ class Helm:
         flags += ["--wait"] if wait else []
         flags += [f"--dry-run={dry_run}"] if dry_run else []
         async with self._alone(release, namespace):
-            if not dry_run:
+            if not dry_run and not way_made:
                 await self._make_way(release, namespace)
             said = await self._run(
                 f"install {release}",
@@ -167,6 +169,11 @@ class Helm:
                 given=document(values),
             )
         return _revision(release, _json(said))
+
+    async def make_way(self, release: str, namespace: str) -> None:
+        """Put right what the next upgrade would stumble over, for whoever has to look at what is there in between."""
+        async with self._alone(release, namespace):
+            await self._make_way(release, namespace)
 
     async def uninstall(self, release: str, namespace: str, *, wait: bool = False) -> None:
         """Not there is good too. What a chart marks as kept stays."""
@@ -255,8 +262,7 @@ class Helm:
             raise HelmError(
                 f"Cannot install {release}: another Helm has been at work on it for {max(0.0, since_s):.0f} s "
                 f"({last.status}).",
-                "Wait until it is done; if nobody is, it is put right after "
-                f"{age_s:.0f} s, or by hand: helm rollback {release} --namespace {namespace}.",
+                f"Wait until it is done; if nobody is, it is put right after {age_s:.0f} s.",
                 retryable=True,
                 kind="busy",
             )

@@ -24,7 +24,7 @@ from idi.parts.gateway.envoy.resources import Kind, NodeResources, Resource, She
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 1
 
 
 class Saved:
@@ -128,10 +128,11 @@ def plain_node(resources: NodeResources) -> dict[str, Any]:
 
 
 def node_of(document: Mapping[str, Any]) -> NodeResources:
+    """Also of what a control before this version wrote, or says to a replica."""
     return NodeResources(
         sees={Kind[kind]: frozenset(names) for kind, names in document["sees"].items()},
         own=shelf(document["own"]),
-        admits={port_name: tuple(allowed) for port_name, allowed in document["admits"].items()},
+        admits={port_name: tuple(allowed) for port_name, allowed in document.get("admits", {}).items()},
     )
 
 

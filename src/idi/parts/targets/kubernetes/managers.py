@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from idi.parts.targets.kubernetes.pods import SCALES
+
 Json = Mapping[str, Any]
 Place = tuple["str | Key", ...]
 
@@ -78,6 +80,15 @@ def _owns(fields: Any, place: Place) -> bool:
 def is_scaler(place: Place, manager: str, subresource: str) -> bool:
     """Whether a controller counts instead of us: who scales by hand is no controller."""
     return place == REPLICAS and subresource == SCALER and not manager.startswith("kubectl")
+
+
+def counted_elsewhere(deployment: Json) -> bool:
+    """Whether its number of pods is of an autoscaler that is not of its release. One takes the field from Helm as soon
+    as it writes another number; where Helm still has it too, they agree, or ours was switched off."""
+    ours = SCALES in (deployment["metadata"].get("annotations") or {})
+    return (
+        not ours and not owned_by_applying(deployment) and is_scaler(REPLICAS, *owner(deployment, REPLICAS))
+    )
 
 
 def owned_by_applying(deployment: Json) -> bool:

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 
 from idi.parts.clients.kubernetes import Kubernetes, path
 from idi.parts.clients.kubernetes_errors import KubernetesError
-from idi.parts.targets.kubernetes.managers import REPLICAS, SCALE_MANAGER, is_scaler, owned_by_applying, owner
-from idi.parts.targets.kubernetes.pods import SCALES
+from idi.parts.targets.kubernetes.managers import SCALE_MANAGER, counted_elsewhere, owned_by_applying
 
 SLOT = "stable"
 TRIES = 5
@@ -30,9 +29,7 @@ class Replicas:
     async def others(self, module: str) -> bool:
         """Whether somebody else counts: an autoscaler that is not of its release."""
         there = await self.api.find(self._place(module))
-        if there is None or SCALES in (there["metadata"].get("annotations") or {}):
-            return False
-        return is_scaler(REPLICAS, *owner(there, REPLICAS))
+        return there is not None and counted_elsewhere(there)
 
     async def keep(self, module: str) -> None:
         """What there is stays, whoever named it stops to: before the release that names no number is written."""

@@ -57,8 +57,12 @@ GONE_S = 60.0
 class Releases(Protocol):
     """The releases of modules, one each, named as the module."""
 
+    async def make_way(self, module: str) -> None:
+        """Put right what was left half done of it: what is there before that is judged is not what stays. Raises
+        `PartError`."""
+
     async def put(self, module: str, values: Mapping[str, Any]) -> None:
-        """Install or change it. Raises `PartError`; then it is as it was."""
+        """Install or change it, after `make_way`. Raises `PartError`; then it is as it was."""
 
     async def render(self, module: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The objects that these values make. Raises `PartError`."""
@@ -153,6 +157,7 @@ class KubernetesTarget:
             await self._secrets.write(declared.settings, spec)
             running = self._running(spec)
             values = self._values(spec, count, around, declared)
+            await self._releases.make_way(spec.module)
             scales = count > 0 and (
                 declared.scale is not None
                 or (before is not None and await self._replicas.others(spec.module))

@@ -53,8 +53,8 @@ class Callers:
         self._identities[node] = identity
 
     def learn(self, traffic: Traffic) -> list[str]:
-        """The nodes whose secrets are others now."""
-        self._trust_domain = traffic.trust_domain
+        """The nodes whose secrets are others now; at first all, for none has had any from here."""
+        first, self._trust_domain = not self._trust_domain, traffic.trust_domain
         moved: list[str] = []
         before, self._ports = self._ports, {}
         for node, sidecar in traffic.sidecars.items():
@@ -66,7 +66,7 @@ class Callers:
                 was = known.get(inbound.port_name, Port())
                 fewer = was.fewer + bool(set(was.allowed) - set(inbound.allowed))
                 ports[inbound.port_name] = Port(inbound.allowed, fewer)
-            if ports != known:
+            if ports != known or (first and ports):
                 moved.append(node)
         for gone in before.keys() - self._ports.keys():
             self._identities.pop(gone, None)
