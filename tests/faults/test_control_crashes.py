@@ -34,7 +34,7 @@ from idi.control.change.apply import Executor
 from idi.control.change.outlook import Outlook
 from idi.control.change.reconciler import Reconciler
 from idi.control.change.runs import Runs
-from idi.control.desk import Desk
+from idi.control.desk import Desk, actor_of
 from idi.control.figures import Figures, Reading
 from idi.control.loop import Edge, Loop
 from idi.control.registrations import Registrations
@@ -271,6 +271,9 @@ def running(command: str) -> str:
 
 
 NEWER = up(running("newer"))
+UNANSWERED = 4
+SILENT = up(declaration(UNANSWERED, "info"))
+"""One whose issuer does not answer."""
 
 
 def secret(path: str, value: bytes) -> ChangeRequest:
@@ -673,17 +676,19 @@ async def test_a_new_up_goes_before_one_that_control_took_up_again() -> None:
 
 @pytest.mark.requirement("S5")
 @pytest.mark.parametrize(
-    ("between", "cam"),
+    ("before", "between", "cam"),
     [
-        pytest.param([], "new", id="nothing"),
-        pytest.param([{"action": "scale", "modules": {"jede": 1}}], "new", id="a scale"),
-        pytest.param([NEWER], "newer", id="an up that holds"),
-        pytest.param([{"action": "down"}], "", id="a down"),
+        pytest.param(SILENT, [], "new", id="nothing more"),
+        pytest.param(SILENT, [{"action": "scale", "modules": {"jede": 1}}], "new", id="a scale"),
+        pytest.param(SILENT, [NEWER], "newer", id="an up that holds"),
+        pytest.param(SILENT, [NEWER, SILENT], "newer", id="an up that holds and one that does not"),
+        pytest.param(NEWER, [SILENT], "newer", id="before it one that holds"),
+        pytest.param(SILENT, [{"action": "down"}], "", id="a down"),
     ],
 )
 @pytest.mark.parametrize("early", [True, False], ids=["asked for before it gave way", "asked for after it"])
 async def test_what_gave_way_to_an_up_that_came_to_nothing_is_taken_up_once_more(
-    between: list[ChangeRequest], cam: str, early: bool
+    before: ChangeRequest, between: list[ChangeRequest], cam: str, early: bool
 ) -> None:
     """Unless something else was declared meanwhile."""
     outside = Outside()
@@ -707,15 +712,14 @@ async def test_what_gave_way_to_an_up_that_came_to_nothing_is_taken_up_once_more
         reconciler = desk.reconciler
         ensure, resolve = reconciler.executor.target.ensure, reconciler.resolve
         coming, silence = asyncio.Event(), asyncio.Event()
-        silent = iter([True])
 
         async def waits(spec: RevisionSpec, count: int, around: str = "") -> None:
             await coming.wait()
             await ensure(spec, count, around)
 
         async def answers_late(platform: Platform) -> Platform:
-            if next(silent, False):
-                await silence.wait()
+            await silence.wait()
+            if platform.modules[ModuleName("jede")].instances == UNANSWERED:
                 raise PartError("The issuer does not answer.")
             return await resolve(platform)
 
@@ -727,7 +731,7 @@ async def test_what_gave_way_to_an_up_that_came_to_nothing_is_taken_up_once_more
                 await asyncio.sleep(0.05)
                 assert reconciler.turns.running is not None
                 reconciler.resolve = answers_late
-                refused = tasks.create_task(ask(desk, up(declaration(2, "info"))))
+                one = tasks.create_task(ask(desk, before))
                 await asyncio.sleep(0.01)
                 if early:
                     others = [tasks.create_task(ask(desk, one)) for one in between]
@@ -735,13 +739,12 @@ async def test_what_gave_way_to_an_up_that_came_to_nothing_is_taken_up_once_more
                 coming.set()
                 await asyncio.sleep(0.05)
                 if not early:
-                    assert not refused.done()
+                    assert not one.done()
                     others = [tasks.create_task(ask(desk, one)) for one in between]
                     await asyncio.sleep(0.01)
                 silence.set()
-                assert (await refused)[-1].get("ok") is False
-                for one in others:
-                    assert (await one)[-1].get("ok")
+                for asked, said in zip([before, *between], [one, *others], strict=True):
+                    assert (await said)[-1].get("ok") is (asked is not SILENT)
                 await resuming
         modules = desk.loop.world.modules
         there = modules[ModuleName("cam")].revisions.values() if ModuleName("cam") in modules else ()
@@ -754,6 +757,23 @@ async def test_what_gave_way_to_an_up_that_came_to_nothing_is_taken_up_once_more
     assert sum("a newer declaration has come" in str(one) for one in ends) == 1
     by_control = [one for one in entries if one.phase == "begin" and one.actor == CONTROL]
     assert len(by_control) == (2 if cam == "new" else 1)
+
+
+@pytest.mark.requirement("S5")
+async def test_an_up_that_arrives_in_the_moment_of_resuming_goes_before_it() -> None:
+    """It is announced and not yet in the queue when the other one takes its turn."""
+    outside = Outside()
+
+    async def work(desk: Desk) -> None:
+        await ask(desk, up(declaration(1, "info")))
+        arrived = desk.reconciler.change(NEWER, actor_of(PEER))
+        async with asyncio.timeout(10):
+            assert not await desk.reconciler.ask(up(running("new")), CONTROL, resumed=True)
+            assert [item async for item in arrived][-1].get("ok")
+        [cam] = desk.loop.world.modules[ModuleName("cam")].revisions.values()
+        assert cam.spec.command == "newer"
+
+    assert not await Life(outside).run(work)
 
 
 @pytest.mark.requirement("S4")

@@ -78,10 +78,10 @@ def test_no_secret_is_made_before_there_is_a_view() -> None:
     names = {secret.name for secret in renderer.callers.secrets(NODE)}
     assert not any(name.startswith("callers.") for name in names)
     renderer.render(traffic("cam"))
-    assert renderer.moved == [NODE], "now it gets all of them, though nothing else has changed"
+    assert renderer.moved() == [NODE], "now it gets all of them, though nothing else has changed"
     assert any(secret.name == "callers.db#0" for secret in renderer.callers.secrets(NODE))
     renderer.render(traffic("cam"))
-    assert renderer.moved == []
+    assert renderer.moved() == []
 
 
 def test_what_was_kept_before_callers_were_is_read() -> None:

@@ -127,6 +127,9 @@ def test_who_counts_by_a_controller_is_left_alone_and_who_scales_by_hand_is_not(
         assert (one.field, one.there, one.left) == ("spec.replicas", "5", left)
     there["metadata"]["managedFields"] = [by("kubectl-edit", fields)]
     assert not drift(declared(), there)[0].left
+    # What has a volume is never two writers, whoever counts.
+    there["metadata"]["managedFields"] = [by("keda", fields, subresource="scale")]
+    assert not drift({**declared(), "kind": "StatefulSet"}, there)[0].left
 
 
 def test_a_variable_that_nobody_declared_is_found_and_taken_away_and_no_value_is_told() -> None:

@@ -4,7 +4,7 @@ The broker itself is a module like any other (`idi.plan.bus`). Its accounts are 
 handed to where it runs whenever a declaration becomes current, and a broker that runs is told to read them again, which
 ends the connections of those whose login is gone and no others. How that is done, and how control reaches it, is the
 place's: on a laptop a file beside the sockets in the runtime folder (0600) and a signal (`BrokerHere`), on a cluster
-`broker_pod`. A module's password is derived from a key, so it is the same after every restart and stands in no state.
+as in pod.py. A module's password is derived from a key, so it is the same after every restart and stands in no state.
 
 The key is the platform's until the logins are rotated, then one of its own for each version, beside that. While
 instances go from one version to the next both are good: an instance logs in for its life by the version with which it

@@ -83,7 +83,7 @@ class Reconciler:
     turns: Turns = field(init=False)
     _asked: asyncio.Event = field(default_factory=asyncio.Event)
     _declared: int = 0
-    """How many declarations came to hold, and ends of them."""
+    """How many declarations of somebody's came to hold, and ends of them."""
 
     def __post_init__(self) -> None:
         self.turns = Turns(self.executor, self.tasks)
@@ -123,18 +123,19 @@ class Reconciler:
         return change.follow()
 
     async def ask(self, request: ChangeRequest, actor: Actor, *, resumed: bool = False) -> bool:
-        """A change that nobody else asked for; whether it was made. `resumed`: an `up` of somebody's goes before it."""
-        since: int | None = None
+        """A change that nobody else asked for; whether it was made. `resumed`: an `up` of somebody's goes before it,
+        and where that is refused it is asked for once more; where anything was declared meanwhile it is not."""
+        since = self._declared if resumed else None
         while True:
             change = Change(title_of(request))
             self.turns.announce(change, "")
-            await self._run(change, request, actor, resumed=resumed, since=since)
+            await self._run(change, request, actor, since=since)
             if change.items[-1].get("ok"):
                 return True
-            log.warning("'%s' failed: %s", change.title, change.items[-1].get("reason"))
-            if not change.gave_way:
+            if since is None or not change.gave_way or since != self._declared:
+                log.warning("'%s' failed: %s", change.title, change.items[-1].get("reason"))
                 return False
-            since = self._declared  # what it gave way to may yet be refused, and change nothing
+            await asyncio.sleep(0)  # whoever it gave way to goes on, whatever happens to them
 
     def _refuse_while_leaving(self, request: ChangeRequest) -> None:
         if self.closing or (self.turns.leaving and request["action"] != "down"):
@@ -166,10 +167,10 @@ class Reconciler:
         request: ChangeRequest,
         actor: Actor,
         *,
-        resumed: bool = False,
         since: int | None = None,
     ) -> None:
-        """`since`: only where nothing was declared since then."""
+        """`since`: it was resumed, and only where nothing was declared since then."""
+        resumed = since is not None
         try:
             async with self.turns.turn(change, request["action"], resumed=resumed):
                 if self.executor.superseded or since not in (None, self._declared):
@@ -177,7 +178,8 @@ class Reconciler:
                     return
                 self._refuse_while_leaving(request)
                 # On what is now: another change may have run since it was asked for.
-                await self._apply(change, request["action"], actor, self.want(request))
+                asked = self.want(request)
+                await self._apply(change, request["action"], actor, asked, declares=not resumed)
         except IdiError as error:
             change.done(False, error.message, error.way_out)
         except Invalid as error:
@@ -195,6 +197,8 @@ class Reconciler:
         action: str,
         actor: Actor,
         asked: Asked,
+        *,
+        declares: bool,
     ) -> None:
         wanted, detail, platform = asked.wanted, asked.detail, asked.platform
         if platform and action in FROM_FILE:
@@ -231,8 +235,8 @@ class Reconciler:
             change.message("An interrupted change was found; this one completes it.")
         for note in asked.notes:
             change.message(note)
+        self._declared += declares and action in (*FROM_FILE, "down")
         self.become(wanted, platform)
-        self._declared += action in (*FROM_FILE, "down")
         self.closing = not wanted.up
         failures = await self._work(change, change_id, plan)
         if changed and wanted.up and not self.executor.superseded:

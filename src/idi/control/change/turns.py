@@ -49,12 +49,10 @@ class Turns:
     def announce(self, change: Change, action: str) -> None:
         """It is going to come: what it waits for, if it does."""
         self._waiting += 1
-        self._ups += action == "up"
         if self.running is None:
             return
         if action == "up" and self._resumed:
-            self.executor.superseded = True
-            self.executor.loop.wake()
+            self._supersede()
             change.message(
                 f"'{self.running.title}', which control had taken up again, ends after the step that it is at."
             )
@@ -67,7 +65,7 @@ class Turns:
         down = action == "down"
         self._leave(self._downs + down)
         try:
-            await self._come(change, of_somebody=action == "up" and not resumed)
+            await self._come(change, before=action == "up" and not resumed)
             self.running, self._resumed = change, resumed
             self.executor.superseded = resumed and self._ups > 0
             yield
@@ -78,14 +76,22 @@ class Turns:
                 self._lock.release()
             self._leave(self._downs - down)
 
-    async def _come(self, change: Change, *, of_somebody: bool) -> None:
+    async def _come(self, change: Change, *, before: bool) -> None:
+        """`before` what was resumed, should that be running or come to its turn meanwhile."""
+        self._ups += before
+        if before and self._resumed:
+            self._supersede()
         telling = self.tasks.create_task(self._tell(change))
         try:
             await self._lock.acquire()
         finally:
             self._waiting -= 1
-            self._ups -= of_somebody
+            self._ups -= before
             telling.cancel()
+
+    def _supersede(self) -> None:
+        self.executor.superseded = True
+        self.executor.loop.wake()
 
     async def _tell(self, change: Change) -> None:
         """What is done meanwhile, each time it is something else."""

@@ -125,7 +125,7 @@ class EnvoyPlane:
     def publish(self, traffic: Traffic) -> None:
         shared, nodes = self._renderer.render(traffic)
         # Before the listeners that name them.
-        for node in self._renderer.moved:
+        for node in self._renderer.moved():
             self._put_secrets_of(node)
         self.take(shared, nodes)
 

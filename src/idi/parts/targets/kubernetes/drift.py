@@ -15,7 +15,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from idi.parts.clients.kubernetes_quantity import quantity
-from idi.parts.targets.kubernetes.managers import Json, Key, Place, is_scaler, last_foreign, owner
+from idi.parts.targets.kubernetes.managers import (
+    COUNTED,
+    REPLICAS,
+    Json,
+    Key,
+    Place,
+    counted_elsewhere,
+    last_foreign,
+    owner,
+)
 from idi.world.types import Drift
 
 MOST_SHOWN = 60
@@ -56,7 +65,7 @@ def drift(declared: Json, live: Json | None) -> list[Drift]:
         return [Drift(name)]
     found = []
     for one in differences(declared, live):
-        manager, subresource = owner(live, one.place)
+        manager, _ = owner(live, one.place)
         hidden = secretive(one.place)
         found.append(
             Drift(
@@ -65,7 +74,7 @@ def drift(declared: Json, live: Json | None) -> list[Drift]:
                 "" if hidden else shown(one.declared),
                 "" if hidden else shown(one.there),
                 manager or last_foreign(live),
-                left=is_scaler(one.place, manager, subresource),
+                left=one.place == REPLICAS and declared["kind"] == COUNTED and counted_elsewhere(live),
                 added=one.declared is GONE,
             )
         )

@@ -17,6 +17,8 @@ OURS = ("helm", "idi", SCALE_MANAGER)
 """Helm as control runs it, control's own client, and what hands a number over to an autoscaler."""
 SCALER = "scale"
 REPLICAS: Place = ("spec", "replicas")
+COUNTED = "Deployment"
+"""What an autoscaler may count; a StatefulSet has a volume, and never two writers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +79,13 @@ def _owns(fields: Any, place: Place) -> bool:
     return True
 
 
-def is_scaler(place: Place, manager: str, subresource: str) -> bool:
-    """Whether a controller counts instead of us: who scales by hand is no controller."""
-    return place == REPLICAS and subresource == SCALER and not manager.startswith("kubectl")
-
-
 def counted_elsewhere(deployment: Json) -> bool:
     """Whether its number of pods is of an autoscaler that is not of its release. One takes the field from Helm as soon
     as it writes another number; where Helm still has it too, they agree, or ours was switched off."""
+    manager, subresource = owner(deployment, REPLICAS)
+    by_program = subresource == SCALER and not manager.startswith("kubectl")  # who scales by hand is none
     ours = SCALES in (deployment["metadata"].get("annotations") or {})
-    return (
-        not ours and not owned_by_applying(deployment) and is_scaler(REPLICAS, *owner(deployment, REPLICAS))
-    )
+    return by_program and not ours and not owned_by_applying(deployment)
 
 
 def owned_by_applying(deployment: Json) -> bool:

@@ -23,18 +23,17 @@ def render_assignment(assignment: Assignment) -> Resource:
 
 
 class Renderer:
-    """Renders views; keeps what the last one was made of. `callers` has what goes by SDS; `moved` are the nodes for
-    which that is another one by the last view."""
+    """Renders views; keeps what the last one was made of. `callers` has what goes by SDS."""
 
     def __init__(self) -> None:
         self.callers = Callers()
-        self.moved: list[str] = []
+        self._moved: dict[str, None] = {}
         self._before: dict[Hashable, object] = {}
         self._now: dict[Hashable, object] = {}
 
     def render(self, traffic: Traffic) -> tuple[Shelf, Mapping[str, NodeResources]]:
         self._before, self._now = self._now, {}
-        self.moved = self.callers.learn(traffic)
+        self._moved |= dict.fromkeys(self.callers.learn(traffic))
         lives = clusters.Lives(traffic.certificate_life_s)
         services = traffic.services.values()
         shared: Shelf = {
@@ -58,6 +57,12 @@ class Renderer:
         if traffic.gateway is not None:
             nodes |= dict.fromkeys(traffic.gateways, self._once(_gateway, traffic.gateway))
         return shared, nodes
+
+    def moved(self) -> list[str]:
+        """The nodes for which what goes by SDS is another one since this was asked last, also where a view could not be
+        made meanwhile."""
+        moved, self._moved = [*self._moved], {}
+        return moved
 
     def _once(self, make: Callable[..., Result], *inputs: Hashable) -> Result:
         key = (make, *inputs)

@@ -96,7 +96,7 @@ class ReplicatedPlane:
 
     def publish(self, traffic: Traffic) -> None:
         shared, nodes = self._renderer.render(traffic)
-        for node in self._renderer.moved:
+        for node in self._renderer.moved():
             self._put_secrets_of(node)
         document = changes.difference(View.of(self._here.store), shared, nodes)
         if self._something and changes.is_empty(document):
