@@ -116,7 +116,8 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
     if cluster is None:
         raise Bug("Control was not told which cluster it is in.")
     async with AsyncExitStack() as stack:
-        tasks = await stack.enter_async_context(OwnedTasks())
+        owned = OwnedTasks()
+        tasks = await stack.enter_async_context(owned)
         api = await stack.enter_async_context(Kubernetes(in_cluster()))
         reading = await stack.enter_async_context(Kubernetes(in_cluster(), streams=STREAMS))
         reviews = TokenReviews(api, cluster.namespace)
@@ -165,7 +166,24 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
         loop.listeners.append(identities.hear)
         caller = Caller()
         identities.keep(CONTROL, CONTROL, caller.take)
-        gateways = Gateways(api, cluster.namespace, loop, identities, reviews.ended)
+        session = await stack.enter_async_context(
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(ANSWERS_S))
+        )
+
+        async def answers(address: str) -> bool:
+            try:
+                host = f"[{address}]" if ":" in address else address
+                async with session.get(f"http://{host}:{AGENT_PORT}/live") as answer:
+                    return answer.status == 200
+            except (aiohttp.ClientError, TimeoutError, OSError):
+                return False
+
+        def reached() -> bool:
+            return any(plane.connected().values())
+
+        gateways = Gateways(
+            *(api, cluster.namespace, loop, identities, store, owned, answers, reached, reviews.ended)
+        )
 
         async def no_drain(node: str, deadline_s: float) -> None:
             """A pod's agent drains its own proxy once the barrier is passed."""
@@ -193,18 +211,6 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             return await secrets.supply(spec, asked)
 
         secrets = Secrets(store, vault, broker.secret, lambda: desk.wanted.overlays.secrets)
-        session = await stack.enter_async_context(
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(ANSWERS_S))
-        )
-
-        async def answers(address: str) -> bool:
-            try:
-                host = f"[{address}]" if ":" in address else address
-                async with session.get(f"http://{host}:{AGENT_PORT}/live") as answer:
-                    return answer.status == 200
-            except (aiohttp.ClientError, TimeoutError, OSError):
-                return False
-
         releases = ModuleReleases(helm, cluster.namespace, at_work_on(await store.unfinished()))
         target = Pods(
             api=api,
@@ -215,7 +221,7 @@ async def compose(settings: Settings, store: Store, ahead: Ahead) -> AsyncIterat
             retire=retiring.retire,
             supply=supply,
             answers=answers,
-            reached=lambda: any(plane.connected().values()),
+            reached=reached,
             ended=reviews.ended,
         )
         own = LocalTarget(

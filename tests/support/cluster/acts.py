@@ -174,6 +174,18 @@ class Stage:
         self.environment.until(out, timeout_s, f"control to take {', '.join(names)} out")
         return time.time()
 
+    def until_unserved(self, node: str, timeout_s: float) -> float:
+        """The time at which the gateway's Service sends to no pod of that node any more."""
+        words = ("get", "endpointslices", "-l", "kubernetes.io/service-name=gateway", "-o", "json")
+
+        def served() -> set[str]:
+            slices = json.loads(self.environment.kubectl(*words))["items"]
+            every = [one for each in slices for one in each.get("endpoints") or ()]
+            return {one["nodeName"] for one in every if one["conditions"].get("ready") is not False}
+
+        self.environment.until(lambda: node not in served(), timeout_s, f"the Service to leave {node} out")
+        return time.time()
+
     def delete_at_once(self, part: str) -> None:
         """One pod of it, with nobody asked."""
         self.environment.kubectl(

@@ -2,6 +2,11 @@
 
 Its pods are heard of as modules' are: from the API server, from their agents, from the data plane. Each gets the
 gateway's certificate and everything that the gateway is told.
+
+Clients come to them by a Service, which sends to a pod on a dead node until Kubernetes gives the node up (40 s). So one
+that has lost its stream and whose agent does not answer either is deleted, as long as another one serves: a pod that is
+to end has no more traffic from that moment on, and another takes its place. Should it live after all, unheard by every
+replica of the plane and by control, it ends as any pod does, after its drain.
 """
 
 from __future__ import annotations
@@ -9,19 +14,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from idi.control.actors import CONTROL
 from idi.control.loop import Loop
 from idi.control.trust.identities import Identities
 from idi.parts.clients.kubernetes import Kubernetes, path
-from idi.parts.clients.kubernetes_pod import trouble
+from idi.parts.clients.kubernetes_pod import is_ready, trouble
 from idi.parts.clients.kubernetes_watch import Kind, Watch
-from idi.parts.errors import PartError, Refused
+from idi.parts.clients.owned_tasks import OwnedTasks
+from idi.parts.errors import IdiError, PartError, Refused
+from idi.parts.store.interface import Store
 from idi.parts.targets.kubernetes.pods import PART, lives_as
+from idi.parts.targets.kubernetes.silence import ANSWERED_S, COMES_S, Silence
 from idi.traffic.types import GATEWAY
 from idi.world.events import PartChanged
+from idi.world.types import InstanceId
 
 log = logging.getLogger(__name__)
 
@@ -31,12 +41,16 @@ READY_S = 120.0
 @dataclass(slots=True)
 class Gateways:
     """Keeps `loop.edge.nodes` to the gateway's pods. `wanted` says that somebody has started it; `ended` is told the
-    uid of each pod that is no more."""
+    uid of each pod that is no more; `answers` and `reached` are as in silence.py."""
 
     api: Kubernetes
     namespace: str
     loop: Loop
     identities: Identities
+    store: Store
+    tasks: OwnedTasks
+    answers: Callable[[str], Awaitable[bool]]
+    reached: Callable[[], bool]
     ended: Callable[[str], None] = lambda _uid: None
     clock: Callable[[], float] = time.time
     wanted: bool = False
@@ -47,6 +61,11 @@ class Gateways:
     _leaving: set[str] = field(default_factory=set)
     _proxied: set[str] = field(default_factory=set)
     _told: tuple[str, str] = ("", "")
+    _addresses: dict[str, str] = field(default_factory=dict)
+    _silence: Silence = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._silence = Silence(self.tasks, self.answers, self.reached, self._dead)
 
     def __contains__(self, node: str) -> bool:
         return node in self._pods
@@ -76,7 +95,12 @@ class Gateways:
 
     def ready(self, node: str, ready: bool) -> None:
         """The data plane says whether this one has all of its listeners."""
+        served = node in self._proxied
         (self._proxied.add if ready else self._proxied.discard)(node)
+        if ready:
+            self._silence.end(InstanceId(node))
+        elif served:
+            self._ask(node, 0.0)
         self._judge()
 
     def serves(self, node: str) -> bool:
@@ -104,6 +128,8 @@ class Gateways:
         if gone:
             self.ended(metadata["uid"])
         if gone or not lives_as(document, GATEWAY):
+            self._silence.end(InstanceId(name))
+            self._addresses.pop(name, None)
             if self._pods.pop(name, None) is not None:
                 self._proxied.discard(name)
                 self._leaving.discard(name)
@@ -111,17 +137,43 @@ class Gateways:
         else:
             known = name in self._pods
             self._pods[name] = trouble(document.get("status", {}))[1]
+            self._addresses[name] = document.get("status", {}).get("podIP", "")
             if "deletionTimestamp" in metadata:
                 self._leaving.add(name)
+                self._silence.end(InstanceId(name))
             if not known:
                 self.identities.add(name, GATEWAY)
                 if self.loop.plane.connected().get(name):  # it was back before it was known
                     self._proxied.add(name)
+                elif is_ready(document.get("status", {})):  # it served before this control was there
+                    self._ask(name, COMES_S)
         nodes = tuple(sorted(self._pods))
         if nodes != self.loop.edge.nodes:
             self.loop.edge.nodes = nodes
             self.loop.republish()
         self._judge()
+
+    def _ask(self, node: str, after_s: float) -> None:
+        if node not in self._leaving and (address := self._addresses.get(node)):
+            self._silence.begin(InstanceId(node), address, after_s)
+
+    def _dead(self, node: InstanceId) -> None:
+        if node in self._pods and node not in self._proxied:
+            self.tasks.group.create_task(self._replace(node))
+
+    async def _replace(self, node: InstanceId) -> None:
+        if not any(self.serves(other) for other in self._pods):
+            self._ask(node, ANSWERED_S)  # better one that nobody hears of than none
+            return
+        log.warning("%s says nothing and does not answer: another takes its place", node)
+        try:
+            await self.store.note(
+                CONTROL, "replace", {"instance": node, "why": "it says nothing"}, subject=GATEWAY
+            )
+            await self.api.delete(path("v1", "pods", self.namespace, node))
+        except IdiError as error:
+            log.warning("%s stays: %s", node, error)
+            self._ask(node, ANSWERED_S)
 
     def _judge(self) -> None:
         if not self.wanted:
