@@ -209,6 +209,7 @@ def test_what_the_api_server_would_refuse_is_in_the_plan_and_nothing_is_changed(
     environment: Environment,
 ) -> None:
     steady(environment)
+    environment.until(lambda: not leaving(environment), 60, "those that are on their way out")
     before = workload(environment, "dere")["metadata"]["resourceVersion"]
     pods = len(environment.pods("idi.dev/module"))
     quota = {"metadata": {"name": "full"}, "spec": {"hard": {"pods": str(pods_of_all(environment))}}}
@@ -243,8 +244,18 @@ def test_what_the_api_server_would_refuse_is_in_the_plan_and_nothing_is_changed(
     assert plan(environment)["refused"] == []
 
 
+def everybody(environment: Environment) -> list[dict[str, Any]]:
+    """Every pod that a quota counts."""
+    found = json.loads(environment.kubectl("get", "pods", "-o", "json"))["items"]
+    return [one for one in found if one["status"].get("phase") not in ("Succeeded", "Failed")]
+
+
+def leaving(environment: Environment) -> bool:
+    return any("deletionTimestamp" in one["metadata"] for one in everybody(environment))
+
+
 def pods_of_all(environment: Environment) -> int:
-    return len(json.loads(environment.kubectl("get", "pods", "-o", "json"))["items"])
+    return len(everybody(environment))
 
 
 def has_status(quota: dict[str, Any]) -> bool:

@@ -43,13 +43,11 @@ async def shaped(stage: BusStage, shape: Shape = SHAPE) -> AsyncIterator[Bus]:
 async def taken(bus: Bus, count: int, subscription: Subscription = CAM) -> list[Delivery]:
     """The next deliveries, not answered."""
     found: list[Delivery] = []
-    async with asyncio.timeout(10):
-        stream = bus.take(subscription)
+    async with asyncio.timeout(10), aclosing(bus.take(subscription)) as stream:
         async for delivery in stream:
             found.append(delivery)
             if len(found) == count:
                 break
-        await stream.aclose()
     return found
 
 
@@ -278,15 +276,32 @@ async def nothing_comes(bus: Bus, subscription: Subscription) -> None:
 
 
 async def test_no_more_are_out_than_may_be(stage: BusStage) -> None:
-    async with shaped(stage) as bus:
+    patient = replace(CAM, answer_s=30.0)  # none comes again meanwhile, however busy the machine is
+    async with shaped(stage, replace(SHAPE, subscriptions=(patient,))) as bus:
         await published(bus, 20)
-        out = await taken(bus, 8)
+        out = await taken(bus, 8, patient)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.5):
-                await taken(bus, 1)
+                await taken(bus, 1, patient)
         await out[0].done()
-        [next_one] = await taken(bus, 1)
+        [next_one] = await taken(bus, 1, patient)
         assert numbers([next_one]) == [8]
+
+
+async def test_one_that_takes_long_holds_up_nobody_else(stage: BusStage) -> None:
+    """Whoever is done makes room for the next, whatever the others do."""
+    patient = replace(CAM, answer_s=60.0)
+    async with shaped(stage, replace(SHAPE, subscriptions=(patient,))) as bus:
+        await published(bus, 20)
+        came: list[Delivery] = []
+        async with asyncio.timeout(5), aclosing(bus.take(patient)) as stream:
+            async for delivery in stream:
+                came.append(delivery)
+                if len(came) > 1:
+                    await delivery.done()  # and never the first one
+                if len(came) == 20:
+                    break
+        assert numbers(came) == [*range(20)]
 
 
 async def test_everything_survives_a_broker_that_is_killed(stage: BusStage) -> None:
