@@ -29,7 +29,7 @@ from nats.js.api import (
     DeliverPolicy,
 )
 from nats.js.client import JetStreamContext
-from nats.js.errors import APIError, FetchTimeoutError, NotFoundError
+from nats.js.errors import APIError, NotFoundError
 
 from idi.parts.bus.errors import BusDown, BusFull
 from idi.parts.bus.interface import Delivery, Event, GivenUp, Held, Receipt, Shape, Subscription, Topic
@@ -38,6 +38,7 @@ from idi.parts.bus.nats.events import event_of, headers_of
 from idi.parts.bus.nats.held import held, refusal
 from idi.parts.bus.nats.names import GIVEN_UP, GIVEN_UP_SUBJECT, only_subject, stream_of, topic_of
 from idi.parts.bus.nats.publisher import Publisher, TooLarge, Unanswered
+from idi.parts.bus.nats.pulling import Pulling, quietly
 from idi.parts.bus.nats.receipts import OTHER_LAST, failed, own_headers, receipt, refused, words_of
 from idi.parts.bus.nats.shapes import NO_END, consumer_config, place_of, shape_of, stream_config
 from idi.parts.errors import Refused
@@ -45,7 +46,6 @@ from idi.parts.errors import Refused
 log = logging.getLogger(__name__)
 
 ANSWER_S = 5.0
-FETCH_S = 30.0
 BATCH = 64
 AGAIN_S = 0.25
 QUIET_S = 2.0
@@ -68,7 +68,7 @@ class NatsBus:
         self._url, self._user, self._password, self._tls = url, user, password, tls
         self._client = Reader()
         self._publisher = Publisher(url, user, password, tls)
-        self._fetching: set[asyncio.Timeout] = set()
+        self._pulling = Pulling()
 
     async def __aenter__(self) -> Self:
         self._client = Reader()
@@ -100,8 +100,7 @@ class NatsBus:
         await self._client.close()
 
     async def _connected_anew(self) -> None:
-        for limit in self._fetching:
-            limit.reschedule(asyncio.get_running_loop().time())
+        self._pulling.anew()
 
     @property
     def _stream(self) -> JetStreamContext:
@@ -245,36 +244,20 @@ class NatsBus:
                 window = min(WINDOW, 2 * window)
 
     async def take(self, subscription: Subscription) -> AsyncGenerator[Delivery]:
-        told = ""
+        told, most = "", min(BATCH, subscription.in_flight)
         while True:
             try:
-                handle = await self._stream.pull_subscribe_bind(
-                    consumer=subscription.module, stream=stream_of(subscription.topic)
+                found = self._pulling.messages(
+                    self._client, stream_of(subscription.topic), subscription.module, most
                 )
-                try:
-                    while True:
-                        for message in await self._fetch(handle, min(BATCH, subscription.in_flight)):
-                            yield NatsDelivery(message, self)
-                finally:
-                    await _quietly(handle.unsubscribe())
+                async with aclosing(found):
+                    async for message in found:
+                        yield NatsDelivery(message, self)
             except (Error, OSError) as error:
                 if (words := words_of(error)) != told:
                     log.info("events of %s for %s: %s", subscription.topic, subscription.module, words)
                     told = words
                 await asyncio.sleep(AGAIN_S)
-
-    async def _fetch(self, handle: JetStreamContext.PullSubscription, most: int) -> list[Msg]:
-        """What comes next; nothing after a while, or when the connection was made anew: the broker has forgotten
-        by then that somebody waits, and does not say so."""
-        try:
-            async with asyncio.timeout(None) as limit:
-                self._fetching.add(limit)
-                try:
-                    return await handle.fetch(most, timeout=FETCH_S)
-                finally:
-                    self._fetching.discard(limit)
-        except (FetchTimeoutError, TimeoutError):
-            return []
 
     async def given_up(self) -> AsyncGenerator[GivenUp]:
         async with aclosing(self.take(TAKES_GIVEN_UP)) as found:
@@ -340,7 +323,7 @@ class NatsBus:
                 if upto and (event.sequence >= upto or not message.metadata.num_pending):
                     return
         finally:
-            await _quietly(handle.unsubscribe())
+            await quietly(handle.unsubscribe())
 
     async def _asked(self, call: Awaitable[_T]) -> _T:
         """One question to the broker, its errors in our words."""
@@ -380,11 +363,3 @@ class NatsDelivery:
 
 async def _noted(error: Exception) -> None:
     log.debug("nats: %s", words_of(error))
-
-
-async def _quietly(call: Awaitable[object]) -> None:
-    """At the end: a connection that is gone has no subscription left."""
-    try:
-        await call
-    except (Error, OSError, TimeoutError):
-        pass
