@@ -209,7 +209,7 @@ def test_what_the_api_server_would_refuse_is_in_the_plan_and_nothing_is_changed(
     environment: Environment,
 ) -> None:
     steady(environment)
-    environment.until(lambda: not leaving(environment), 60, "those that are on their way out")
+    environment.until(lambda: settled(environment), 60, "those that are declared, and nobody on the way out")
     before = workload(environment, "dere")["metadata"]["resourceVersion"]
     pods = len(environment.pods("idi.dev/module"))
     quota = {"metadata": {"name": "full"}, "spec": {"hard": {"pods": str(pods_of_all(environment))}}}
@@ -250,8 +250,10 @@ def everybody(environment: Environment) -> list[dict[str, Any]]:
     return [one for one in found if one["status"].get("phase") not in ("Succeeded", "Failed")]
 
 
-def leaving(environment: Environment) -> bool:
-    return any("deletionTimestamp" in one["metadata"] for one in everybody(environment))
+def settled(environment: Environment) -> bool:
+    """Whether there are as many pods as are declared: who is ready may still have a predecessor."""
+    declared = sum(workload(environment, name)["spec"]["replicas"] for name in ("jede", "cam", "dere"))
+    return len(environment.pods("idi.dev/module")) == declared
 
 
 def pods_of_all(environment: Environment) -> int:
