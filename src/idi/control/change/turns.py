@@ -52,7 +52,6 @@ class Turns:
         if self.running is None:
             return
         if action == "up" and self._resumed:
-            self._supersede()
             change.message(
                 f"'{self.running.title}', which control had taken up again, ends after the step that it is at."
             )
@@ -77,10 +76,11 @@ class Turns:
             self._leave(self._downs - down)
 
     async def _come(self, change: Change, *, before: bool) -> None:
-        """`before` what was resumed, should that be running or come to its turn meanwhile."""
+        """`before` what was resumed: that ends if it is running, and where it comes to its turn meanwhile."""
         self._ups += before
         if before and self._resumed:
-            self._supersede()
+            self.executor.superseded = True
+            self.executor.loop.wake()
         telling = self.tasks.create_task(self._tell(change))
         try:
             await self._lock.acquire()
@@ -88,10 +88,6 @@ class Turns:
             self._waiting -= 1
             self._ups -= before
             telling.cancel()
-
-    def _supersede(self) -> None:
-        self.executor.superseded = True
-        self.executor.loop.wake()
 
     async def _tell(self, change: Change) -> None:
         """What is done meanwhile, each time it is something else."""
