@@ -25,8 +25,9 @@ from idi.parts.clients.kubernetes import Kubernetes, path
 from idi.parts.clients.kubernetes_pod import is_ready, trouble
 from idi.parts.clients.kubernetes_watch import Kind, Watch
 from idi.parts.clients.owned_tasks import OwnedTasks
-from idi.parts.errors import IdiError, PartError, Refused
+from idi.parts.errors import IdiError, PartError
 from idi.parts.store.interface import Store
+from idi.parts.targets.kubernetes.instances import check_ends
 from idi.parts.targets.kubernetes.pods import PART, lives_as
 from idi.parts.targets.kubernetes.silence import ANSWERED_S, COMES_S, Silence
 from idi.traffic.types import GATEWAY
@@ -36,6 +37,20 @@ from idi.world.types import InstanceId
 log = logging.getLogger(__name__)
 
 READY_S = 120.0
+
+
+@dataclass(slots=True)
+class Pod:
+    """One of them; `why` it is not ready yet, as the cluster says. `proxied`: its proxy has all of its listeners."""
+
+    why: str = ""
+    address: str = ""
+    leaving: bool = False
+    proxied: bool = False
+
+    @property
+    def serves(self) -> bool:
+        return self.proxied and not self.leaving
 
 
 @dataclass(slots=True)
@@ -56,12 +71,8 @@ class Gateways:
     wanted: bool = False
     known: asyncio.Event = field(default_factory=asyncio.Event)
     """Once every pod of it that there is was heard of."""
-    _pods: dict[str, str] = field(default_factory=dict)
-    """Why each is not ready yet, as the cluster says."""
-    _leaving: set[str] = field(default_factory=set)
-    _proxied: set[str] = field(default_factory=set)
+    _pods: dict[str, Pod] = field(default_factory=dict)
     _told: tuple[str, str] = ("", "")
-    _addresses: dict[str, str] = field(default_factory=dict)
     _silence: Silence = field(init=False)
 
     def __post_init__(self) -> None:
@@ -95,8 +106,9 @@ class Gateways:
 
     def ready(self, node: str, ready: bool) -> None:
         """The data plane says whether this one has all of its listeners."""
-        served = node in self._proxied
-        (self._proxied.add if ready else self._proxied.discard)(node)
+        if (pod := self._pods.get(node)) is None:
+            return
+        served, pod.proxied = pod.proxied, ready
         if ready:
             self._silence.end(InstanceId(node))
         elif served:
@@ -104,15 +116,12 @@ class Gateways:
         self._judge()
 
     def serves(self, node: str) -> bool:
-        return node in self._proxied and node not in self._leaving
+        return node in self._pods and self._pods[node].serves
 
     async def stopping(self, node: str) -> None:
         """One is about to end, and says so: nobody but clients sends to it. Raises `Refused` where it is not."""
-        if node in self._leaving:
-            return
-        pod = await self.api.find(path("v1", "pods", self.namespace, node))
-        if pod is not None and "deletionTimestamp" not in pod["metadata"]:
-            raise Refused(f"{node} is not about to be ended.")
+        if not self._pods[node].leaving:
+            await check_ends(self.api, self.namespace, node)
 
     async def follow(self) -> None:
         """Hear of its pods, until cancelled."""
@@ -129,23 +138,19 @@ class Gateways:
             self.ended(metadata["uid"])
         if gone or not lives_as(document, GATEWAY):
             self._silence.end(InstanceId(name))
-            self._addresses.pop(name, None)
             if self._pods.pop(name, None) is not None:
-                self._proxied.discard(name)
-                self._leaving.discard(name)
                 self.identities.remove(name)
         else:
-            known = name in self._pods
-            self._pods[name] = trouble(document.get("status", {}))[1]
-            self._addresses[name] = document.get("status", {}).get("podIP", "")
+            status, known = document.get("status", {}), name in self._pods
+            pod = self._pods.setdefault(name, Pod())
+            pod.why, pod.address = trouble(status)[1], status.get("podIP", "")
             if "deletionTimestamp" in metadata:
-                self._leaving.add(name)
+                pod.leaving = True
                 self._silence.end(InstanceId(name))
             if not known:
                 self.identities.add(name, GATEWAY)
-                if self.loop.plane.connected().get(name):  # it was back before it was known
-                    self._proxied.add(name)
-                elif is_ready(document.get("status", {})):  # it served before this control was there
+                pod.proxied = bool(self.loop.plane.connected().get(name))  # it was back before it was known
+                if not pod.proxied and is_ready(status):  # it served before this control was there
                     self._ask(name, COMES_S)
         nodes = tuple(sorted(self._pods))
         if nodes != self.loop.edge.nodes:
@@ -154,15 +159,16 @@ class Gateways:
         self._judge()
 
     def _ask(self, node: str, after_s: float) -> None:
-        if node not in self._leaving and (address := self._addresses.get(node)):
-            self._silence.begin(InstanceId(node), address, after_s)
+        pod = self._pods.get(node)
+        if pod is not None and pod.address and not pod.leaving:
+            self._silence.begin(InstanceId(node), pod.address, after_s)
 
     def _dead(self, node: InstanceId) -> None:
-        if node in self._pods and node not in self._proxied:
+        if node in self._pods and not self._pods[node].proxied:
             self.tasks.group.create_task(self._replace(node))
 
     async def _replace(self, node: InstanceId) -> None:
-        if not any(self.serves(other) for other in self._pods):
+        if not any(pod.serves for pod in self._pods.values()):
             self._ask(node, ANSWERED_S)  # better one that nobody hears of than none
             return
         log.warning("%s says nothing and does not answer: another takes its place", node)
@@ -178,10 +184,10 @@ class Gateways:
     def _judge(self) -> None:
         if not self.wanted:
             return
-        if any(self.serves(node) for node in self._pods):
+        if any(pod.serves for pod in self._pods.values()):
             now = ("ready", "")
         else:
-            why = next((why for why in self._pods.values() if why), "")
+            why = next((pod.why for pod in self._pods.values() if pod.why), "")
             now = (
                 "starting",
                 why or ("its proxies are not connected" if self._pods else "there is no pod of it"),

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from idi.declaration.types import ModuleName
 from idi.parts.clients.kubernetes import Kubernetes, path
@@ -118,15 +117,12 @@ class Instances:
         return known.told is not None and known.told.state == "ready"
 
     async def stopping(self, instance: InstanceId) -> None:
-        """Its pod is about to end: return when no more traffic comes to it. Raises `Refused` where it is not: whoever
-        reaches an agent can say so, and the API server knows."""
+        """Its pod is about to end: return when no more traffic comes to it. Raises `Refused` where it is not."""
         known = self._known.get(instance)
         if known is None or known.pod is None:
             return  # it has no traffic, and its word is not for the next of its name
         if not known.pod.leaving:
-            pod: dict[str, Any] | None = await self._api.find(path("v1", "pods", self._namespace, instance))
-            if pod is not None and "deletionTimestamp" not in pod["metadata"]:
-                raise Refused(f"{instance} is not about to be ended.")
+            await check_ends(self._api, self._namespace, instance)
         known.stopping = True
         self._judge(known)
         if known.told is not None:
@@ -171,3 +167,11 @@ class Instances:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
         self._moved()
+
+
+async def check_ends(api: Kubernetes, namespace: str, pod: str) -> None:
+    """Raises `Refused` where nobody has asked for the end of a pod that says it is about to end: whoever reaches an
+    agent can say so, and the API server knows."""
+    found = await api.find(path("v1", "pods", namespace, pod))
+    if found is not None and "deletionTimestamp" not in found["metadata"]:
+        raise Refused(f"{pod} is not about to be ended.")
